@@ -1,0 +1,72 @@
+# Isthmus: everything a developer or CI does. `make help` lists it.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+
+CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/isthmus
+# The development environment lies in the cache, one for each set of pinned versions.
+VENV := $(CACHE)/development-$(shell cat constraints.txt pyproject.toml | sha256sum | cut -c1-12)
+BIN := $(VENV)/bin
+RUN := PYTHONPATH=operator:. $(BIN)/python
+STATE ?= /var/tmp/isthmus-playground
+PARTS ?= kubernetes,slurm
+# The tests use playgrounds of their own; what a shell points at is not theirs.
+HERMETIC := env -u KUBECONFIG -u SLURM_CONF -u CLUSTER -u STATE -u PARTS
+
+export STATE PARTS
+
+##@ Use
+.PHONY: help
+help: ## Show this list.
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
+	  /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: $(VENV)/ready ## Start the playground, serve the sample on both schedulers, show it (CLUSTER=own: your cluster).
+	@$(RUN) -m playground demo
+
+.PHONY: playground
+playground: $(VENV)/ready ## Start a real Kubernetes and a real SLURM and leave them running (PARTS=, STATE=, SLURM_PREFIX=).
+	@$(RUN) -m playground up
+
+.PHONY: down
+down: $(VENV)/ready ## Stop the playground and remove every trace of it.
+	@$(RUN) -m playground down
+
+##@ Develop
+.PHONY: test
+test: lint wheel ## Run all tests: lint, import contracts, wheel, then every layer of tests/.
+	@$(HERMETIC) $(RUN) -m pytest tests
+
+.PHONY: lint
+lint: $(VENV)/ready ## Check format, style, types, import contracts and the CRDs.
+	@test ! -e operator/__init__.py -a ! -e operator.py || { echo "operator/__init__.py or operator.py would hide Python's own module operator: remove it"; exit 1; }
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@MYPYPATH=operator $(BIN)/mypy
+	@PYTHONPATH=operator $(BIN)/lint-imports --no-cache
+	@$(RUN) -m tools.check_crds
+
+.PHONY: crds
+crds: $(VENV)/ready ## Write crds/ from the pydantic models.
+	@$(RUN) -m isthmus crds --directory crds
+
+.PHONY: wheel
+wheel: $(VENV)/ready ## Build the wheel and start it in a clean environment.
+	@$(RUN) -m tools.check_wheel
+
+.PHONY: bench
+bench: $(VENV)/ready ## Measure against raw commands in the same run.
+	@$(HERMETIC) $(RUN) -m bench
+
+.PHONY: soak
+soak: $(VENV)/ready ## Run the long forms of the tests.
+	@$(HERMETIC) $(RUN) -m pytest tests -m soak --timeout=3600
+
+$(VENV)/ready: constraints.txt pyproject.toml
+	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Isthmus needs Python 3.11 or newer as python3; this is $$(python3 --version)"; exit 1; }
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { echo "python3 has no venv module: apt-get install python3-venv"; exit 1; }
+	@echo "Installing the development environment into $(VENV) (about a minute the first time)"
+	@rm -rf $(VENV) && python3 -m venv $(VENV)
+	@$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print("\n".join(p["dependencies"] + p["optional-dependencies"]["dev"]))' > $(VENV)/requirements.txt
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --requirement $(VENV)/requirements.txt
+	@touch $@

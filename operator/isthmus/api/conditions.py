@@ -1,0 +1,302 @@
+"""Condition types, reasons, pending classes and job phases: the words of every status.
+
+One module, so that a word means the same wherever it is read: in a condition, in a column of
+`kubectl get`, in an event and in a metric's label. Condition types are few and positive; all
+other names are reasons. Each reason's comment says what it means and what to do about it.
+"""
+
+from collections.abc import Iterable
+from enum import StrEnum
+from typing import Final, Literal, NotRequired, TypedDict
+
+from isthmus.api.times import rfc3339
+
+ConditionStatus = Literal["True", "False", "Unknown"]
+
+
+class ConditionType(StrEnum):
+    """Condition types of all kinds; True is always the good state."""
+
+    READY = "Ready"
+    """All desired workers are ready and of the current revision; on a SlurmJob: it serves."""
+
+    AVAILABLE = "Available"
+    """At least one worker serves (or none is wanted)."""
+
+    PROGRESSING = "Progressing"
+    """The wanted state is reached or is being approached; False: stuck, a person is needed."""
+
+    SLURM_REACHABLE = "SlurmReachable"
+    """The last look at SLURM was complete and is recent; False: nothing is changed there."""
+
+
+class Reason(StrEnum):
+    """Every reason that a condition, a phase or an event may carry."""
+
+    # --- ModelDeployment as a whole
+    ALL_WORKERS_READY = "AllWorkersReady"
+    """Every desired worker is ready and of the current revision."""
+    WORKERS_NOT_READY = "WorkersNotReady"
+    """Some desired workers are not ready yet; the pools say why."""
+    NO_WORKERS_READY = "NoWorkersReady"
+    """Workers are wanted and none serves: requests fail now."""
+    WORKERS_AVAILABLE = "WorkersAvailable"
+    """At least one worker serves."""
+    SCALED_TO_ZERO = "ScaledToZero"
+    """`replicas` is 0: nothing is meant to serve."""
+    SCALING_UP = "ScalingUp"
+    """Workers are being added."""
+    SCALING_DOWN = "ScalingDown"
+    """Workers are being drained and removed."""
+    ROLLOUT_IN_PROGRESS = "RolloutInProgress"
+    """Workers of an older revision are being replaced."""
+    ROLLOUT_COMPLETE = "RolloutComplete"
+    """All workers run the current revision and nothing is left to do."""
+    PROGRESS_DEADLINE_EXCEEDED = "ProgressDeadlineExceeded"
+    """No progress within `health.startupTimeout`: read the pools' reasons and the workers' logs."""
+    INSUFFICIENT_CAPACITY = "InsufficientCapacity"
+    """`replicas` is more than the pools' `maxReplicas` together: raise one of them."""
+    DELETING = "Deleting"
+    """The object is being deleted; its workers drain first."""
+    NAME_CONFLICT = "NameConflict"
+    """An object of a name that we need belongs to somebody else: rename one of the two."""
+    INVALID_SPEC = "InvalidSpec"
+    """The object passed an older schema but cannot be read now; the message names the field."""
+    RECONCILE_FAILED = "ReconcileFailed"
+    """A write was refused by the API server; the message has its words. Tried again."""
+
+    # --- SLURM clusters
+    SNAPSHOT_COMPLETE = "SnapshotComplete"
+    """squeue and sinfo answered completely."""
+    NOT_OBSERVED_YET = "NotObservedYet"
+    """No complete look at the cluster since this operator started: wait a poll interval."""
+    SNAPSHOT_STALE = "SnapshotStale"
+    """The last complete look is older than three poll intervals."""
+    CONTROLLER_UNREACHABLE = "ControllerUnreachable"
+    """slurmctld cannot be reached or does not answer: ask the cluster's administrators."""
+    COMMAND_NOT_FOUND = "CommandNotFound"
+    """No SLURM commands under `commands.binDir`: correct it."""
+    COMMAND_TIMEOUT = "CommandTimeout"
+    """A command did not end within `commands.timeout`."""
+    AUTHENTICATION_FAILED = "AuthenticationFailed"
+    """munge or SLURM refuses our user: check munged on the login host and the user's account."""
+    OUTPUT_INCOMPLETE = "OutputIncomplete"
+    """A command's answer was cut off or had an unknown form; nothing is concluded from it."""
+    COMMAND_FAILED = "CommandFailed"
+    """A command failed for another cause; the message has its words."""
+    WORK_DIRECTORY_UNUSABLE = "WorkDirectoryUnusable"
+    """`files.workDirectory` is missing or not writable: create it or correct the path."""
+    CLUSTER_NOT_FOUND = "ClusterNotFound"
+    """`clusterRef` names no SlurmCluster: create it or correct the reference."""
+    CLUSTER_NOT_ALLOWED = "ClusterNotAllowed"
+    """The SlurmCluster's `access` does not admit this namespace: ask its administrator."""
+
+    # --- a job's way through SLURM
+    WAITING_TO_SUBMIT = "WaitingToSubmit"
+    """The intent is recorded; sbatch has not run yet."""
+    SUBMITTING = "Submitting"
+    """sbatch is running or has just run."""
+    SUBMIT_UNKNOWN = "SubmitUnknown"
+    """sbatch gave no clear answer; the job is looked for before anything is submitted again."""
+    SUBMIT_REFUSED = "SubmitRefused"
+    """SLURM refused the job; the message has its words. Correct the pool's slurm fields."""
+    PENDING_RESOURCES = "PendingResources"
+    """The job waits for nodes or its priority; resolves by itself."""
+    PENDING_QUOTA = "PendingQuota"
+    """A limit of the account, QOS or user is used up: free something or ask for more."""
+    PENDING_HELD = "PendingHeld"
+    """The job is held: a person must release or delete it."""
+    PENDING_NEVER = "PendingNever"
+    """This job can never start as it is: correct partition, account, QOS, size or time limit."""
+    JOB_STARTING = "JobStarting"
+    """The job runs; its engine is loading or has not published its port yet."""
+    HEALTHY = "Healthy"
+    """Probes succeed, model and attempt agree: it may get requests."""
+    PROBE_FAILED = "ProbeFailed"
+    """Health probes fail; the message has the last answer."""
+    IDENTITY_MISMATCH = "IdentityMismatch"
+    """Another model or another attempt answers at the address: it gets no requests."""
+    ADDRESS_REFUSED = "AddressRefused"
+    """Host or port of the job lie outside `network.nodeCIDRs` or `network.ports`."""
+    JOB_SUSPENDED = "JobSuspended"
+    """SLURM suspended the job; it may come back."""
+    DRAINING = "Draining"
+    """Out of rotation; waits for running requests, then ends."""
+    JOB_TERMINATING = "JobTerminating"
+    """The job is ending and may still hold its nodes (COMPLETING)."""
+    JOB_REMOVED = "JobRemoved"
+    """We ended the job, as wanted."""
+    JOB_CANCELLED = "JobCancelled"
+    """Somebody else cancelled the job; it is replaced after a pause."""
+    JOB_COMPLETED = "JobCompleted"
+    """The engine ended by itself with exit code 0, which a server should not."""
+    JOB_FAILED = "JobFailed"
+    """The job failed; the message has the exit code. Read its log in the work directory."""
+    JOB_OUT_OF_MEMORY = "JobOutOfMemory"
+    """SLURM ended the job for its memory: raise `worker.memory`."""
+    JOB_TIME_LIMIT = "JobTimeLimit"
+    """The job reached its time limit and is replaced: `slurm.timeLimit` says how long it gets."""
+    JOB_PREEMPTED = "JobPreempted"
+    """A job of higher priority took the nodes; it is replaced after a pause."""
+    JOB_NODE_FAILED = "JobNodeFailed"
+    """A node of the job failed; it is replaced."""
+    JOB_REQUEUED = "JobRequeued"
+    """SLURM put the job back into the queue; this attempt is over and a new one is made."""
+    JOB_VANISHED = "JobVanished"
+    """SLURM does not know the job any more and no record says how it ended."""
+    STARTUP_TIMEOUT = "StartupTimeout"
+    """Not healthy within `health.startupTimeout`: raise it, or read the engine's log."""
+
+    # --- pods
+    UNSCHEDULABLE = "Unschedulable"
+    """No node has room for the pod; the message has the scheduler's words."""
+    IMAGE_PULL_ERROR = "ImagePullError"
+    """The image cannot be pulled: check its name and the pull secrets."""
+    CONTAINER_CRASH_LOOP = "ContainerCrashLoopBackOff"
+    """The engine ends again and again; the message has its last words."""
+    CONTAINER_OUT_OF_MEMORY = "ContainerOOMKilled"
+    """The container used more than its memory limit: raise `worker.memory`."""
+    CONTAINER_START_ERROR = "ContainerStartError"
+    """The container cannot be created: often a Secret or ConfigMap of `engine.env` is missing."""
+    POD_EVICTED = "PodEvicted"
+    """The node evicted the pod; it is replaced."""
+    POD_STARTING = "PodStarting"
+    """The pod runs; its engine is loading."""
+
+
+class PendingClass(StrEnum):
+    """Why a pool has fewer workers than wanted, as a class: it decides what to do."""
+
+    RESOURCES = "Resources"
+    """SLURM has no free nodes, or others go first: wait."""
+    QUOTA = "Quota"
+    """A limit is used up: waiting alone does not help."""
+    HELD = "Held"
+    """A person must release the job."""
+    NEVER = "Never"
+    """The request cannot be satisfied as it is written."""
+    IMAGE = "Image"
+    """An image cannot be pulled."""
+    UNSCHEDULABLE = "Unschedulable"
+    """No Kubernetes node has room."""
+    STARTUP = "Startup"
+    """Workers run and their engines load."""
+    FAILING = "Failing"
+    """Workers start and end again."""
+    SUBMISSION = "Submission"
+    """Jobs are about to be submitted, or it is not clear yet whether they were."""
+    UNREACHABLE = "Unreachable"
+    """The scheduler cannot be seen; nothing is changed there."""
+
+
+class Phase(StrEnum):
+    """Where one attempt of a SLURM worker stands."""
+
+    WAITING = "Waiting"
+    """The intent is acknowledged by the API server; nothing was submitted."""
+    SUBMITTING = "Submitting"
+    """sbatch may be running: written before it runs."""
+    SUBMIT_UNKNOWN = "SubmitUnknown"
+    """sbatch ran and it is not known whether a job exists."""
+    PENDING = "Pending"
+    """In the queue."""
+    STARTING = "Starting"
+    """The job runs and the engine is not ready."""
+    READY = "Ready"
+    """Healthy, and model and attempt agree."""
+    DEGRADED = "Degraded"
+    """Was ready; now suspended or its probes fail."""
+    DRAINING = "Draining"
+    """Being stopped by us."""
+    TERMINATING = "Terminating"
+    """Ending in SLURM (COMPLETING); still holds nodes."""
+    FINISHED = "Finished"
+    """Ended as wanted, or cancelled by somebody, or the engine ended by itself."""
+    FAILED = "Failed"
+    """Refused, failed, out of memory."""
+    EXPIRED = "Expired"
+    """Ended by its time limit (TIMEOUT)."""
+    PREEMPTED = "Preempted"
+    """Gave way to a job of higher priority."""
+    NODE_FAULT = "NodeFault"
+    """Lost with its node."""
+
+    @property
+    def terminal(self) -> bool:
+        """Whether the attempt is over for ever."""
+        return self in _TERMINAL
+
+
+_TERMINAL: Final = frozenset(
+    {Phase.FINISHED, Phase.FAILED, Phase.EXPIRED, Phase.PREEMPTED, Phase.NODE_FAULT}
+)
+
+
+class Condition(TypedDict):
+    """One entry of `status.conditions`, as Kubernetes writes it."""
+
+    type: str
+    status: ConditionStatus
+    reason: str
+    message: str
+    lastTransitionTime: str
+    observedGeneration: NotRequired[int]
+
+
+MAX_MESSAGE: Final = 1024
+"""Characters of a condition's message; longer ones are cut, the schema refuses them."""
+
+
+def find_condition(
+    conditions: Iterable[Condition], *, type: ConditionType | str
+) -> Condition | None:
+    """Return the condition of this type, None if there is none."""
+    return next((one for one in conditions if one["type"] == type), None)
+
+
+def set_condition(
+    conditions: Iterable[Condition],
+    *,
+    type: ConditionType | str,
+    status: bool | ConditionStatus | None,
+    reason: Reason | str,
+    message: str,
+    now: float,
+    observed_generation: int | None = None,
+) -> tuple[Condition, ...]:
+    """Return the conditions with one added or replaced in its place.
+
+    `lastTransitionTime` moves only when `status` changes, so an unchanged condition comes out
+    equal and causes no write.
+
+    Args:
+        conditions: the present ones, in their order.
+        type: which one to set.
+        status: True, False, None for "Unknown", or the word itself.
+        reason: why, in one word.
+        message: why, and what to do; cut at MAX_MESSAGE.
+        now: seconds since the epoch; whole seconds are written.
+        observed_generation: generation of the spec that was judged.
+    """
+    before = tuple(conditions)
+    word: ConditionStatus
+    if isinstance(status, str):
+        word = status
+    else:
+        word = "Unknown" if status is None else "True" if status else "False"
+    old = find_condition(before, type=type)
+    changed = old is None or old["status"] != word
+    new: Condition = {
+        "type": str(type),
+        "status": word,
+        "reason": str(reason),
+        "message": message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…",
+        "lastTransitionTime": rfc3339(int(now))
+        if old is None or changed
+        else old["lastTransitionTime"],
+    }
+    if observed_generation is not None:
+        new["observedGeneration"] = observed_generation
+    if old is None:
+        return (*before, new)
+    return tuple(new if one is old else one for one in before)

@@ -1,0 +1,181 @@
+"""Derived defaults: from what the user wrote to what is meant.
+
+Static defaults stand in the schema and the API server fills them in. Those that depend on other
+fields are here, in one function, so that there is one answer to "what will run".
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+from isthmus.api.desired import (
+    ClusterReference,
+    Desired,
+    Engine,
+    EngineType,
+    EnvironmentVariable,
+    Health,
+    KubernetesPlacement,
+    Model,
+    Pool,
+    SlurmPlacement,
+    Worker,
+)
+from isthmus.api.durations import parse_duration
+from isthmus.api.engine import EngineSpec, EnvironmentVariableSpec, value_source
+from isthmus.api.modeldeployment import (
+    ModelDeployment,
+    ModelSpec,
+    PoolSpec,
+)
+from isthmus.api.names import DEFAULT_OPERATOR_NAMESPACE
+from isthmus.api.revision import written_model, written_pool
+from isthmus.api.schedulers import KubernetesSpec, SlurmSpec
+
+DEFAULT_IMAGES: Final[Mapping[EngineType, str]] = {
+    EngineType.VLLM: "vllm/vllm-openai:v0.33.0",
+    EngineType.SGLANG: "lmsysorg/sglang:v0.5.23",
+}
+"""Container image of each engine; the releases whose options and behaviour are known here."""
+
+_TENSOR_PARALLEL: Final[Mapping[EngineType, str]] = {
+    EngineType.VLLM: "--tensor-parallel-size",
+    EngineType.SGLANG: "--tp-size",
+}
+
+_PARALLEL_OPTIONS: Final = (
+    "--tensor-parallel-size",
+    "--pipeline-parallel-size",
+    "--data-parallel-size",
+    "--tp-size",
+    "--pp-size",
+    "--dp-size",
+    "-tp",
+    "-pp",
+    "-dp",
+)
+
+
+def effective(
+    deployment: ModelDeployment, *, operator_namespace: str = DEFAULT_OPERATOR_NAMESPACE
+) -> Desired:
+    """Return what a ModelDeployment means, with every default applied."""
+    spec = deployment.spec
+    return Desired(
+        namespace=deployment.metadata.namespace,
+        name=deployment.metadata.name,
+        uid=deployment.metadata.uid,
+        generation=deployment.metadata.generation,
+        replicas=spec.replicas,
+        model=_model(spec.model),
+        pools=tuple(_pool(pool, operator_namespace=operator_namespace) for pool in spec.pools),
+        health=Health(
+            startup_timeout=parse_duration(spec.health.startup_timeout),
+            interval=parse_duration(spec.health.interval),
+            success_threshold=spec.health.success_threshold,
+            failure_threshold=spec.health.failure_threshold,
+        ),
+        deleting=deployment.metadata.deleting,
+    )
+
+
+def _model(model: ModelSpec) -> Model:
+    if model.served_names:
+        names = model.served_names
+    elif model.source.startswith("hf://"):
+        names = (model.source.removeprefix("hf://"),)
+    else:
+        names = (model.source.rstrip("/").rpartition("/")[2],)
+    return Model(
+        source=model.source,
+        revision=model.revision,
+        served_names=names,
+        written=written_model(model),
+    )
+
+
+def _pool(pool: PoolSpec, *, operator_namespace: str) -> Pool:
+    worker = Worker(
+        gpus_per_node=pool.worker.gpus_per_node,
+        gpu_type=pool.worker.gpu_type,
+        cpu=pool.worker.cpu,
+        memory=pool.worker.memory,
+    )
+    return Pool(
+        name=pool.name,
+        priority=pool.priority,
+        min_replicas=pool.min_replicas,
+        max_replicas=pool.max_replicas,
+        worker=worker,
+        engine=_engine(
+            pool.engine, on_kubernetes=pool.kubernetes is not None, gpus=worker.gpus_per_node
+        ),
+        kubernetes=None if pool.kubernetes is None else _kubernetes(pool.kubernetes),
+        slurm=None
+        if pool.slurm is None
+        else _slurm(pool.slurm, operator_namespace=operator_namespace),
+        written=written_pool(pool),
+    )
+
+
+def _engine(engine: EngineSpec, *, on_kubernetes: bool, gpus: int) -> Engine:
+    type_ = engine.type or (EngineType.VLLM if on_kubernetes else EngineType.SGLANG)
+    return Engine(
+        type=type_,
+        image=(engine.image or DEFAULT_IMAGES[type_]) if on_kubernetes else None,
+        args=(*engine.args, *_tensor_parallel(type=type_, args=engine.args, gpus=gpus)),
+        env=tuple(_variable(variable) for variable in engine.env),
+    )
+
+
+def _tensor_parallel(*, type: EngineType, args: Iterable[str], gpus: int) -> tuple[str, ...]:
+    """Return the argument that spreads a model over the worker's GPUs, unless the user did."""
+    if gpus <= 1 or any(names_parallel_option(arg) for arg in args):
+        return ()
+    return (f"{_TENSOR_PARALLEL[type]}={gpus}",)
+
+
+def names_parallel_option(arg: str) -> bool:
+    """Whether an argument names an option that sets a degree of parallelism.
+
+    Abbreviations count (`--tp` is SGLang's `--tp-size`), from four characters on: shorter ones
+    are ambiguous to the engines.
+    """
+    name = arg.partition("=")[0].replace("_", "-")
+    if not name.startswith("--"):
+        return name in _PARALLEL_OPTIONS
+    return len(name) >= 4 and any(option.startswith(name) for option in _PARALLEL_OPTIONS)
+
+
+def _variable(variable: EnvironmentVariableSpec) -> EnvironmentVariable:
+    source = variable.value_from
+    return EnvironmentVariable(
+        name=variable.name,
+        value=variable.value,
+        value_from=None if source is None else value_source(source),
+    )
+
+
+def _kubernetes(spec: KubernetesSpec) -> KubernetesPlacement:
+    return KubernetesPlacement(
+        gpu_resource=spec.gpu_resource,
+        node_selector=dict(spec.node_selector),
+        tolerations=tuple(
+            toleration.model_dump(by_alias=True, exclude_none=True)
+            for toleration in spec.tolerations
+        ),
+    )
+
+
+def _slurm(spec: SlurmSpec, *, operator_namespace: str) -> SlurmPlacement:
+    return SlurmPlacement(
+        cluster=ClusterReference(
+            namespace=spec.cluster_ref.namespace or operator_namespace, name=spec.cluster_ref.name
+        ),
+        partitions=spec.partitions,
+        account=spec.account,
+        qos=spec.qos,
+        time_limit_minutes=None
+        if spec.time_limit is None
+        else round(parse_duration(spec.time_limit)) // 60,
+        sbatch_options=spec.sbatch_options,
+    )

@@ -1,0 +1,159 @@
+"""What a ModelDeployment asks for, with all defaults applied: the planner reads only this.
+
+Frozen dataclasses, apart from the pydantic models of the kinds: those say what may be written,
+these say what is meant. `isthmus.api.defaults.effective` makes them.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Literal
+
+
+class EngineType(StrEnum):
+    """The inference engine that a worker runs."""
+
+    VLLM = "vllm"
+    SGLANG = "sglang"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterReference:
+    """One SlurmCluster."""
+
+    namespace: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvironmentVariable:
+    """One variable of the engine's environment: exactly one of the two is set."""
+
+    name: str
+    value: str | None = None
+    value_from: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Model:
+    """The model to serve.
+
+    Attributes:
+        source: `hf://organisation/name`, or an absolute path on the worker.
+        revision: branch, tag or commit of a Hugging Face repository.
+        served_names: model names in requests, at least one; the first one is in answers.
+        written: what the user wrote, the input of the revision hash; None in hand-made records.
+    """
+
+    source: str
+    revision: str | None = None
+    served_names: tuple[str, ...]
+    written: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worker:
+    """Resources of one worker.
+
+    Attributes:
+        gpus_per_node: 0 for an engine without GPUs.
+        gpu_type: SLURM only: the site's word for a GPU model, looked up in `site.gpuTypes`.
+        cpu: Kubernetes quantity of cores.
+        memory: Kubernetes quantity of bytes.
+    """
+
+    gpus_per_node: int = 1
+    gpu_type: str | None = None
+    cpu: str | None = None
+    memory: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """The engine and how it is started.
+
+    Attributes:
+        type: vLLM or SGLang.
+        image: container image; None on SLURM.
+        args: the user's arguments, then derived ones (tensor parallelism). Ours (host, port,
+            served names …) are added where the worker is rendered.
+        env: the user's variables.
+    """
+
+    type: EngineType
+    image: str | None = None
+    args: tuple[str, ...] = ()
+    env: tuple[EnvironmentVariable, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KubernetesPlacement:
+    """Where pods of a pool may run."""
+
+    gpu_resource: str = "nvidia.com/gpu"
+    node_selector: Mapping[str, str]
+    tolerations: tuple[Mapping[str, object], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmPlacement:
+    """Where jobs of a pool go; None means the default of the SlurmCluster."""
+
+    cluster: ClusterReference
+    partitions: tuple[str, ...] = ()
+    account: str | None = None
+    qos: str | None = None
+    time_limit_minutes: int | None = None
+    sbatch_options: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pool:
+    """Workers of one shape on one scheduler: exactly one of `kubernetes` and `slurm` is set.
+
+    Attributes:
+        priority: pools of higher priority are filled first.
+        max_replicas: None for no bound.
+        written: what the user wrote of worker, engine and scheduler, the input of the revision
+            hash; None in hand-made records.
+    """
+
+    name: str
+    priority: int = 0
+    min_replicas: int = 0
+    max_replicas: int | None = None
+    worker: Worker
+    engine: Engine
+    kubernetes: KubernetesPlacement | None = None
+    slurm: SlurmPlacement | None = None
+    written: Mapping[str, object] | None = None
+
+    @property
+    def backend(self) -> Literal["kubernetes", "slurm"]:
+        """The scheduler of this pool."""
+        return "kubernetes" if self.kubernetes is not None else "slurm"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Health:
+    """How long a start may take and what counts as healthy; times in seconds."""
+
+    startup_timeout: float = 1800.0
+    interval: float = 5.0
+    success_threshold: int = 1
+    failure_threshold: int = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """One ModelDeployment, as it is meant."""
+
+    namespace: str
+    name: str
+    uid: str
+    generation: int
+    replicas: int
+    model: Model
+    pools: tuple[Pool, ...]
+    health: Health
+    deleting: bool = False

@@ -1,0 +1,122 @@
+"""The status of a ModelDeployment: what exists, as an aggregate of workers and pools.
+
+Apart from the spec, which users write. Everything is optional: a fresh object has no status.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from isthmus.api.base import ConditionModel, StatusModel, rules
+from isthmus.api.conditions import PendingClass
+
+Count = Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})]
+Text = Annotated[str | None, Field(max_length=253)]
+Sentence = Annotated[str | None, Field(max_length=1024)]
+Time = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
+BackendName = Literal["kubernetes", "slurm"]
+
+
+class PendingStatus(StatusModel):
+    """Why a pool has fewer ready workers than wanted."""
+
+    # "class" is a word of Python, so the attribute has another name.
+    pending_class: Annotated[PendingClass | None, Field(alias="class")] = None
+    """Class of the reason: it decides whether waiting helps."""
+    reason: Annotated[str | None, Field(max_length=64)] = None
+    """The scheduler's word."""
+    message: Sentence = None
+    """What to do about it."""
+    since: Time = None
+    """Since when."""
+
+
+class PoolStatus(StatusModel):
+    """One pool."""
+
+    name: Annotated[str, Field(max_length=15)]
+    """Name of the pool."""
+    backend: BackendName | None = None
+    """Its scheduler."""
+    desired: Count = None
+    """Workers that the planner assigned to it."""
+    ready: Count = None
+    """Workers that serve."""
+    revision: Annotated[str | None, Field(max_length=16)] = None
+    """Revision that it is meant to run."""
+    pending: PendingStatus | None = None
+    """Present while workers are missing."""
+    why: Sentence = None
+    """Why it has this many workers."""
+
+
+class WorkerStatus(StatusModel):
+    """One worker: a pod or a SLURM job."""
+
+    name: Annotated[str, Field(max_length=253)]
+    """Name of the pod or SlurmJob."""
+    pool: Text = None
+    """Its pool."""
+    backend: BackendName | None = None
+    """Its scheduler."""
+    pod: Text = None
+    """Name of the pod."""
+    job_id: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int64"})] = None
+    """Job id in SLURM."""
+    node: Text = None
+    """Node or nodes it runs on."""
+    phase: Annotated[str | None, Field(max_length=32)] = None
+    """Where it stands."""
+    healthy: bool | None = None
+    """Whether its probes succeed."""
+    url: Annotated[str | None, Field(max_length=512)] = None
+    """Its own address."""
+    revision: Annotated[str | None, Field(max_length=16)] = None
+    """Revision that it runs."""
+    started_at: Time = None
+    """When it started."""
+    ends_at: Time = None
+    """When SLURM will end it."""
+
+
+class ModelDeploymentStatus(StatusModel):
+    """What is, written by the operator."""
+
+    observed_generation: Annotated[
+        int | None, Field(ge=0, json_schema_extra={"format": "int64"})
+    ] = None
+    """Generation of the spec that this status is about."""
+    replicas: Count = None
+    """Workers that exist and neither failed nor are ending."""
+    ready_replicas: Count = None
+    """Workers that serve."""
+    updated_replicas: Count = None
+    """Workers of the current revision."""
+    available_replicas: Count = None
+    """Workers that serve and may be counted on."""
+    selector: Annotated[str | None, Field(max_length=1024)] = None
+    """Label selector of the scale subresource."""
+    ready: Annotated[str | None, Field(max_length=16)] = None
+    """Ready and desired workers, such as 2/3."""
+    backend: Annotated[str | None, Field(max_length=32)] = None
+    """Schedulers in use, such as kubernetes+slurm."""
+    engine: Annotated[str | None, Field(max_length=32)] = None
+    """Engines in use, such as vllm+sglang."""
+    url: Annotated[str | None, Field(max_length=512)] = None
+    """Address for clients in the cluster."""
+    summary: Annotated[str | None, Field(max_length=256)] = None
+    """The state in a few words."""
+    conditions: Annotated[
+        tuple[ConditionModel, ...],
+        Field(
+            max_length=16,
+            json_schema_extra=rules(
+                x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["type"]
+            ),
+        ),
+    ] = ()
+    """Ready, Available, Progressing."""
+    pools: Annotated[tuple[PoolStatus, ...], Field(max_length=16)] = ()
+    """Each pool."""
+    workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=2048)] = ()
+    """Each worker."""

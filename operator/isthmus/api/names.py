@@ -1,0 +1,162 @@
+"""Every name that Isthmus puts on objects: group, labels, finalizers, composed object names.
+
+They are kept in one module because they are a contract: users select by the labels, a Service
+selects by them, and a restarted operator finds its objects and its SLURM jobs again by nothing
+else.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+GROUP: Final = "isthmus.dev"
+"""API group of all kinds."""
+
+VERSION: Final = "v1alpha1"
+"""The one served and stored version."""
+
+API_VERSION: Final = f"{GROUP}/{VERSION}"
+"""`apiVersion` of every object of ours."""
+
+CATEGORY: Final = "isthmus"
+"""`kubectl get isthmus` lists all kinds."""
+
+DEFAULT_OPERATOR_NAMESPACE: Final = "isthmus-system"
+"""Namespace of the install; `clusterRef.namespace` defaults to it."""
+
+# --- labels -----------------------------------------------------------------------------------
+
+LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
+"""On every object that we make, always with MANAGED_BY: the selector of everything we watch.
+
+Kubernetes' EndpointSlice controller copies the labels of a Service to its slices, so the slices
+made for our Services carry it too.
+"""
+
+MANAGED_BY: Final = "isthmus"
+"""Value of LABEL_MANAGED_BY."""
+
+LABEL_DEPLOYMENT: Final = f"{GROUP}/modeldeployment"
+"""Name of the ModelDeployment that an object belongs to."""
+
+LABEL_POOL: Final = f"{GROUP}/pool"
+"""Name of the pool that a worker belongs to."""
+
+LABEL_REVISION: Final = f"{GROUP}/revision"
+"""Revision hash (see isthmus.api.revision) that a worker runs."""
+
+LABEL_TRAFFIC: Final = f"{GROUP}/traffic"
+"""TRAFFIC_ON while a pod may get requests; the Service selects by it, the Deployment does not.
+
+Taking it away takes the pod out of rotation and leaves it running.
+"""
+
+TRAFFIC_ON: Final = "on"
+"""Value of LABEL_TRAFFIC."""
+
+LABEL_SLOT: Final = f"{GROUP}/slot"
+"""Slot of a SLURM worker in its pool: a small integer that its next attempt takes over."""
+
+LABEL_CLUSTER: Final = f"{GROUP}/cluster"
+"""Name of the SlurmCluster that a SlurmJob goes to."""
+
+# --- finalizers -------------------------------------------------------------------------------
+
+FINALIZER_DEPLOYMENT: Final = f"{GROUP}/modeldeployment"
+"""On a ModelDeployment until its workers are drained and gone."""
+
+FINALIZER_SLURM_JOB: Final = f"{GROUP}/slurm-job"
+"""On a SlurmJob until its job in SLURM is surely over."""
+
+FINALIZER_SLURM_CLUSTER: Final = f"{GROUP}/slurm-cluster"
+"""On a SlurmCluster while any SlurmJob names it."""
+
+# --- bounds of names --------------------------------------------------------------------------
+
+MAX_DEPLOYMENT_NAME: Final = 40
+"""Characters of a ModelDeployment's name: what we append must still fit everywhere."""
+
+MAX_POOL_NAME: Final = 15
+"""Characters of a pool's name."""
+
+IDENTITY_MODEL_PREFIX: Final = "isthmus-attempt-"
+"""A vLLM worker outside the cluster serves one more model name, this prefix and its attempt.
+
+It tells which attempt answers at an address, so users may not take names that begin with it.
+"""
+
+
+def identity_model_name(attempt: str) -> str:
+    """Return the additional served model name by which a worker of `attempt` is known."""
+    return IDENTITY_MODEL_PREFIX + attempt
+
+
+def revision_object_name(*, deployment: str, pool: str, revision: str) -> str:
+    """Return the name of the Deployment and of the ControllerRevision of one (pool, revision).
+
+    At most 40 + 15 + 10 + 2 = 67 characters; both kinds allow 253.
+    """
+    return f"{deployment}-{pool}-{revision}"
+
+
+def slurm_job_object_name(*, deployment: str, pool: str, slot: int, attempt: str) -> str:
+    """Return the name of the SlurmJob object of one attempt."""
+    return f"{deployment}-{pool}-{slot}-{attempt}"
+
+
+def deployment_hash(*, namespace: str, name: str, uid: str) -> str:
+    """Return ten hexadecimal characters that stand for one ModelDeployment object.
+
+    The uid is part of it: an object that was deleted and made again is another object, and the
+    jobs of the old one are not silently its own.
+    """
+    return hashlib.sha256(f"{namespace}/{name}/{uid}".encode()).hexdigest()[:10]
+
+
+def slurm_job_name(
+    *,
+    deployment: str,
+    installation_id: str,
+    namespace: str,
+    uid: str,
+    slot: int,
+    attempt: str,
+) -> str:
+    """Return the name of a job in SLURM, which alone must tell whose it is.
+
+    `<deployment>-<installation id>-<hash of namespace/name/uid>-<slot>-<attempt>`: the comment of
+    a job holds the same in clear, but some sites rewrite comments.
+    """
+    identity = deployment_hash(namespace=namespace, name=deployment, uid=uid)
+    return f"{deployment}-{installation_id}-{identity}-{slot}-{attempt}"
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmJobName:
+    """The parts of a job name made by `slurm_job_name`."""
+
+    deployment: str
+    installation_id: str
+    deployment_hash: str
+    slot: int
+    attempt: str
+
+
+def parse_slurm_job_name(name: str) -> SlurmJobName | None:
+    """Return the parts of a job name of ours, None for a name that has another form.
+
+    Compare `installation_id` as a whole: another installation's jobs have the same form.
+    """
+    parts = name.rsplit("-", 4)
+    if len(parts) != 5 or not all(parts) or not (parts[3].isascii() and parts[3].isdigit()):
+        return None
+    deployment, installation_id, identity, slot, attempt = parts
+    if len(identity) != 10 or len(attempt) != 6:
+        return None
+    return SlurmJobName(
+        deployment=deployment,
+        installation_id=installation_id,
+        deployment_hash=identity,
+        slot=int(slot),
+        attempt=attempt,
+    )

@@ -1,0 +1,187 @@
+"""Options that users may not give, because Isthmus sets them: engine, environment and sbatch.
+
+Apart from the models that use them, because each list is a fact of a program: the engines' from
+the argument parsers of vLLM 0.33.0 and SGLang 0.5.23, sbatch's from its manual page (22.05 to
+26.05).
+
+Both parsers (argparse, getopt_long) take unambiguous abbreviations, so `--por 1` is `--port 1`.
+The rules therefore refuse every prefix of a reserved option. That is exact only while no other
+option is itself a prefix of a reserved one; a test holds the lists to it.
+"""
+
+from typing import Final
+
+VLLM_RESERVED: Final = frozenset(
+    {
+        "--api-key",  # guards the endpoint; a key on a command line is visible to everybody
+        "--config",  # a file may set any of the others
+        "--grpc",  # replaces the HTTP server that we probe
+        "--grpc-port",
+        "--headless",  # no HTTP server at all
+        "--help",
+        "--host",
+        "--master-addr",
+        "--master-port",
+        "--model",
+        "--nnodes",
+        "--node-rank",
+        "--port",
+        "--revision",  # model.revision
+        "--root-path",  # moves the paths that we probe
+        "--served-model-name",
+        "--shutdown-timeout",  # belongs to the drain: 0 makes vLLM hang at SIGTERM
+        "--ssl-ca-certs",
+        "--ssl-certfile",  # probes and the Service speak plain HTTP
+        "--ssl-keyfile",
+        "--uds",  # listens on a socket file instead of a port
+    }
+)
+"""Options of `vllm serve` that Isthmus sets or must not be set."""
+
+SGLANG_RESERVED: Final = frozenset(
+    {
+        "--admin-api-key",
+        "--api-key",
+        "--config",
+        "--dist-init-addr",
+        "--enable-metrics",  # always on: idleness is read from the metrics
+        "--fastapi-root-path",
+        "--grpc-mode",
+        "--grpc-port",
+        "--help",
+        "--host",
+        "--model",
+        "--model-path",
+        "--nccl-init-addr",
+        "--nnodes",
+        "--node-rank",
+        "--port",
+        "--revision",
+        "--served-model-name",
+        "--smg-grpc-mode",
+        "--ssl-ca-certs",
+        "--ssl-certfile",
+        "--ssl-keyfile",
+        "--ssl-keyfile-password",
+        "--weight-version",  # carries the attempt, by which we know whom we talk to
+    }
+)
+"""Options of `sglang serve` that Isthmus sets or must not be set."""
+
+ENGINE_RESERVED: Final = VLLM_RESERVED | SGLANG_RESERVED
+"""Refused for both engines: no option of the one means something else to the other."""
+
+ENGINE_RESERVED_SHORT: Final = "hnr"
+"""Letters of vLLM's short forms of --help, --nnodes and --node-rank."""
+
+RESERVED_ENVIRONMENT: Final = frozenset(
+    {
+        "BASH_ENV",  # would run in our batch script
+        "CUDA_VISIBLE_DEVICES",  # the scheduler's: another value takes other people's GPUs
+        "ENV",
+        "HIP_VISIBLE_DEVICES",
+        "NVIDIA_VISIBLE_DEVICES",
+        "ROCR_VISIBLE_DEVICES",
+        "VLLM_API_KEY",
+        "VLLM_HOST_IP",
+        "VLLM_PORT",
+    }
+)
+"""Environment variables that Isthmus or the scheduler sets.
+
+LD_PRELOAD, LD_LIBRARY_PATH and PATH are not among them: they reach only the engine's process
+(allocators are commonly preloaded), and who chooses the model chooses the code anyway.
+"""
+
+RESERVED_ENVIRONMENT_PREFIXES: Final = ("ISTHMUS_", "SBATCH_", "SLURM_")
+"""Beginnings of names that belong to Isthmus and to SLURM."""
+
+SBATCH_PROTECTED: Final = frozenset(
+    {
+        # identity and life of the job
+        "--array",
+        "--begin",
+        "--comment",
+        "--deadline",
+        "--dependency",
+        "--hold",
+        "--job-name",
+        "--kill-on-invalid-dep",
+        "--no-requeue",
+        "--requeue",
+        "--signal",
+        "--test-only",
+        "--time",
+        "--time-min",
+        "--wait",
+        # input, output and environment
+        "--batch",
+        "--bb",
+        "--bbf",
+        "--chdir",
+        "--error",
+        "--export",
+        "--export-file",
+        "--get-user-env",
+        "--help",
+        "--ignore-pbs",
+        "--input",
+        "--mail-type",
+        "--mail-user",
+        "--open-mode",
+        "--output",
+        "--parsable",
+        "--quiet",
+        "--usage",
+        "--version",
+        "--wrap",
+        # another user, another cluster
+        "--cluster",
+        "--clusters",
+        "--gid",
+        "--uid",
+        # fields of the pool
+        "--account",
+        "--partition",
+        "--qos",
+        # resources: worker and the SlurmCluster's site
+        "--cpus-per-gpu",
+        "--cpus-per-task",
+        "--exclusive",
+        "--gpus",
+        "--gpus-per-node",
+        "--gpus-per-socket",
+        "--gpus-per-task",
+        "--gres",
+        "--mem",
+        "--mem-per-cpu",
+        "--mem-per-gpu",
+        "--mincpus",
+        "--nodefile",
+        "--nodes",
+        "--ntasks",
+        "--ntasks-per-core",
+        "--ntasks-per-gpu",
+        "--ntasks-per-node",
+        "--ntasks-per-socket",
+        "--tres-per-job",
+        "--tres-per-node",
+        "--tres-per-socket",
+        "--tres-per-task",
+    }
+)
+"""Options of sbatch that Isthmus sets or must not be set."""
+
+
+def joined(options: frozenset[str]) -> str:
+    """Return the options as `|--a|--b|`, in which every prefix P of one is found as `|P`.
+
+    An option that is a prefix of another is found in that one and left out: the API server
+    charges a CEL rule by the length of its strings.
+    """
+    kept = [
+        option
+        for option in sorted(options)
+        if not any(other != option and other.startswith(option) for other in options)
+    ]
+    return "|" + "|".join(kept) + "|"

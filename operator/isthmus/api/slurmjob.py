@@ -1,0 +1,138 @@
+"""The kind SlurmJob: one attempt of one worker on SLURM, made by the operator.
+
+Its creation is the intent to submit one job and its deletion the intent to stop it, so the spec
+never changes. Everything that SLURM said about the job is status and can be found again.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from isthmus.api.base import (
+    ConditionModel,
+    ObjectMeta,
+    ObjectName,
+    Rule,
+    SpecModel,
+    StatusModel,
+    rules,
+)
+from isthmus.api.conditions import Phase
+from isthmus.api.modeldeployment_status import Time
+from isthmus.api.names import API_VERSION, MAX_DEPLOYMENT_NAME, MAX_POOL_NAME
+
+_WORD = {"pattern": "^[a-z0-9]+$"}
+
+
+class JobClusterRef(SpecModel):
+    """The SlurmCluster that the job goes to."""
+
+    name: ObjectName
+    """Its name."""
+    namespace: ObjectName
+    """Its namespace."""
+
+
+class SlurmJobSpec(SpecModel):
+    """The intent; never changes."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "self == oldSelf",
+                "a SlurmJob is one attempt and never changes: edit the ModelDeployment, or delete "
+                "the SlurmJob to have its worker replaced",
+            )
+        )
+    )
+
+    cluster_ref: JobClusterRef
+    """The SlurmCluster that the job goes to."""
+    deployment: Annotated[str, Field(min_length=1, max_length=MAX_DEPLOYMENT_NAME)]
+    """Name of the ModelDeployment, in the same namespace."""
+    pool: Annotated[str, Field(min_length=1, max_length=MAX_POOL_NAME)]
+    """Name of the pool."""
+    slot: Annotated[int, Field(ge=0, le=999)]
+    """Number of the worker in its pool; its next attempt has the same."""
+    attempt: Annotated[str, Field(min_length=6, max_length=6, json_schema_extra=_WORD)]
+    """Random name of this attempt."""
+    revision: Annotated[str, Field(min_length=1, max_length=16, json_schema_extra=_WORD)]
+    """Revision that it runs; the ControllerRevision holds what it means."""
+    job_name: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=128,
+            json_schema_extra={"pattern": "^[a-z0-9]([-a-z0-9]*[a-z0-9])?$"},
+        ),
+    ]
+    """Full name of the job in SLURM."""
+
+
+class SlurmJobStatus(StatusModel):
+    """What is, written by the operator."""
+
+    phase: Phase | None = None
+    """Where the attempt stands."""
+    reason: Annotated[str | None, Field(max_length=64)] = None
+    """Why."""
+    message: Annotated[str | None, Field(max_length=1024)] = None
+    """In a sentence, with what to do."""
+    job_id: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int64"})] = None
+    """Job id in SLURM."""
+    state: Annotated[str | None, Field(max_length=64)] = None
+    """SLURM's own word for the job's state."""
+    submit_time: Time = None
+    """When SLURM took the job."""
+    start_time: Time = None
+    """When it started."""
+    end_time: Time = None
+    """When it ends or ended, as SLURM granted it."""
+    restart_count: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
+    """How often SLURM restarted the job; more than 0 ends the attempt."""
+    nodes: Annotated[str | None, Field(max_length=1024)] = None
+    """Its nodes, as SLURM's host list."""
+    host: Annotated[str | None, Field(max_length=253)] = None
+    """Address of its first node."""
+    port: Annotated[int | None, Field(ge=1, le=65535)] = None
+    """Port that the engine took."""
+    url: Annotated[str | None, Field(max_length=512)] = None
+    """Address of the engine."""
+    submit_started_at: Time = None
+    """When sbatch was called last."""
+    unknown_since: Time = None
+    """Since when it is not clear whether a job exists; a job that is seen clears it."""
+    draining_since: Time = None
+    """When it was taken out of rotation to be stopped."""
+    terminated_at: Time = None
+    """When the engine was told to end."""
+    cancelled_at: Time = None
+    """When scancel was sent last."""
+    finished_at: Time = None
+    """When the end of the job was seen."""
+    ever_ready: bool | None = None
+    """Whether it was ready once."""
+    healthy: bool | None = None
+    """Whether its probes succeed."""
+    conditions: Annotated[
+        tuple[ConditionModel, ...],
+        Field(
+            max_length=16,
+            json_schema_extra=rules(
+                x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["type"]
+            ),
+        ),
+    ] = ()
+    """Ready, SlurmReachable."""
+
+
+class SlurmJob(StatusModel):
+    """One attempt of one worker on SLURM; deleting it replaces the worker."""
+
+    api_version: str = API_VERSION
+    kind: Literal["SlurmJob"] = "SlurmJob"
+    metadata: ObjectMeta
+    spec: SlurmJobSpec
+    """The intent; never changes."""
+    status: SlurmJobStatus | None = None
+    """What is, written by the operator."""

@@ -1,0 +1,1 @@
+"""The edge towards the API server: one protocol, one client, typed errors."""

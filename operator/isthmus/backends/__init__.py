@@ -1,0 +1,1 @@
+"""The two schedulers, each behind the records of backends.base."""

@@ -1,0 +1,113 @@
+"""The records that every backend hands to the planner, so that one planner speaks of pods and jobs.
+
+Kept apart from both backends: neither may know the other, and `plan/` knows neither.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from isthmus.api.conditions import PendingClass
+
+Backend = Literal["kubernetes", "slurm"]
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Why a worker is not ready yet, in a user's words.
+
+    Attributes:
+        pending_class: what kind of wait it is; decides whether waiting can help.
+        reason: the scheduler's own word (`Unschedulable`, `Priority`, `ErrImagePull`).
+        message: one sentence with what to do where something can be done.
+        since: epoch seconds, None where the backend does not tell.
+    """
+
+    pending_class: PendingClass
+    reason: str
+    message: str
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Worker:
+    """One pod or one SLURM attempt, as observed.
+
+    Attributes:
+        name: of the Pod or the SlurmJob object.
+        phase: for display; the Pod's or the SlurmJob's.
+        ready: health (and off-cluster: model and attempt) agree.
+        in_rotation: a ready endpoint of the deployment's EndpointSlices.
+        serving: may carry traffic or did; taking it away costs capacity. A worker whose probes
+            fail only in our view is still serving.
+        stopping: terminating; never counted.
+        failed: ended; never counted.
+    """
+
+    name: str
+    uid: str
+    pool: str
+    backend: Backend
+    revision: str
+    phase: str
+    ready: bool = False
+    in_rotation: bool = False
+    serving: bool = False
+    stopping: bool = False
+    failed: bool = False
+    slot: int = 0
+    job_id: int | None = None
+    node: str | None = None
+    url: str | None = None
+    healthy: bool | None = None
+    started_at: str | None = None
+    ends_at: str | None = None
+    finished_at: float | None = None
+    pending: Pending | None = None
+
+    @property
+    def live(self) -> bool:
+        """Counted as a replica: neither ended nor being stopped."""
+        return not self.stopping and not self.failed
+
+    @property
+    def available(self) -> bool:
+        """Ready and in the membership: a client can reach it."""
+        return self.live and self.ready and self.in_rotation
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerGroup:
+    """All workers of one revision of one pool.
+
+    Attributes:
+        wanted: what has been asked of the backend: `spec.replicas` of the Deployment, or the
+            number of SlurmJob objects neither ended nor being deleted.
+        exists: whether the backend's own object (a Deployment) is there.
+        problem: why the backend itself makes no workers (for example a quota), if it says so.
+    """
+
+    pool: str
+    backend: Backend
+    revision: str
+    wanted: int
+    exists: bool = True
+    workers: tuple[Worker, ...] = field(default=())
+    problem: Pending | None = None
+
+    @property
+    def live_workers(self) -> tuple[Worker, ...]:
+        """Workers that count as replicas."""
+        return tuple(worker for worker in self.workers if worker.live)
+
+    @property
+    def available(self) -> int:
+        """Number of workers a client can reach and that will stay.
+
+        Of workers beyond `wanted` some are about to go, though none is ending yet.
+        """
+        return min(self.wanted, sum(worker.available for worker in self.workers))
+
+    @property
+    def serving(self) -> int:
+        """Number of live workers that may carry traffic and that will stay."""
+        return min(self.wanted, sum(worker.live and worker.serving for worker in self.workers))

@@ -1,0 +1,193 @@
+"""What pods and Deployments say, as the planner's records. Pure: objects in, records out."""
+
+from collections.abc import Iterable, Mapping
+
+from isthmus.api import names
+from isthmus.api.conditions import PendingClass
+from isthmus.api.times import epoch
+from isthmus.apiserver.objects import Object, deletion_timestamp, dig, labels, name, uid
+from isthmus.backends.base import Pending, Worker, WorkerGroup
+from isthmus.backends.kubernetes.render import CONTAINER_PORT
+
+IMAGE_REASONS = frozenset(
+    {
+        "ErrImagePull",
+        "ImagePullBackOff",
+        "InvalidImageName",
+        "ErrImageNeverPull",
+        "ImageInspectError",
+        "RegistryUnavailable",
+    }
+)
+
+
+def groups(
+    *, deployments: Iterable[Object], pods: Iterable[Object], members: frozenset[str]
+) -> tuple[WorkerGroup, ...]:
+    """All worker groups of one ModelDeployment on Kubernetes.
+
+    Args:
+        deployments: its Deployments, those being deleted left out by the caller or not.
+        pods: its pods.
+        members: names of the pods that are ready endpoints of its Service.
+    """
+    workers: dict[tuple[str, str], list[Worker]] = {}
+    for pod in pods:
+        found = worker(pod, members=members)
+        workers.setdefault((found.pool, found.revision), []).append(found)
+    result = []
+    for obj in deployments:
+        key = labels(obj).get(names.LABEL_POOL, ""), labels(obj).get(names.LABEL_REVISION, "")
+        result.append(
+            WorkerGroup(
+                pool=key[0],
+                backend="kubernetes",
+                revision=key[1],
+                wanted=_wanted(obj),
+                workers=tuple(sorted(workers.pop(key, []), key=lambda item: item.name)),
+                problem=_problem(obj),
+            )
+        )
+    # Pods whose Deployment is gone already are still shown until they are gone too.
+    for (pool, revision), rest in sorted(workers.items()):
+        result.append(
+            WorkerGroup(
+                pool=pool,
+                backend="kubernetes",
+                revision=revision,
+                wanted=0,
+                exists=False,
+                workers=tuple(rest),
+            )
+        )
+    return tuple(result)
+
+
+def _wanted(obj: Object) -> int:
+    replicas = dig(obj, "spec", "replicas", default=1)
+    return replicas if isinstance(replicas, int) and deletion_timestamp(obj) is None else 0
+
+
+def _problem(obj: Object) -> Pending | None:
+    """Why the Deployment makes no pods: quota or admission, told by `ReplicaFailure`."""
+    for condition in _conditions(obj):
+        if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            return Pending(
+                pending_class=PendingClass.QUOTA,
+                reason=str(condition.get("reason", "FailedCreate")),
+                message=_sentence(str(condition.get("message", "pods cannot be created"))),
+            )
+    return None
+
+
+def _conditions(obj: Object) -> list[Mapping[str, object]]:
+    found = dig(obj, "status", "conditions", default=[])
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+def worker(pod: Object, *, members: frozenset[str]) -> Worker:
+    """One pod as a worker; its identity is its address and the kubelet's readiness."""
+    phase = str(dig(pod, "status", "phase", default="Pending"))
+    failed = phase in {"Failed", "Succeeded"}
+    stopping = deletion_timestamp(pod) is not None
+    ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in _conditions(pod))
+    pending = None if ready or failed or stopping else pending_of(pod)
+    address = dig(pod, "status", "podIP")
+    started = dig(pod, "status", "startTime")
+    return Worker(
+        name=name(pod),
+        uid=uid(pod),
+        pool=labels(pod).get(names.LABEL_POOL, ""),
+        backend="kubernetes",
+        revision=labels(pod).get(names.LABEL_REVISION, ""),
+        phase=_display_phase(phase, ready=ready, stopping=stopping, pending=pending),
+        ready=ready and not stopping and not failed,
+        in_rotation=name(pod) in members,
+        serving=ready and not failed,
+        stopping=stopping,
+        failed=failed,
+        node=_text(dig(pod, "spec", "nodeName")),
+        url=f"http://{address}:{CONTAINER_PORT}" if isinstance(address, str) else None,
+        healthy=ready,
+        started_at=_text(started),
+        pending=pending,
+    )
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _display_phase(phase: str, *, ready: bool, stopping: bool, pending: Pending | None) -> str:
+    if stopping:
+        return "Terminating"
+    if ready:
+        return "Ready"
+    if phase == "Running" or (pending and pending.pending_class is PendingClass.STARTUP):
+        return "Starting"
+    return phase
+
+
+def pending_of(pod: Object) -> Pending:
+    """Why a pod is not ready: not scheduled, image, crash, or still starting."""
+    for condition in _conditions(pod):
+        if condition.get("type") == "PodScheduled" and condition.get("status") == "False":
+            return Pending(
+                pending_class=PendingClass.UNSCHEDULABLE,
+                reason=str(condition.get("reason", "Unschedulable")),
+                message=_sentence(str(condition.get("message", "no node fits"))),
+                since=epoch(_text(condition.get("lastTransitionTime"))),
+            )
+    since = epoch(_text(dig(pod, "status", "startTime")))
+    for status in _container_statuses(pod):
+        reason = _text(dig(status, "state", "waiting", "reason"))
+        message = str(dig(status, "state", "waiting", "message", default="") or "")
+        if reason in IMAGE_REASONS:
+            image = dig(status, "image", default="")
+            return Pending(
+                pending_class=PendingClass.IMAGE,
+                reason=reason,
+                message=_sentence(
+                    f"image {image} cannot be pulled; correct engine.image or push it: {message}"
+                ),
+                since=since,
+            )
+        crash = _crash(status, reason)
+        if crash:
+            return Pending(
+                pending_class=PendingClass.FAILING,
+                reason=reason or "Crashed",
+                message=crash,
+                since=since,
+            )
+    return Pending(
+        pending_class=PendingClass.STARTUP,
+        reason="Starting",
+        message="the engine is loading",
+        since=since,
+    )
+
+
+def _container_statuses(pod: Object) -> list[Mapping[str, object]]:
+    found = dig(pod, "status", "containerStatuses", default=[])
+    return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
+
+
+def _crash(status: Mapping[str, object], reason: str | None) -> str | None:
+    """A sentence about an engine that ended by itself, None if it did not."""
+    last = dig(status, "lastState", "terminated") or dig(status, "state", "terminated")
+    if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
+        return _sentence(str(dig(status, "state", "waiting", "message", default=reason)))
+    if not isinstance(last, Mapping):
+        return None
+    code = last.get("exitCode")
+    hint = " (wrong engine.args?)" if code == 2 else ""
+    return (
+        f"the engine ended with exit code {code}{hint}, {status.get('restartCount', 0)} restarts; "
+        "see kubectl logs --previous"
+    )
+
+
+def _sentence(text: str) -> str:
+    """Bound a foreign text, which may be long, for a status."""
+    return text if len(text) <= 512 else text[:509] + "..."

@@ -1,0 +1,254 @@
+"""What a pool on Kubernetes looks like: pod template, Deployment, Service.
+
+The pod template is rendered once per revision and frozen in a ControllerRevision; a Deployment is
+made from the frozen template, and only its `replicas` ever changes. Everything here is pure.
+"""
+
+from collections.abc import Mapping
+from math import ceil
+
+from isthmus.api import names
+from isthmus.api.desired import Desired, EnvironmentVariable, Pool
+from isthmus.engines import ENGINES
+from isthmus.engines.base import EngineProfile, LaunchRequest
+
+PORT_NAME = "http"
+SERVICE_PORT = 80
+CONTAINER_PORT = 8000
+STARTUP_PERIOD_SECONDS = 2
+
+Json = dict[str, object]
+
+
+def model_argument(source: str) -> str:
+    """What an engine is told to load: the Hugging Face name, or the path as it is."""
+    return source.removeprefix("hf://")
+
+
+def pod_template(
+    *, desired: Desired, pool: Pool, revision: str, pre_stop_seconds: int, drain_seconds: int
+) -> Json:
+    """The pod template of one revision of one pool.
+
+    A deleted pod leaves the endpoints at once, waits `pre_stop_seconds` so that every node has
+    heard of it, and then finishes its requests for at most `drain_seconds`.
+
+    Args:
+        desired: the deployment with derived defaults.
+        pool: one of its pools on Kubernetes.
+        revision: hash of what the user wrote for this pool.
+        pre_stop_seconds: floor for the propagation of the endpoints, 0 for none.
+        drain_seconds: budget of the engine after SIGTERM.
+    """
+    placement = pool.kubernetes
+    if placement is None:
+        raise ValueError(f"pool {pool.name} is not on Kubernetes")
+    engine = ENGINES[pool.engine.type]
+    spec: Json = {
+        "containers": [_container(desired, pool, engine, drain_seconds, pre_stop_seconds)],
+        # A Service called "vllm" would set VLLM_PORT=tcp://…, which vLLM refuses.
+        "enableServiceLinks": False,
+        "automountServiceAccountToken": False,
+        "terminationGracePeriodSeconds": pre_stop_seconds + drain_seconds + 10,
+        "tolerations": [*map(dict, placement.tolerations), *_lost_node_tolerations()],
+    }
+    if placement.node_selector:
+        spec["nodeSelector"] = dict(placement.node_selector)
+    return {
+        "metadata": {"labels": pod_labels(desired=desired, pool=pool.name, revision=revision)},
+        "spec": spec,
+    }
+
+
+def pod_labels(*, desired: Desired, pool: str, revision: str) -> dict[str, str]:
+    """Labels of a pod at birth; the traffic label puts it into the Service's selector."""
+    return {
+        **selector_labels(deployment=desired.name, pool=pool, revision=revision),
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_TRAFFIC: names.TRAFFIC_ON,
+    }
+
+
+def selector_labels(*, deployment: str, pool: str, revision: str) -> dict[str, str]:
+    """The Deployment's immutable selector: without the traffic label, so that a drained pod stays."""
+    return {
+        names.LABEL_DEPLOYMENT: deployment,
+        names.LABEL_POOL: pool,
+        names.LABEL_REVISION: revision,
+    }
+
+
+def _lost_node_tolerations() -> list[Json]:
+    """Replace pods of a lost node after 30 s instead of the cluster's default of 300 s."""
+    return [
+        {"key": f"node.kubernetes.io/{taint}", "operator": "Exists", "effect": "NoExecute",
+         "tolerationSeconds": 30}
+        for taint in ("not-ready", "unreachable")
+    ]  # fmt: skip
+
+
+def _container(
+    desired: Desired, pool: Pool, engine: EngineProfile, drain_seconds: int, pre_stop_seconds: int
+) -> Json:
+    command = engine.command(
+        LaunchRequest(
+            model=model_argument(desired.model.source),
+            revision=desired.model.revision,
+            served_names=desired.model.served_names,
+            port=str(CONTAINER_PORT),
+            attempt=None,
+            drain_seconds=drain_seconds,
+            args=pool.engine.args,
+        )
+    )
+    container: Json = {
+        "name": "engine",
+        "image": pool.engine.image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": [command[0], command[1]],
+        "args": list(command[2:]),
+        "ports": [{"name": PORT_NAME, "containerPort": CONTAINER_PORT}],
+        "resources": _resources(pool),
+        **_probes(desired, engine),
+    }
+    if pool.engine.env:
+        container["env"] = [_env(variable) for variable in pool.engine.env]
+    if pre_stop_seconds:
+        container["lifecycle"] = {"preStop": {"sleep": {"seconds": pre_stop_seconds}}}
+    return container
+
+
+def _env(variable: EnvironmentVariable) -> Json:
+    if variable.value_from is not None:
+        return {"name": variable.name, "valueFrom": dict(variable.value_from)}
+    return {"name": variable.name, "value": variable.value or ""}
+
+
+def _resources(pool: Pool) -> Json:
+    """GPUs are a limit (requests follow it); CPU and memory are requests."""
+    placement = pool.kubernetes
+    requests = {
+        key: value
+        for key, value in (("cpu", pool.worker.cpu), ("memory", pool.worker.memory))
+        if value is not None
+    }
+    resources: Json = {}
+    if requests:
+        resources["requests"] = requests
+    if placement is not None and pool.worker.gpus_per_node:
+        resources["limits"] = {placement.gpu_resource: str(pool.worker.gpus_per_node)}
+    return resources
+
+
+def _probes(desired: Desired, engine: EngineProfile) -> Json:
+    """Start-up sized by `startupTimeout`; readiness by `health`; liveness generous.
+
+    Liveness only finds an engine that hangs for minutes: a restart costs a model load.
+    """
+    health = desired.health
+
+    def get(path: str) -> Json:
+        return {"httpGet": {"path": path, "port": PORT_NAME}}
+
+    return {
+        "startupProbe": get(engine.health_path)
+        | {
+            "periodSeconds": STARTUP_PERIOD_SECONDS,
+            "timeoutSeconds": engine.health_timeout,
+            "failureThreshold": max(1, ceil(health.startup_timeout / STARTUP_PERIOD_SECONDS)),
+        },
+        "readinessProbe": get(engine.readiness_path)
+        | {
+            "periodSeconds": max(1, round(health.interval)),
+            "timeoutSeconds": 5,
+            "successThreshold": health.success_threshold,
+            "failureThreshold": health.failure_threshold,
+        },
+        "livenessProbe": get(engine.health_path)
+        | {"periodSeconds": 10, "timeoutSeconds": engine.health_timeout, "failureThreshold": 6},
+    }
+
+
+def object_metadata(
+    *, desired: Desired, name: str, labels: Mapping[str, str], uid: str | None = None
+) -> Json:
+    """Metadata of an object that belongs to the deployment and is collected with it."""
+    return {
+        "name": name,
+        "namespace": desired.namespace,
+        "labels": {
+            names.LABEL_MANAGED_BY: names.MANAGED_BY,
+            names.LABEL_DEPLOYMENT: desired.name,
+            **labels,
+        },
+        "ownerReferences": [
+            {
+                "apiVersion": names.API_VERSION,
+                "kind": "ModelDeployment",
+                "name": desired.name,
+                "uid": uid or desired.uid,
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ],
+    }
+
+
+def deployment(
+    *, desired: Desired, pool: str, revision: str, template: Mapping[str, object], replicas: int
+) -> Json:
+    """The Deployment of one revision of one pool, from the frozen template."""
+    labels = {names.LABEL_POOL: pool, names.LABEL_REVISION: revision}
+    name = names.revision_object_name(deployment=desired.name, pool=pool, revision=revision)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": object_metadata(desired=desired, name=name, labels=labels),
+        "spec": {
+            "replicas": replicas,
+            "selector": {
+                "matchLabels": selector_labels(
+                    deployment=desired.name, pool=pool, revision=revision
+                )
+            },
+            # The template never changes, so this strategy never acts; the rollout is ours.
+            "strategy": {"type": "RollingUpdate"},
+            "progressDeadlineSeconds": int(desired.health.startup_timeout) + 60,
+            "revisionHistoryLimit": 0,
+            "template": dict(template),
+        },
+    }
+
+
+def service(*, desired: Desired) -> Json:
+    """The deployment's address: port 80 in front of every pod that carries the traffic label.
+
+    Workers outside the cluster join by EndpointSlices that name this Service. Its labels are
+    copied to the slices that the EndpointSlice controller makes for the pods, which is how the
+    operator's selective watch sees both kinds.
+    """
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": object_metadata(desired=desired, name=desired.name, labels={}),
+        "spec": service_spec(desired=desired),
+    }
+
+
+def service_spec(*, desired: Desired) -> Json:
+    """The part of the Service that is ours and is kept as it is here."""
+    return {
+        "type": "ClusterIP",
+        "selector": {
+            names.LABEL_DEPLOYMENT: desired.name,
+            names.LABEL_TRAFFIC: names.TRAFFIC_ON,
+        },
+        "ports": [
+            {
+                "name": PORT_NAME,
+                "port": SERVICE_PORT,
+                "protocol": "TCP",
+                "targetPort": PORT_NAME,
+            }
+        ],
+    }

@@ -1,0 +1,1 @@
+"""The SLURM backend: commands, snapshots, the batch script."""

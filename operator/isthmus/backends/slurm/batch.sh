@@ -1,0 +1,197 @@
+#!/bin/bash
+# The batch script of one Isthmus worker: one engine on one node.
+# It claims its attempt, finds a free port, publishes it in the job's comment, runs the engine in
+# the background and passes TERM to the engine's main process alone, also by its own timer before
+# the job's granted end. Exit codes of its own: 74 the work directory cannot be written, 75 the
+# attempt was claimed by another start, 78 a module or a free port is missing.
+set -u
+umask 077
+export SLURM_EXPORT_ENV=ALL
+
+# @CONSTANTS@
+engine_port=""
+engine_command=()
+job_id=${SLURM_JOB_ID:?"this script runs under SLURM only"}
+start="$job_id.${SLURM_RESTART_COUNT:-0}"
+claim="$work_directory/$job_name.claim"
+run_directory="$work_directory/$job_name/$start"
+
+say() { printf '%(%FT%T%z)T isthmus: %s\n' -1 "$*"; }
+fail() { local code=$1; shift; say "$*"; exit "$code"; }
+
+# ---- The start gate: the first act, one atomic step. A duplicate submission, a requeue or a second
+# start under the same id ends here, before a model is loaded. The claim names this very process:
+# after a controller crash the same id can start twice with the same restart count.
+pass_gate() {
+  local me
+  me="$start.${SLURMD_NODENAME:-node}.$$.$(date +%s%N)"
+  mkdir -p -- "$work_directory" 2>/dev/null
+  ln -sT -- "$me" "$claim" 2>/dev/null && return
+  # A network file system may repeat a request whose answer was lost: then the claim is ours.
+  [ "$(readlink -- "$claim")" = "$me" ] && return
+  [ ! -L "$claim" ] || fail 75 "this attempt was claimed by $(readlink -- "$claim"): nothing to do"
+  fail 74 "cannot write $claim"
+}
+
+# ---- The site's modules and set-up. They are the administrator's: an error in the set-up text is
+# reported, and the engine is tried all the same.
+set_up() {
+  local file name
+  set +u
+  if [ ${#modules[@]} -gt 0 ] && ! type module >/dev/null 2>&1; then
+    for file in /etc/profile.d/*mod*.sh; do
+      # shellcheck disable=SC1090
+      [ ! -r "$file" ] || . "$file"
+    done
+  fi
+  for name in "${modules[@]}"; do
+    module load "$name" || fail 78 "the environment module $name cannot be loaded"
+  done
+  eval "$setup" || say "the site's set-up ended with $?"
+  set -u +e
+}
+
+# ---- The port. Jobs of one user on one node hold a lock on theirs, because an engine opens its port
+# only after minutes of loading; the first guess depends on the job id.
+listening() {
+  local hex
+  printf -v hex ':%04X' "$1"
+  grep -qsE "^ *[0-9]+: [0-9A-F]+$hex [0-9A-F:]+ 0A " /proc/net/tcp /proc/net/tcp6
+}
+
+lock_port() {
+  local folder="/tmp/isthmus-ports-$UID"
+  mkdir -m 700 -- "$folder" 2>/dev/null
+  if [ -d "$folder" ] && [ -O "$folder" ] && [ ! -L "$folder" ] && [ ! -L "$folder/$1" ]; then
+    { exec {port_lock}>"$folder/$1"; } 2>/dev/null || exec {port_lock}>/dev/null
+  else
+    exec {port_lock}>/dev/null
+  fi
+  [ -f "/dev/fd/$port_lock" ] || return 0 # no lock to be had: the job id alone must do
+  flock -n "$port_lock" 2>/dev/null || [ $? -eq 127 ] || { exec {port_lock}>&-; return 1; }
+}
+
+find_port() {
+  local size=$((port_to - port_from + 1)) i
+  for ((i = 0; i < size; i++)); do
+    engine_port=$((port_from + (job_id * 37 + i) % size))
+    if ! listening "$engine_port" && lock_port "$engine_port"; then return; fi
+  done
+  fail 78 "all ports from $port_from to $port_to are taken on this node"
+}
+
+# ---- What runs beside the engine: each in the background, none may fail the job.
+pause() {
+  sleep "$1" &
+  local sleeper=$!
+  # shellcheck disable=SC2064
+  trap "kill $sleeper 2>/dev/null; exit" TERM
+  wait "$sleeper"
+}
+
+publish() {
+  local delay=1
+  until timeout -k 5 30 scontrol update "JobId=$job_id" "Comment=$comment:port=$1" >/dev/null 2>&1
+  do
+    pause "$delay"
+    delay=$((delay < 30 ? delay * 2 : 60))
+  done
+}
+
+granted_end() {
+  local end
+  end=$(SLURM_TIME_FORMAT=%s timeout -k 5 30 squeue -h -j "$job_id" -o %e 2>/dev/null) || return 1
+  [ -n "$end" ] || return 1
+  case $end in *[!0-9]*) echo none ;; *) echo "$end" ;; esac
+}
+
+# Ends the engine in time when the operator does not. The end is read again when the time has come:
+# an administrator may have moved it. (If it was moved closer, SLURM's USR1 comes in time.) Of a
+# short job the lead is at most half of what it was granted.
+watch_end() {
+  local end now lead=""
+  while :; do
+    until end=$(granted_end); do pause 60; done
+    [ "$end" != none ] || return
+    printf -v now '%(%s)T' -1
+    if [ -z "$lead" ]; then
+      lead=$(((end - now) / 2))
+      [ "$lead" -lt "$term_lead" ] || lead=$term_lead
+    fi
+    [ $((end - lead)) -gt "$now" ] || break
+    pause $((end - lead - now))
+  done
+  say "the job ends in $((end - now)) s"
+  kill -TERM "$$"
+}
+
+# ---- The engine. TERM and USR1 to this shell become TERM to the engine's main process: TERM to all
+# processes of an engine crashes it instead of draining it.
+engine=""
+signalled=""
+ending=""
+helpers=()
+
+# shellcheck disable=SC2317,SC2329
+end_engine() {
+  signalled=yes
+  ending=yes
+  [ -z "$engine" ] || kill -TERM "$engine" 2>/dev/null
+}
+
+stop_helpers() {
+  [ ${#helpers[@]} -eq 0 ] || kill -TERM "${helpers[@]}" 2>/dev/null
+  helpers=()
+}
+
+run_engine() {
+  local now previous=""
+  set_command
+  say "starting the engine on port $engine_port"
+  (
+    exec {port_lock}>&-
+    set_environment
+    exec "${engine_command[@]}"
+  ) &
+  engine=$!
+  [ -z "$ending" ] || kill -TERM "$engine" 2>/dev/null
+  while :; do
+    signalled=""
+    wait "$engine" # comes back early for a signal
+    now=$?
+    # 127: an earlier round had the engine's own code already.
+    [ "$now" -eq 127 ] && [ -n "$previous" ] || code=$now
+    [ -n "$signalled" ] || break
+    previous=$now
+  done
+  engine=""
+  say "the engine ended with $code"
+}
+
+main() {
+  local tries code=1
+  pass_gate
+  set_up
+  mkdir -p -- "$run_directory" || fail 74 "cannot make $run_directory"
+  cd -- "$run_directory" || fail 74 "cannot use $run_directory"
+  trap end_engine TERM USR1
+  watch_end &
+  local timer=$!
+  for tries in 1 2 3; do
+    find_port
+    publish "$engine_port" &
+    helpers=("$!")
+    run_engine
+    stop_helpers
+    # Only if somebody else took the port meanwhile is another one worth a try.
+    if [ -n "$ending" ] || [ "$code" -eq 0 ] || ! listening "$engine_port"; then break; fi
+    say "port $engine_port was taken by another process: trying the next one ($tries)"
+    exec {port_lock}>&-
+  done
+  kill -TERM "$timer" 2>/dev/null
+  # The codes of this script mean something else to the operator.
+  case $code in 74 | 75 | 78) code=1 ;; esac
+  exit "$code"
+}
+
+main

@@ -1,0 +1,90 @@
+"""What the rest of the operator may ask of a SLURM cluster, whatever the way to reach it.
+
+The protocol is apart from its implementation by text commands (`commands.py`), so that reconcilers
+are written and simulated against this page only.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from isthmus.backends.slurm.records import JobRecord, Snapshot, SubmitOutcome, SubmitRequest
+
+
+class SlurmClient(Protocol):
+    """One SLURM cluster as one user of it. Every call has a time limit of its own."""
+
+    async def snapshot(self) -> Snapshot:
+        """All jobs of our user and all nodes.
+
+        Raises:
+            SlurmUnavailableError: no complete answer; says nothing about any job or node.
+        """
+        ...
+
+    async def ping(self) -> bool:
+        """Whether a slurmctld answers; costs milliseconds, never raises."""
+        ...
+
+    async def version(self) -> str:
+        """The release of the commands, e.g. `22.05.8`.
+
+        Raises:
+            SlurmUnavailableError: the command did not run.
+        """
+        ...
+
+    async def submit(self, request: SubmitRequest) -> SubmitOutcome:
+        """Submit a job once. Never raises: what is not sure is `Unclear`."""
+        ...
+
+    async def terminate(self, *, job_id: int, job_name: str) -> None:
+        """Send TERM to the batch script alone, which passes it to the engine's main process.
+
+        A job that is gone, that does not run or that has another name is left alone without an
+        error.
+
+        Raises:
+            SlurmUnavailableError: it is not known whether the signal was sent.
+            SlurmCommandError: SLURM refused (`PermissionDenied`).
+        """
+        ...
+
+    async def cancel(self, *, job_id: int, job_name: str) -> None:
+        """End a job: TERM to all of its processes, KILL after the site's KillWait.
+
+        A job that is gone, or that has another name, is left alone without an error.
+
+        Raises:
+            SlurmUnavailableError: it is not known whether the job was cancelled.
+            SlurmCommandError: SLURM refused (`PermissionDenied`).
+        """
+        ...
+
+    async def show_job(self, job_id: int) -> JobRecord | None:
+        """One job from the second source; None only if slurmctld says that it has no such job.
+
+        Raises:
+            SlurmUnavailableError: no answer; says nothing about the job.
+        """
+        ...
+
+    async def close_gate(self, *, work_directory: str, job_name: str) -> bool:
+        """Claim an attempt for nobody: a job of it that starts later exits at its gate.
+
+        Returns:
+            Whether no job holds the attempt (free until now, or closed by an earlier call). False
+            if a job went through the gate.
+
+        Raises:
+            SlurmUnavailableError: the work directory cannot be reached or written.
+        """
+        ...
+
+    async def prepare_work_directory(self, work_directory: str) -> None:
+        """Make the work directory if it is missing and check that it can be written.
+
+        Raises:
+            SlurmUnavailableError: reason `WorkDirectoryUnavailable`.
+        """
+        ...

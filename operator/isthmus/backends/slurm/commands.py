@@ -1,0 +1,324 @@
+"""SLURM through its text commands: the `SlurmClient` that works from 22.05 to 26.05 alike.
+
+One bash call per question, framed by marks (`parsing.framed`); complete means: end marks seen,
+return code 0, every record whole. Anything else raises `SlurmUnavailableError` and says nothing
+about jobs. Text, because JSON costs 16 to 40 times more at 10 000 jobs and changes per release.
+"""
+
+from __future__ import annotations
+
+import os.path
+import re
+import secrets
+import time
+from collections.abc import Callable, Sequence
+
+from isthmus.backends.slurm import parsing, reasons
+from isthmus.backends.slurm.executor import CommandExecutor, CommandResult
+from isthmus.backends.slurm.parsing import OutputError, Section
+from isthmus.backends.slurm.records import (
+    JobRecord,
+    Refused,
+    Snapshot,
+    SubmitOutcome,
+    SubmitRequest,
+    Submitted,
+    Unclear,
+)
+from isthmus.errors import SlurmCommandError, SlurmUnavailableError
+
+KILL_AFTER = 5.0
+"""Seconds between TERM and KILL of a command at its limit, as in `parsing.framed`."""
+
+_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_OPTION = re.compile(r"--[a-z][a-z-]*(=[^\x00-\x1f\x7f]*)?")
+_CLOSED = "closed"
+
+_CLOSE_GATE = """
+if ln -sT "$1" "$2" 2>/dev/null; then echo free
+elif [ -L "$2" ]; then readlink "$2"
+else echo "cannot write $2" >&2; exit 1; fi
+"""
+_PREPARE = """
+umask 077
+mkdir -p -- "$1" && probe=$(mktemp "$1/.probe.XXXXXX") && rm -f -- "$probe"
+"""
+
+
+class CommandClient:
+    """One cluster, by squeue, sinfo, sbatch, scancel and scontrol."""
+
+    def __init__(
+        self,
+        executor: CommandExecutor,
+        *,
+        bin_directory: str = "",
+        timeout: float = 25.0,
+        submit_timeout: float = 60.0,
+        clock: Callable[[], float] = time.time,
+        marker: Callable[[], str] = lambda: f"isthmus-{secrets.token_hex(8)}",
+    ) -> None:
+        """Prepare; nothing runs yet.
+
+        Args:
+            executor: where the commands run.
+            bin_directory: where SLURM's commands are there; "" finds them on the PATH.
+            timeout: seconds for each command but sbatch.
+            submit_timeout: seconds for sbatch.
+            clock: wall clock, epoch seconds.
+            marker: makes the unguessable word of the marks around an output.
+        """
+        self._executor = executor
+        self._bin_directory = bin_directory
+        self._timeout = timeout
+        self._submit_timeout = submit_timeout
+        self._clock = clock
+        self._marker = marker
+
+    @property
+    def longest_submission(self) -> float:
+        """Seconds after which a submission that got no answer cannot reach slurmctld any more."""
+        return self._submit_timeout + 2 * KILL_AFTER
+
+    async def snapshot(self) -> Snapshot:
+        """All jobs of our user and all nodes, in one call (4 requests to slurmctld).
+
+        Raises:
+            SlurmUnavailableError: no complete answer.
+        """
+        started_at = self._clock()
+        jobs_format = parsing.output_format(parsing.JOB_FIELDS)
+        nodes_format = parsing.output_format(parsing.NODE_FIELDS)
+        commands = (
+            (self._path("squeue"), "-h", "--me", "--states=all", "-O", jobs_format),
+            (self._path("sinfo"), "-h", "-N", "-a", "-O", nodes_format),
+        )
+        (jobs, nodes), _ = await self._ask(commands)
+        try:
+            return Snapshot(
+                jobs=parsing.parse_jobs(jobs.output),
+                nodes=parsing.parse_nodes(nodes.output),
+                started_at=started_at,
+                taken_at=self._clock(),
+                cluster_time=nodes.clock,
+            )
+        except OutputError as error:
+            raise _unavailable("IncompleteOutput", str(error)) from error
+
+    async def ping(self) -> bool:
+        """Whether a slurmctld answers `scontrol ping`; never raises."""
+        try:
+            (section,), _ = await self._ask(
+                ((self._path("scontrol"), "ping"),), limit=min(15.0, self._timeout)
+            )
+        except SlurmUnavailableError:
+            return False
+        return " UP" in section.output
+
+    async def version(self) -> str:
+        """The release that `sinfo --version` prints, e.g. `22.05.8`; asks no slurmctld.
+
+        Raises:
+            SlurmUnavailableError: the command did not run.
+        """
+        (section,), _ = await self._ask(((self._path("sinfo"), "--version"),))
+        match = re.search(r"\d+\.\d+(\.\d+)?\S*", section.output)
+        if match is None:
+            raise _unavailable("IncompleteOutput", f"no release in {section.output[:60]!r}")
+        return match[0]
+
+    async def submit(self, request: SubmitRequest) -> SubmitOutcome:
+        """Submit once; `Unclear` unless an id or a refusal known for certain was read."""
+        wrong = _wrong_request(request)
+        if wrong is not None:
+            return Refused(reason="InvalidRequest", message=wrong)
+        command = (
+            self._path("sbatch"),
+            *request.options,
+            "--parsable",
+            "--no-requeue",
+            f"--job-name={request.job_name}",
+            f"--comment={request.comment}",
+        )
+        marker = self._marker()
+        try:
+            result = await self._executor.run(
+                parsing.framed((command,), marker=marker, limit=self._submit_timeout),
+                stdin=request.script,
+                timeout=self._submit_timeout + 2 * KILL_AFTER,
+            )
+            (section,) = parsing.sections(result.stdout, marker=marker, count=1)
+        except (OSError, OutputError) as error:
+            return Unclear(f"sbatch gave no complete answer: {error}")
+        return _outcome(section, result.stderr)
+
+    async def terminate(self, *, job_id: int, job_name: str) -> None:
+        """`scancel --batch --signal=TERM`: to the batch shell, which passes it on.
+
+        Only if the job is RUNNING: scancel retries a signal to a pending job for minutes.
+
+        Raises:
+            SlurmUnavailableError: it is not known whether the signal was sent.
+            SlurmCommandError: SLURM refused.
+        """
+        await self._scancel(job_id, job_name, "--state=RUNNING", "--batch", "--signal=TERM")
+
+    async def cancel(self, *, job_id: int, job_name: str) -> None:
+        """`scancel` by id and exact name.
+
+        Raises:
+            SlurmUnavailableError: it is not known whether the job was cancelled.
+            SlurmCommandError: SLURM refused.
+        """
+        await self._scancel(job_id, job_name)
+
+    async def _scancel(self, job_id: int, job_name: str, *options: str) -> None:
+        if not _JOB_NAME.fullmatch(job_name):
+            raise SlurmCommandError(
+                f"{job_name!r} is not the name of a job of ours", reason="InvalidRequest"
+            )
+        command = (self._path("scancel"), *options, f"--name={job_name}", str(job_id))
+        (section,), result = await self._ask((command,), check=False)
+        text = reasons.one_line(result.stderr)
+        harmless = (
+            "Invalid job id specified",
+            "already completing or completed",
+            "No active jobs match ALL job filters",
+        )
+        if any(part in text for part in harmless):
+            return
+        if "denied" in text:
+            raise SlurmCommandError(text, reason="PermissionDenied")
+        if section.returncode != 0:
+            raise _failed(section, result)
+
+    async def show_job(self, job_id: int) -> JobRecord | None:
+        """`scontrol show job`: None only where slurmctld says that it has no such job.
+
+        Raises:
+            SlurmUnavailableError: no answer.
+        """
+        command = (self._path("scontrol"), "-o", "show", "job", str(job_id))
+        (section,), result = await self._ask((command,), check=False)
+        if section.returncode != 0:
+            if "Invalid job id specified" in result.stderr:
+                return None
+            raise _failed(section, result)
+        try:
+            return parsing.parse_shown_job(section.output, job_id=job_id)
+        except OutputError as error:
+            raise _unavailable("IncompleteOutput", str(error)) from error
+
+    async def close_gate(self, *, work_directory: str, job_name: str) -> bool:
+        """Claim an attempt for nobody, by the same atomic step as the batch script.
+
+        Returns:
+            Whether no job holds the attempt.
+
+        Raises:
+            SlurmUnavailableError: the work directory cannot be reached or written.
+        """
+        claim = claim_path(work_directory=work_directory, job_name=job_name)
+        output = await self._shell(_CLOSE_GATE, _CLOSED, claim)
+        return output.strip() in {"free", _CLOSED}
+
+    async def prepare_work_directory(self, work_directory: str) -> None:
+        """Make the work directory if it is missing and check that it can be written.
+
+        Raises:
+            SlurmUnavailableError: it cannot.
+        """
+        await self._shell(_PREPARE, work_directory)
+
+    async def _shell(self, script: str, *arguments: str) -> str:
+        command = ("/bin/bash", "--noprofile", "--norc", "-c", script, "isthmus", *arguments)
+        (section,), result = await self._ask((command,), check=False)
+        if section.returncode != 0:
+            text = reasons.one_line(result.stderr)
+            raise _unavailable("WorkDirectoryUnavailable", text or "no answer in time")
+        return section.output
+
+    def _path(self, command: str) -> str:
+        return os.path.join(self._bin_directory, command) if self._bin_directory else command
+
+    async def _ask(
+        self, commands: Sequence[Sequence[str]], *, check: bool = True, limit: float | None = None
+    ) -> tuple[tuple[Section, ...], CommandResult]:
+        """Run commands that only look, or that may be repeated.
+
+        Raises:
+            SlurmUnavailableError: an end mark is missing, or (with `check`) a return code is not 0.
+        """
+        marker = self._marker()
+        seconds = self._timeout if limit is None else limit
+        try:
+            result = await self._executor.run(
+                parsing.framed(commands, marker=marker, limit=seconds),
+                timeout=len(commands) * (seconds + KILL_AFTER) + KILL_AFTER,
+            )
+        except OSError as error:
+            raise _unavailable("CommandNotFound", str(error)) from error
+        if result.timed_out:
+            raise _unavailable("CommandTimeout", "the commands were ended from outside")
+        try:
+            found = parsing.sections(result.stdout, marker=marker, count=len(commands))
+        except OutputError as error:
+            word = reasons.outage(result.stderr) or "IncompleteOutput"
+            text = f"{error} {reasons.one_line(result.stderr)}".strip()
+            raise _unavailable(word, text) from error
+        for section in found:
+            if check and section.returncode != 0:
+                raise _failed(section, result)
+        return found, result
+
+
+def claim_path(*, work_directory: str, job_name: str) -> str:
+    """The symbolic link whose making is the claim of an attempt.
+
+    Named after the whole job, not the attempt alone: several installations may share a folder.
+    """
+    return f"{work_directory.rstrip('/')}/{job_name}.claim"
+
+
+def _wrong_request(request: SubmitRequest) -> str | None:
+    if not _JOB_NAME.fullmatch(request.job_name):
+        return f"{request.job_name!r} is not a job name: use letters, digits, '.', '_' and '-'."
+    if not request.comment.isprintable() or len(request.comment.encode()) > 1024:
+        return "The comment must be printable and at most 1024 bytes."
+    for option in request.options:
+        if not _OPTION.fullmatch(option):
+            return f"{option!r} is not an option: write --name=value in one line."
+    if not request.script.startswith("#!") or "\r" in request.script or "\0" in request.script:
+        return "The script must begin with #! and hold no carriage return."
+    return None
+
+
+def _outcome(section: Section, errors: str) -> SubmitOutcome:
+    text = reasons.one_line(errors)
+    if section.returncode == 0:
+        job_id = parsing.parse_job_id(section.output)
+        if job_id is not None:
+            return Submitted(job_id)
+        return Unclear(f"sbatch succeeded and printed no job id: {section.output[:100]!r} {text}")
+    if section.returncode in (126, 127):
+        advice = reasons.OUTAGE_ADVICE["CommandNotFound"]
+        return Refused(reason="CommandNotFound", message=f"{text} {advice}")
+    if section.output.strip() == "":
+        refused = reasons.refusal(errors)
+        if refused is not None:
+            return refused
+    return Unclear(f"sbatch ended with {section.returncode}: {text or 'no message'}")
+
+
+def _failed(section: Section, result: CommandResult) -> SlurmUnavailableError:
+    text = reasons.one_line(result.stderr) or f"return code {section.returncode}"
+    word = reasons.outage(result.stderr)
+    if word is None:
+        codes = {124: "CommandTimeout", 137: "CommandTimeout"}
+        codes |= {126: "CommandNotFound", 127: "CommandNotFound"}
+        word = codes.get(section.returncode, "CommandFailed")
+    return _unavailable(word, text)
+
+
+def _unavailable(reason: str, text: str) -> SlurmUnavailableError:
+    return SlurmUnavailableError(f"{text} ({reasons.OUTAGE_ADVICE[reason]})", reason=reason)

@@ -1,0 +1,152 @@
+"""What a revision of a SLURM pool freezes, and what stays the cluster's.
+
+Frozen is what the user wished (engine arguments, resources, partition …), so that an operator
+upgrade restarts nothing. Site facts and model paths are read from the SlurmCluster when an attempt
+is submitted, so that an administrator's correction reaches the next attempt.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+from pydantic import TypeAdapter
+
+from isthmus.api.desired import Desired, Pool
+from isthmus.api.durations import parse_duration
+from isthmus.api.quantities import whole_cores, whole_mebibytes
+from isthmus.api.slurmcluster import SlurmClusterSpec
+from isthmus.backends.slurm.records import (
+    ATTEMPT_PLACEHOLDER,
+    PORT_PLACEHOLDER,
+    JobTemplate,
+    SiteFacts,
+)
+from isthmus.engines import ENGINES
+from isthmus.engines.base import LaunchRequest
+
+MODEL_PLACEHOLDER = "@MODEL@"
+"""Stands for the model in a frozen command line: its path is the cluster's matter."""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenJob:
+    """One revision of a SLURM pool.
+
+    Attributes:
+        template: what sbatch and the script need, with `MODEL_PLACEHOLDER` in its `argv`.
+        engine: name of the engine.
+        source: `model.source` as the user wrote it.
+        served_name: the model name that a ready worker must report.
+    """
+
+    template: JobTemplate
+    engine: str
+    source: str
+    served_name: str
+
+
+_ADAPTER = TypeAdapter(FrozenJob)
+
+
+def freeze(*, desired: Desired, pool: Pool, drain_seconds: int) -> FrozenJob:
+    """Render a pool on SLURM for its ControllerRevision."""
+    wishes = pool.slurm
+    if wishes is None:
+        raise ValueError(f"pool {pool.name} is not on SLURM")
+    worker = pool.worker
+    argv = ENGINES[pool.engine.type].command(
+        LaunchRequest(
+            model=MODEL_PLACEHOLDER,
+            revision=desired.model.revision,
+            served_names=desired.model.served_names,
+            port=PORT_PLACEHOLDER,
+            attempt=ATTEMPT_PLACEHOLDER,
+            drain_seconds=drain_seconds,
+            args=pool.engine.args,
+        )
+    )
+    return FrozenJob(
+        template=JobTemplate(
+            argv=argv,
+            env=tuple((variable.name, variable.value or "") for variable in pool.engine.env),
+            gpus=worker.gpus_per_node,
+            gpu_type=worker.gpu_type,
+            cpus=None if worker.cpu is None else whole_cores(worker.cpu),
+            memory_mib=None if worker.memory is None else whole_mebibytes(worker.memory),
+            partitions=wishes.partitions,
+            account=wishes.account,
+            qos=wishes.qos,
+            time_limit_minutes=wishes.time_limit_minutes,
+            sbatch_options=wishes.sbatch_options,
+        ),
+        engine=str(pool.engine.type),
+        source=desired.model.source,
+        served_name=desired.model.served_names[0],
+    )
+
+
+def to_json(frozen: FrozenJob) -> dict[str, object]:
+    """The JSON that stands in a ControllerRevision."""
+    dumped = _ADAPTER.dump_python(frozen, mode="json")
+    if not isinstance(dumped, dict):
+        raise TypeError("a frozen job is a mapping")
+    return dumped
+
+
+def from_json(data: Mapping[str, object]) -> FrozenJob:
+    """Read it back.
+
+    Raises:
+        pydantic.ValidationError: it was written by hand, or by a release we do not know.
+    """
+    return _ADAPTER.validate_python(dict(data))
+
+
+def job_template(frozen: FrozenJob, *, models: Mapping[str, str]) -> JobTemplate:
+    """The template with the model's place on a cluster.
+
+    Args:
+        frozen: the revision.
+        models: `spec.models` of the SlurmCluster: source to path.
+    """
+    model = models.get(frozen.source, frozen.source.removeprefix("hf://"))
+    argv = tuple(element.replace(MODEL_PLACEHOLDER, model) for element in frozen.template.argv)
+    return replace(frozen.template, argv=argv)
+
+
+def site_facts(spec: SlurmClusterSpec) -> SiteFacts:
+    """The facts of a SlurmCluster in the form that the script needs."""
+    return SiteFacts(
+        work_directory=spec.files.work_directory,
+        ports_from=spec.network.ports.first,
+        ports_to=spec.network.ports.last,
+        default_partition=spec.defaults.partition,
+        default_account=spec.defaults.account,
+        default_qos=spec.defaults.qos,
+        default_time_limit_minutes=round(parse_duration(spec.defaults.time_limit)) // 60,
+        gpu_directive=spec.site.gpu_directive,
+        gpu_types=dict(spec.site.gpu_types),
+        memory_directive=spec.site.memory_directive,
+        exclusive=spec.site.exclusive,
+        modules=spec.site.modules,
+        setup=spec.site.setup,
+    )
+
+
+def masked(
+    template: JobTemplate,
+    *,
+    mask: Callable[[str, str], str],
+    mask_argument: Callable[[str], str],
+) -> JobTemplate:
+    """A template to be shown to people.
+
+    Args:
+        template: as it is used.
+        mask: (name, value) of a variable to what is shown.
+        mask_argument: an argument to what is shown.
+    """
+    return replace(
+        template,
+        argv=tuple(mask_argument(argument) for argument in template.argv),
+        env=tuple((name, mask(name, value)) for name, value in template.env),
+    )

@@ -1,0 +1,124 @@
+"""Takes snapshots of one cluster, again and again, and says when it cannot.
+
+One task per (cluster, user), whatever the number of deployments. Apart from the client, which knows
+how to ask once; this module knows when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+from isthmus.backends.slurm.client import SlurmClient
+from isthmus.backends.slurm.records import Snapshot
+from isthmus.errors import SlurmUnavailableError
+
+JITTER = 0.1
+"""Share of the interval by which polls of several clusters drift apart."""
+
+
+class Poller:
+    """Polls while the cluster answers; backs off and probes cheaply while it does not."""
+
+    def __init__(
+        self,
+        client: SlurmClient,
+        *,
+        on_snapshot: Callable[[Snapshot], None],
+        on_failure: Callable[[SlurmUnavailableError], None],
+        interval: float = 30.0,
+        backoff_cap: float = 300.0,
+        probe_interval: float = 15.0,
+        poke_gap: float = 2.0,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        uniform: Callable[[float, float], float] = random.uniform,
+    ) -> None:
+        """Prepare; `run` does the work.
+
+        Args:
+            client: the cluster.
+            on_snapshot: called with every complete snapshot, in the event loop.
+            on_failure: called with every failed attempt.
+            interval: seconds between two polls that succeed.
+            backoff_cap: longest wait after failures, if above `interval`.
+            probe_interval: seconds between two cheap probes while polls fail; the first probe
+                that is answered after one that was not brings the next poll forward.
+            poke_gap: least seconds between two polls, however often `poke` is called.
+            clock: monotonic seconds.
+            sleep: waits that long.
+            uniform: a random number between two.
+        """
+        self._client = client
+        self._on_snapshot = on_snapshot
+        self._on_failure = on_failure
+        self._interval = interval
+        self._backoff_cap = max(interval, backoff_cap)
+        self._probe_interval = probe_interval
+        self._poke_gap = poke_gap
+        self._clock = clock
+        self._sleep = sleep
+        self._uniform = uniform
+        self._poked = asyncio.Event()
+        self._failures = 0
+        self._reachable = True
+
+    def poke(self) -> None:
+        """Ask for a poll soon: a submission is unresolved, a cancel is under way."""
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Poll until cancelled."""
+        while True:
+            await self._poll()
+            if self._failures == 0:
+                await self._pause(self._jittered(self._interval))
+            else:
+                await self._wait_for_recovery()
+
+    async def _poll(self) -> None:
+        self._poked.clear()
+        try:
+            snapshot = await self._client.snapshot()
+        except SlurmUnavailableError as error:
+            self._failures += 1
+            self._reachable = error.reason not in {"ControllerUnreachable", "ControllerTimeout"}
+            self._on_failure(error)
+        else:
+            self._failures = 0
+            self._reachable = True
+            self._on_snapshot(snapshot)
+
+    async def _wait_for_recovery(self) -> None:
+        """Wait out the back-off, or less if slurmctld begins to answer again meanwhile."""
+        step = min(self._interval, self._probe_interval)
+        backoff = min(self._backoff_cap, step * 2.0 ** min(self._failures - 1, 16))
+        until = self._clock() + self._jittered(backoff)
+        while (left := until - self._clock()) > 0:
+            await self._pause(min(left, self._jittered(self._probe_interval)))
+            if self._poked.is_set():
+                return
+            was_reachable, self._reachable = self._reachable, await self._client.ping()
+            if self._reachable and not was_reachable:
+                return
+
+    async def _pause(self, seconds: float) -> None:
+        """Sleep, less if poked, but never less than the gap."""
+        gap = min(self._poke_gap, seconds)
+        await self._sleep(gap)
+        rest = seconds - gap
+        if rest <= 0 or self._poked.is_set():
+            return
+        sleeping = asyncio.ensure_future(self._sleep(rest))
+        poked = asyncio.ensure_future(self._poked.wait())
+        try:
+            await asyncio.wait({sleeping, poked}, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (sleeping, poked):
+                task.cancel()
+            await asyncio.gather(sleeping, poked, return_exceptions=True)
+
+    def _jittered(self, seconds: float) -> float:
+        return seconds * self._uniform(1 - JITTER, 1 + JITTER)

@@ -1,0 +1,127 @@
+"""The batch script of one worker on one node.
+
+Pure rendering: every value goes in as a quoted constant, the rest of the text is fixed
+(`batch.sh`, which says what each part is for). No secret may stand in any value: scripts can be
+read by others through `scontrol write batch_script` and the accounting database.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from importlib.resources import files
+
+from isthmus.backends.slurm.comments import identity_comment, parse_comment
+from isthmus.backends.slurm.options import TERM_LEAD_SECONDS, checked_directory, sbatch_options
+from isthmus.backends.slurm.records import (
+    ATTEMPT_PLACEHOLDER,
+    PORT_PLACEHOLDER,
+    JobTemplate,
+    SiteFacts,
+)
+
+__all__ = ["identity_comment", "parse_comment", "render_script", "sbatch_options"]
+
+MAX_SCRIPT_BYTES = 1024 * 1024
+"""Far below SLURM's limit of 4 MiB."""
+
+_ATTEMPT = re.compile(r"[a-z0-9]{6}")
+_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_BODY = files(__package__).joinpath("batch.sh").read_text(encoding="utf-8")
+_CONSTANTS_HERE = "# @CONSTANTS@\n"
+
+
+def render_script(
+    *,
+    template: JobTemplate,
+    site: SiteFacts,
+    attempt: str,
+    job_name: str,
+    comment: str,
+    term_lead_seconds: int = TERM_LEAD_SECONDS,
+) -> str:
+    """The batch script of one attempt.
+
+    Args:
+        template: what the revision froze.
+        site: the cluster's facts.
+        attempt: six characters of `[a-z0-9]`.
+        job_name: the full name; names the claim and the run folder.
+        comment: the identity comment, to which the job adds its port.
+        term_lead_seconds: the job sends TERM to its engine that long before its granted end, at
+            most half of what is left when it starts.
+
+    Raises:
+        ValueError: a value that cannot stand in a script; the message says which.
+    """
+    if not _ATTEMPT.fullmatch(attempt):
+        raise ValueError(f"{attempt!r} is not an attempt: six of a-z and 0-9")
+    if not _JOB_NAME.fullmatch(job_name):
+        raise ValueError(f"{job_name!r} is not a job name")
+    if not 0 < site.ports_from <= site.ports_to < 65536:
+        raise ValueError(f"not a range of ports: {site.ports_from} to {site.ports_to}")
+    if not template.argv:
+        raise ValueError("the engine has no command")
+    constants = [
+        f"work_directory={_quoted(checked_directory(site.work_directory))}",
+        f"job_name={_quoted(job_name)}",
+        f"comment={_quoted(comment)}",
+        f"port_from={site.ports_from}",
+        f"port_to={site.ports_to}",
+        f"term_lead={int(term_lead_seconds)}",
+        f"modules=({' '.join(_quoted(name) for name in _modules(site))})",
+        f"setup={_quoted(site.setup, lines=True)}",
+        _function("set_environment", _exports(template, attempt)),
+        _function("set_command", [f"engine_command=({_elements(template.argv, attempt)})"]),
+    ]
+    script = _BODY.replace(_CONSTANTS_HERE, "\n".join(constants) + "\n")
+    if len(script.encode()) > MAX_SCRIPT_BYTES:
+        raise ValueError(f"the batch script is larger than {MAX_SCRIPT_BYTES} bytes")
+    return script
+
+
+def _modules(site: SiteFacts) -> tuple[str, ...]:
+    for name in site.modules:
+        if not name or name.startswith("-"):
+            raise ValueError(f"{name!r} is not the name of an environment module")
+    return site.modules
+
+
+def _exports(template: JobTemplate, attempt: str) -> list[str]:
+    lines = []
+    for name, value in template.env:
+        if not _VARIABLE.fullmatch(name):
+            raise ValueError(f"{name!r} is not the name of an environment variable")
+        lines.append(f"export {name}={_element(value, attempt)}")
+    return lines
+
+
+def _elements(argv: tuple[str, ...], attempt: str) -> str:
+    return " ".join(_element(element, attempt) for element in argv)
+
+
+def _element(text: str, attempt: str) -> str:
+    """One shell word; the port is the only thing that the shell puts in."""
+    parts = text.replace(ATTEMPT_PLACEHOLDER, attempt).split(PORT_PLACEHOLDER)
+    return '"$engine_port"'.join(_quoted(part) for part in parts)
+
+
+def _function(name: str, lines: list[str]) -> str:
+    return "\n".join([f"{name}() {{", *(f"  {line}" for line in lines or [":"]), "}"])
+
+
+def _quoted(text: str, *, lines: bool = False) -> str:
+    """One constant word of the shell.
+
+    Raises:
+        ValueError: control characters, which sbatch or the shell would not take as they are.
+    """
+    allowed = "\t\n" if lines else "\t"
+    if any((c < " " or c == "\x7f") and c not in allowed for c in text):
+        raise ValueError(f"control characters cannot stand in a batch script: {text[:60]!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"not valid text: {text[:60]!r}") from None
+    return shlex.quote(text)

@@ -1,0 +1,94 @@
+"""SlurmJob objects as the planner's workers. Pure: statuses in, records out."""
+
+from collections.abc import Iterable, Mapping
+
+from isthmus.api.conditions import PendingClass, Phase, Reason
+from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.times import epoch
+from isthmus.backends.base import Pending, Worker, WorkerGroup
+
+_CLASSES: Mapping[str, PendingClass] = {
+    Reason.PENDING_RESOURCES: PendingClass.RESOURCES,
+    Reason.PENDING_QUOTA: PendingClass.QUOTA,
+    Reason.PENDING_HELD: PendingClass.HELD,
+    Reason.PENDING_NEVER: PendingClass.NEVER,
+    Reason.SUBMIT_REFUSED: PendingClass.NEVER,
+    Reason.JOB_STARTING: PendingClass.STARTUP,
+    Reason.WAITING_TO_SUBMIT: PendingClass.SUBMISSION,
+    Reason.SUBMITTING: PendingClass.SUBMISSION,
+    Reason.SUBMIT_UNKNOWN: PendingClass.SUBMISSION,
+    Reason.JOB_TIME_LIMIT: PendingClass.STARTUP,
+    Reason.JOB_PREEMPTED: PendingClass.RESOURCES,
+}
+_BY_PHASE: Mapping[str, PendingClass] = {
+    Phase.WAITING: PendingClass.SUBMISSION,
+    Phase.SUBMITTING: PendingClass.SUBMISSION,
+    Phase.SUBMIT_UNKNOWN: PendingClass.SUBMISSION,
+    Phase.PENDING: PendingClass.RESOURCES,
+    Phase.STARTING: PendingClass.STARTUP,
+}
+
+
+def groups(*, jobs: Iterable[SlurmJob], members: frozenset[str]) -> tuple[WorkerGroup, ...]:
+    """All worker groups of one ModelDeployment on SLURM.
+
+    Args:
+        jobs: its SlurmJobs.
+        members: uids of the SlurmJobs that stand in the membership of its Service.
+    """
+    found: dict[tuple[str, str], list[Worker]] = {}
+    for job in jobs:
+        found.setdefault((job.spec.pool, job.spec.revision), []).append(
+            worker(job, members=members)
+        )
+    return tuple(
+        WorkerGroup(
+            pool=pool,
+            backend="slurm",
+            revision=revision,
+            wanted=sum(worker.live for worker in workers),
+            workers=tuple(sorted(workers, key=lambda worker: (worker.slot, worker.name))),
+        )
+        for (pool, revision), workers in sorted(found.items())
+    )
+
+
+def worker(job: SlurmJob, *, members: frozenset[str]) -> Worker:
+    """One attempt as a worker."""
+    status = job.status or SlurmJobStatus()
+    phase = Phase(status.phase) if status.phase is not None else Phase.WAITING
+    stopping = job.metadata.deleting
+    ready = phase is Phase.READY and not stopping
+    return Worker(
+        name=job.metadata.name,
+        uid=job.metadata.uid,
+        pool=job.spec.pool,
+        backend="slurm",
+        revision=job.spec.revision,
+        phase=phase,
+        ready=ready,
+        in_rotation=job.metadata.uid in members,
+        serving=phase in {Phase.READY, Phase.DEGRADED} and bool(status.ever_ready),
+        stopping=stopping,
+        failed=phase.terminal,
+        slot=job.spec.slot,
+        job_id=status.job_id,
+        node=status.nodes,
+        url=status.url,
+        healthy=status.healthy,
+        started_at=status.start_time,
+        ends_at=status.end_time,
+        finished_at=epoch(status.finished_at),
+        pending=None if ready or stopping else _pending(status, phase),
+    )
+
+
+def _pending(status: SlurmJobStatus, phase: Phase) -> Pending:
+    kind = _CLASSES.get(status.reason or "") or _BY_PHASE.get(phase, PendingClass.FAILING)
+    moments = (status.submit_time, status.submit_started_at)
+    return Pending(
+        pending_class=kind,
+        reason=status.reason or phase,
+        message=status.message or "",
+        since=next((epoch(moment) for moment in moments if moment), None),
+    )

@@ -1,0 +1,107 @@
+"""`isthmus validate`: refuses offline what the API server would refuse."""
+
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, cast
+
+import typer
+
+from isthmus.api.crd import KINDS, object_schema
+from isthmus.api.names import API_VERSION, GROUP
+from isthmus.cli.manifests import Document, ManifestError, documents, path_text
+from isthmus.cli.schema_check import Problem, check
+
+_SUFFIXES: Final = (".yaml", ".yml", ".json")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of output: a problem, a note, or that an object is valid."""
+
+    line: int
+    text: str
+    is_problem: bool = False
+
+
+def validate(
+    files: Annotated[
+        list[Path],
+        typer.Argument(help="Manifests, folders of manifests, or - for standard input."),
+    ],
+) -> None:
+    """Check manifests against the schema and rules of the kinds, without a cluster."""
+    problems = 0
+    for path in files:
+        for name, text in _texts(path):
+            for finding in findings(text):
+                problems += finding.is_problem
+                typer.echo(f"{name}:{finding.line}: {finding.text}", err=finding.is_problem)
+    if problems:
+        typer.echo(f"{problems} problem{'s' if problems > 1 else ''}", err=True)
+        raise typer.Exit(1)
+
+
+def _texts(path: Path) -> Iterator[tuple[str, str]]:
+    """Yield name and content of each file that a path stands for."""
+    if str(path) == "-":
+        yield "<stdin>", sys.stdin.read()
+        return
+    names = [path]
+    if path.is_dir():
+        names = sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES)
+        if not names:
+            raise typer.BadParameter(f"{path} holds no {', '.join(_SUFFIXES)} files")
+    for name in names:
+        try:
+            yield str(name), name.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise typer.BadParameter(f"{name} cannot be read: {error}") from None
+
+
+def findings(text: str) -> Iterator[Finding]:
+    """Yield what there is to say about a file's objects, in the order of its lines."""
+    try:
+        for document in documents(text):
+            yield from _document(document)
+    except ManifestError as error:
+        yield Finding(error.line, str(error), is_problem=True)
+
+
+def _document(document: Document) -> Iterator[Finding]:
+    value = document.value if isinstance(document.value, dict) else {}
+    kind, version = value.get("kind"), value.get("apiVersion")
+    metadata = value.get("metadata")
+    title = f'{kind} "{metadata.get("name", "")}"' if isinstance(metadata, dict) else f"{kind}"
+    if not kind or not version:
+        yield Finding(document.line, "an object needs apiVersion and kind", is_problem=True)
+    elif str(version).partition("/")[0] != GROUP:
+        yield Finding(document.line, f"note: {title} is not a kind of {GROUP}: skipped")
+    elif version != API_VERSION or kind not in _SCHEMAS:
+        known = ", ".join(_SCHEMAS)
+        yield Finding(
+            document.line,
+            f"{version} {kind} does not exist: write {API_VERSION} and one of {known}",
+            is_problem=True,
+        )
+    else:
+        problems = sorted(_problems(document, str(kind)), key=lambda one: one.line)
+        yield from problems or [Finding(document.line, f"{title} is valid")]
+
+
+def _problems(document: Document, kind: str) -> Iterator[Finding]:
+    for path, line in document.repeated.items():
+        yield Finding(line, f"{path_text(path)}: this field is written twice", is_problem=True)
+    for problem in dict.fromkeys(check(document.value, _SCHEMAS[kind])):
+        yield Finding(document.line_of(problem.path), _text(problem), is_problem=True)
+
+
+def _text(problem: Problem) -> str:
+    where = path_text(problem.path)
+    return f"{where}: {problem.message}" if where else problem.message
+
+
+_SCHEMAS: Final = {
+    kind.name: cast(Mapping[str, object], object_schema(kind.model)) for kind in KINDS
+}

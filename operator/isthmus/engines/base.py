@@ -1,0 +1,62 @@
+"""What the operator must know of an inference engine, as one record of pure functions.
+
+An engine is described once, here and in one module per engine; the backends ask for a command
+line and for probe paths and know no engine by name.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchRequest:
+    """What a command line is made of.
+
+    Attributes:
+        model: what the engine loads: a Hugging Face name or a path.
+        revision: of the model, None for the default branch.
+        served_names: names that clients may ask for, the first one preferred.
+        port: a number, or a placeholder that the batch script replaces.
+        attempt: token of the SLURM attempt that the engine must report; None for pods, whose
+            identity is their address.
+        drain_seconds: how long the engine may finish requests after SIGTERM.
+        args: the user's own, with derived parallelism appended.
+    """
+
+    model: str
+    revision: str | None
+    served_names: tuple[str, ...]
+    port: str
+    attempt: str | None
+    drain_seconds: int
+    args: tuple[str, ...]
+
+
+class EngineProfile(Protocol):
+    """One engine.
+
+    Attributes:
+        name: value of `engine.type`.
+        health_path: answers 200 once requests are served; may take seconds.
+        readiness_path: the cheap path for frequent probes of a pod.
+        health_timeout: seconds within which `health_path` answers on a loaded engine.
+    """
+
+    @property
+    def name(self) -> str:
+        """Value of `engine.type`."""
+
+    @property
+    def health_path(self) -> str:
+        """Path that answers 200 once requests are served."""
+
+    @property
+    def readiness_path(self) -> str:
+        """Cheap path for frequent probes."""
+
+    @property
+    def health_timeout(self) -> int:
+        """Seconds within which `health_path` answers on a loaded engine."""
+
+    def command(self, request: LaunchRequest) -> tuple[str, ...]:
+        """The command line, program first."""

@@ -1,0 +1,93 @@
+"""Every exception of Isthmus, in one tree, so that each `except` can name what it means.
+
+::
+
+    IsthmusError
+    ├── SettingsError                    the operator's own settings are wrong: exit
+    ├── NotLeaderError                   a mutation was tried without a valid lease: exit
+    ├── ApiError                         an answer of the API server
+    │   ├── ApiConflictError             409, resourceVersion or uid differs: observe again
+    │   ├── ApiAlreadyExistsError        409 on create
+    │   ├── ApiNotFoundError             404 on a patch or delete
+    │   ├── ApiInvalidError              400, 422: permanent until the object changes
+    │   ├── ApiForbiddenError            401, 403: the operator lacks a permission
+    │   └── ApiUnavailableError          5xx, 429, no connection: transient
+    │       └── ApiUnclearError          a write got no answer: it may have been committed
+    └── SlurmError                       an answer of SLURM, or none
+        ├── SlurmUnavailableError        no complete, trustworthy observation: transient
+        └── SlurmCommandError            a command was understood and refused
+"""
+
+
+class IsthmusError(Exception):
+    """Root of all errors raised by this package."""
+
+
+class SettingsError(IsthmusError):
+    """A setting of the operator itself is missing or wrong."""
+
+
+class NotLeaderError(IsthmusError):
+    """A mutation was about to run without a valid lease; nothing was sent."""
+
+
+class ApiError(IsthmusError):
+    """An answer of the API server that is not a success.
+
+    Attributes:
+        status: HTTP status, 0 where there was no answer.
+        reason: `reason` of the Kubernetes Status object, "" where there was none.
+    """
+
+    def __init__(self, message: str, *, status: int = 0, reason: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class ApiConflictError(ApiError):
+    """The object changed since it was read (409); observe again."""
+
+
+class ApiAlreadyExistsError(ApiError):
+    """An object of that name exists already (409 AlreadyExists on create)."""
+
+
+class ApiNotFoundError(ApiError):
+    """The object to patch or delete does not exist (404)."""
+
+
+class ApiInvalidError(ApiError):
+    """The API server refuses the content (400, 422): permanent until it changes."""
+
+
+class ApiForbiddenError(ApiError):
+    """The operator lacks a permission (401, 403)."""
+
+
+class ApiUnavailableError(ApiError):
+    """The API server did not do its work (5xx, 429, no connection): transient."""
+
+
+class ApiUnclearError(ApiUnavailableError):
+    """A write was sent and no answer came: it may or may not have been committed."""
+
+
+class SlurmError(IsthmusError):
+    """An answer of SLURM, or none.
+
+    Attributes:
+        reason: a CamelCase word for conditions, e.g. `ControllerUnreachable`.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class SlurmUnavailableError(SlurmError):
+    """No complete, trustworthy observation could be had; says nothing about any job."""
+
+
+class SlurmCommandError(SlurmError):
+    """SLURM understood a command and refused it."""

@@ -1,0 +1,1 @@
+"""Probes of off-cluster workers: health, model and attempt."""

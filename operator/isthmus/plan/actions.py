@@ -1,0 +1,157 @@
+"""Everything a plan may ask for, as data. Each action names all that its execution needs.
+
+An action is idempotent or carries a precondition (uid, resourceVersion), so that one planned on
+an old observation fails instead of doing harm.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from isthmus.api.slurmjob import SlurmJobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class AddFinalizer:
+    """Put our finalizer on the reconciled object."""
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveFinalizer:
+    """Take our finalizer off the reconciled object: nothing of it is left."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureService:
+    """Make the deployment's Service, or put back what was changed of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class CreateRevision:
+    """Freeze what the user wrote for a pool and what it renders to, in a ControllerRevision."""
+
+    pool: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRevision:
+    """Forget a frozen revision that nothing runs any more."""
+
+    pool: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateDeployment:
+    """Make the Deployment of one (pool, revision) from its frozen template."""
+
+    pool: str
+    revision: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class ScaleDeployment:
+    """Set `replicas` of the Deployment of one (pool, revision)."""
+
+    pool: str
+    revision: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteDeployment:
+    """Delete the Deployment of one (pool, revision)."""
+
+    pool: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
+class CreateSlurmJob:
+    """Record the intent to run one attempt; the attempt's token is drawn at execution."""
+
+    pool: str
+    revision: str
+    slot: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSlurmJob:
+    """Record the intent to stop one attempt."""
+
+    name: str
+    uid: str
+
+
+DeploymentAction: TypeAlias = (
+    AddFinalizer
+    | RemoveFinalizer
+    | EnsureService
+    | CreateRevision
+    | DeleteRevision
+    | CreateDeployment
+    | ScaleDeployment
+    | DeleteDeployment
+    | CreateSlurmJob
+    | DeleteSlurmJob
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Submit:
+    """Write `before` as the status, and when that is acknowledged run sbatch once."""
+
+    before: SlurmJobStatus
+
+
+@dataclass(frozen=True, slots=True)
+class Terminate:
+    """TERM to the batch shell of a running job: its engine finishes and ends."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """scancel: the job is pending, surplus or out of its budget."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConfirmGone:
+    """Ask the second source about a job that complete snapshots no longer show."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class CloseGate:
+    """Claim the attempt for nobody, so that a submission that turns up late ends at the gate."""
+
+
+@dataclass(frozen=True, slots=True)
+class EnsureSlice:
+    """Put the worker into the membership."""
+
+    address: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSlice:
+    """Take the worker out of the membership."""
+
+
+SlurmJobAction: TypeAlias = (
+    AddFinalizer
+    | RemoveFinalizer
+    | Submit
+    | Terminate
+    | Cancel
+    | ConfirmGone
+    | CloseGate
+    | EnsureSlice
+    | DeleteSlice
+)

@@ -1,0 +1,251 @@
+"""One ModelDeployment: how many workers of which revision on which pool, as actions and a status.
+
+The steps are: place replicas on pools (policy.placement), take one safe step from the workers that
+exist towards the targets (policy.rollout), translate the numbers into actions of the two backends,
+forget what is no longer needed, and say what is (plan.status).
+"""
+
+from collections.abc import Mapping, Sequence
+
+from isthmus.api.conditions import Phase
+from isthmus.backends.base import Worker, WorkerGroup
+from isthmus.plan.actions import (
+    AddFinalizer,
+    CreateDeployment,
+    CreateRevision,
+    CreateSlurmJob,
+    DeleteDeployment,
+    DeleteRevision,
+    DeleteSlurmJob,
+    DeploymentAction,
+    EnsureService,
+    RemoveFinalizer,
+    ScaleDeployment,
+)
+from isthmus.plan.modeldeployment_observation import (
+    ModelDeploymentObservation,
+    ModelDeploymentPlan,
+)
+from isthmus.plan.policy.backoff import retry_at
+from isthmus.plan.policy.placement import by_priority, place
+from isthmus.plan.policy.rollout import Counts, PoolState, next_step
+from isthmus.plan.slots import free_slots
+from isthmus.plan.status import deleting_status, deployment_status
+
+ENDED_ATTEMPTS_KEPT = 6
+ENDED_ATTEMPTS_SECONDS = 3600.0
+OLD_REVISIONS_KEPT = 3
+
+
+def plan_model_deployment(
+    observed: ModelDeploymentObservation, *, now: float
+) -> ModelDeploymentPlan:
+    """Plan one ModelDeployment.
+
+    Args:
+        observed: everything known of it.
+        now: wall clock of the operator, epoch seconds.
+    """
+    if observed.desired.deleting:
+        return _delete(observed, now=now)
+    if not observed.has_finalizer:
+        return ModelDeploymentPlan(
+            status=observed.status, actions=(AddFinalizer(),), requeue_after=0
+        )
+    states = pool_states(observed, now=now)
+    counts = next_step(states)
+    actions: list[DeploymentAction] = []
+    if not observed.service_ok:
+        actions.append(EnsureService())
+    for state in states:
+        actions.extend(_pool_actions(observed, state=state, counts=counts))
+    for state in states:
+        actions.extend(_forget_attempts(state, now=now))
+    actions.extend(_forget_revisions(observed))
+    targets = {state.name: state.target for state in states}
+    return ModelDeploymentPlan(
+        status=deployment_status(observed, targets=targets, now=now),
+        actions=tuple(actions),
+        requeue_after=_next_retry(observed, states, now=now),
+    )
+
+
+def pool_states(observed: ModelDeploymentObservation, *, now: float) -> tuple[PoolState, ...]:
+    """All pools for the rollout, in the order in which they are filled, removed ones last."""
+    desired = observed.desired
+    targets = place(replicas=desired.replicas, pools=desired.pools)
+    states = []
+    for pool in by_priority(desired.pools):
+        current = observed.group(pool=pool)
+        states.append(
+            PoolState(
+                name=pool.name,
+                target=targets[pool.name],
+                current=current,
+                others=tuple(
+                    group
+                    for group in observed.groups_of(pool.name)
+                    if group.revision != current.revision
+                ),
+                frozen=not observed.reachable(pool.name),
+                startable=(_retry_time(observed, current) or 0.0) <= now,
+            )
+        )
+    known = {pool.name for pool in desired.pools}
+    for name in sorted({group.pool for group in observed.groups} - known):
+        groups = observed.groups_of(name)
+        nothing = WorkerGroup(
+            pool=name, backend=groups[0].backend, revision="", wanted=0, exists=False
+        )
+        states.append(
+            PoolState(
+                name=name,
+                target=0,
+                current=nothing,
+                others=groups,
+                frozen=not observed.reachable(name),
+            )
+        )
+    return tuple(states)
+
+
+def _retry_time(observed: ModelDeploymentObservation, group: WorkerGroup) -> float | None:
+    return retry_at(
+        ended=[worker for worker in group.workers if worker.failed],
+        base=observed.retry_base,
+        cap=observed.retry_cap,
+    )
+
+
+def _next_retry(
+    observed: ModelDeploymentObservation, states: Sequence[PoolState], *, now: float
+) -> float | None:
+    """Seconds until a back-off ends that keeps a pool below its target."""
+    waits = [
+        moment - now
+        for state in states
+        if not state.startable and state.current.wanted < state.target
+        for moment in [_retry_time(observed, state.current)]
+        if moment is not None
+    ]
+    return min(waits, default=None)
+
+
+def _pool_actions(
+    observed: ModelDeploymentObservation, *, state: PoolState, counts: Counts
+) -> list[DeploymentAction]:
+    if state.frozen:
+        return []
+    actions: list[DeploymentAction] = []
+    for group in (state.current, *state.others):
+        count = counts[group.pool, group.revision]
+        if group.backend == "kubernetes":
+            actions.extend(_deployment_actions(observed, group=group, count=count))
+        else:
+            actions.extend(_slurm_actions(observed, group=group, count=count, state=state))
+    return actions
+
+
+def _freeze(observed: ModelDeploymentObservation, group: WorkerGroup) -> list[DeploymentAction]:
+    known = any(
+        frozen.pool == group.pool and frozen.revision == group.revision
+        for frozen in observed.revisions
+    )
+    return [] if known else [CreateRevision(pool=group.pool, revision=group.revision)]
+
+
+def _deployment_actions(
+    observed: ModelDeploymentObservation, *, group: WorkerGroup, count: int
+) -> list[DeploymentAction]:
+    key = {"pool": group.pool, "revision": group.revision}
+    if not group.exists:
+        if count == 0:
+            return []
+        return [*_freeze(observed, group), CreateDeployment(**key, replicas=count)]
+    if count != group.wanted:
+        return [ScaleDeployment(**key, replicas=count)]
+    is_current = observed.current.get(group.pool) == group.revision
+    if count == 0 and not group.workers and not is_current:
+        return [DeleteDeployment(**key)]
+    return []
+
+
+def _slurm_actions(
+    observed: ModelDeploymentObservation, *, group: WorkerGroup, count: int, state: PoolState
+) -> list[DeploymentAction]:
+    live = group.live_workers
+    if count < len(live):
+        victims = sorted(live, key=_removal_order)[: len(live) - count]
+        return [DeleteSlurmJob(name=worker.name, uid=worker.uid) for worker in victims]
+    if count == len(live):
+        return []
+    taken = {
+        worker.slot
+        for other in (state.current, *state.others)
+        for worker in other.workers
+        if not worker.failed
+    }
+    slots = free_slots(taken=taken, count=count - len(live))
+    create = [CreateSlurmJob(pool=group.pool, revision=group.revision, slot=slot) for slot in slots]
+    return [*_freeze(observed, group), *create]
+
+
+_EARLINESS: Mapping[str, int] = {Phase.WAITING: 0, Phase.PENDING: 1, Phase.STARTING: 2}
+
+
+def _removal_order(worker: Worker) -> tuple[int, int, int, str]:
+    """The cheapest worker first: not serving and earliest, then degraded, then the highest slot."""
+    cost = 2 if worker.available else 1 if worker.serving else 0
+    return cost, _EARLINESS.get(worker.phase, 3), -worker.slot, worker.name
+
+
+def _forget_attempts(state: PoolState, *, now: float) -> list[DeploymentAction]:
+    """Delete ended attempts, except the latest few of the current revision, which say why."""
+    ended = [worker for worker in state.current.workers if worker.failed and not worker.stopping]
+    ended.sort(key=lambda worker: (-(worker.finished_at or 0.0), worker.name))
+    gone = ended[ENDED_ATTEMPTS_KEPT:] + [
+        worker
+        for worker in ended[:ENDED_ATTEMPTS_KEPT]
+        if (worker.finished_at or 0.0) < now - ENDED_ATTEMPTS_SECONDS
+    ]
+    for group in state.others:
+        gone += [worker for worker in group.workers if worker.failed and not worker.stopping]
+    return [
+        DeleteSlurmJob(name=worker.name, uid=worker.uid)
+        for worker in gone
+        if worker.backend == "slurm"
+    ]
+
+
+def _forget_revisions(observed: ModelDeploymentObservation) -> list[DeploymentAction]:
+    """Delete frozen revisions that nothing runs, except the latest few of each pool."""
+    used = {(group.pool, group.revision) for group in observed.groups}
+    used |= set(observed.current.items())
+    actions: list[DeploymentAction] = []
+    for pool in sorted({frozen.pool for frozen in observed.revisions}):
+        unused = sorted(
+            (f for f in observed.revisions if f.pool == pool and (pool, f.revision) not in used),
+            key=lambda frozen: (-frozen.created_at, frozen.revision),
+        )
+        kept = OLD_REVISIONS_KEPT if pool in observed.current else 0
+        actions += [DeleteRevision(pool=f.pool, revision=f.revision) for f in unused[kept:]]
+    return actions
+
+
+def _delete(observed: ModelDeploymentObservation, *, now: float) -> ModelDeploymentPlan:
+    """End every worker, and let the object go when none is left; the rest goes with its owner."""
+    if not observed.has_finalizer:
+        return ModelDeploymentPlan(status=observed.status)
+    actions: list[DeploymentAction] = []
+    for group in observed.groups:
+        if group.backend == "kubernetes" and group.exists:
+            actions.append(DeleteDeployment(pool=group.pool, revision=group.revision))
+        if group.backend == "slurm":
+            actions += [
+                DeleteSlurmJob(name=worker.name, uid=worker.uid)
+                for worker in group.workers
+                if not worker.stopping
+            ]
+    if not any(group.workers or group.exists for group in observed.groups):
+        actions.append(RemoveFinalizer())
+    return ModelDeploymentPlan(status=deleting_status(observed, now=now), actions=tuple(actions))

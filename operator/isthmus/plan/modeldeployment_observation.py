@@ -1,0 +1,88 @@
+"""What is known of one ModelDeployment when it is planned, and what the plan is."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from isthmus.api.desired import Desired, Pool
+from isthmus.api.modeldeployment_status import ModelDeploymentStatus
+from isthmus.backends.base import WorkerGroup
+from isthmus.plan.actions import DeploymentAction
+
+
+@dataclass(frozen=True, slots=True)
+class Reachability:
+    """Whether the SLURM cluster of a pool can be seen and used; `reason` and `message` if not."""
+
+    reachable: bool
+    reason: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class FrozenRevision:
+    """One ControllerRevision.
+
+    Attributes:
+        created_at: epoch seconds.
+    """
+
+    pool: str
+    revision: str
+    created_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDeploymentObservation:
+    """One ModelDeployment and everything that belongs to it.
+
+    Attributes:
+        desired: what is asked for, derived defaults filled.
+        current: pool name to the revision that the pool is meant to run.
+        revisions: what has been frozen already.
+        groups: workers by pool and revision, pools that left the specification included.
+        clusters: SLURM pool name (also one that left the specification) to its cluster's state.
+        service_ok: the Service is there and as we want it.
+        conflict: why an object that we need cannot be ours, "" if nothing is in the way.
+        retry_base: first back-off after a failed attempt, seconds.
+        retry_cap: longest back-off, seconds.
+    """
+
+    desired: Desired
+    has_finalizer: bool
+    current: Mapping[str, str]
+    revisions: tuple[FrozenRevision, ...]
+    groups: tuple[WorkerGroup, ...]
+    clusters: Mapping[str, Reachability]
+    service_ok: bool
+    status: ModelDeploymentStatus
+    retry_base: float
+    retry_cap: float
+    conflict: str = ""
+
+    def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:
+        """Groups of a pool, in the order given."""
+        return tuple(group for group in self.groups if group.pool == pool)
+
+    def group(self, *, pool: Pool) -> WorkerGroup:
+        """The group of the pool's current revision, empty if nothing was asked of it yet."""
+        revision = self.current[pool.name]
+        for group in self.groups_of(pool.name):
+            if group.revision == revision:
+                return group
+        return WorkerGroup(
+            pool=pool.name, backend=pool.backend, revision=revision, wanted=0, exists=False
+        )
+
+    def reachable(self, pool: str) -> bool:
+        """Whether the pool's scheduler can be seen (Kubernetes always can)."""
+        found = self.clusters.get(pool)
+        return found is None or found.reachable
+
+
+@dataclass(frozen=True, slots=True)
+class ModelDeploymentPlan:
+    """Actions in order, the status to write, and when to look again (seconds, None: on change)."""
+
+    status: ModelDeploymentStatus
+    actions: tuple[DeploymentAction, ...] = field(default=())
+    requeue_after: float | None = None

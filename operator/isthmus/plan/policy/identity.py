@@ -1,0 +1,69 @@
+"""Which of the jobs that carry an attempt's name is the attempt.
+
+The name is unique to one attempt, but one attempt may have been submitted twice: an sbatch without
+an answer may have been accepted. The start gate lets one of them through, and the others end with
+their own exit code, so what is judged here is only which job to follow and which to cancel.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from isthmus.backends.slurm.comments import parse_comment
+from isthmus.backends.slurm.records import JobRecord
+from isthmus.backends.slurm.states import JobState, gate_refused, observe
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The job to follow, None if no record carries the name, and the ones to cancel."""
+
+    primary: JobRecord | None
+    surplus: tuple[JobRecord, ...] = ()
+
+
+def choose(*, records: Sequence[JobRecord], attempt: str, bound: int | None) -> Choice:
+    """Pick the job of an attempt.
+
+    A live job goes before an ended one; one that has published the attempt's endpoint has passed
+    the gate and goes before all; then a started one, the one we know already, the lowest id. Of
+    ended ones, what was refused at submission or at the gate says least.
+
+    A started surplus job is cancelled only when the followed one has surely passed the gate: the
+    gate ends it by itself, and cancelling the wrong one would end the only engine.
+
+    Args:
+        records: with exactly the attempt's job name.
+        attempt: its token.
+        bound: job id that the attempt is known by, None before that.
+    """
+    live = [record for record in records if observe(record).live]
+    if live:
+        ordered = sorted(
+            live,
+            key=lambda record: (
+                not passed_gate(record, attempt=attempt),
+                observe(record) is JobState.Pending,
+                record.job_id != bound,
+                record.job_id,
+            ),
+        )
+        primary, rest = ordered[0], ordered[1:]
+        sure = passed_gate(primary, attempt=attempt)
+        surplus = tuple(r for r in rest if sure or observe(r) is JobState.Pending)
+        return Choice(primary=primary, surplus=surplus)
+    ended = sorted(
+        records,
+        key=lambda record: (
+            observe(record) is JobState.Refused,
+            gate_refused(record),
+            record.job_id != bound,
+            -record.job_id,
+        ),
+    )
+    return Choice(primary=ended[0] if ended else None)
+
+
+def passed_gate(record: JobRecord, *, attempt: str) -> bool:
+    """Whether the job has published an endpoint of this attempt, which it does behind the gate."""
+    published = parse_comment(record.comment)
+    return published is not None and published.attempt == attempt

@@ -1,0 +1,106 @@
+"""When a worker outside the cluster is ready, where it is, and when it has had its time to start.
+
+Ready is health, model and attempt together, as the prober found them at an address that SLURM
+gave. A port comes from the job's own comment and is not trusted further than its range; the host
+never comes from the job.
+"""
+
+from isthmus.api.conditions import Phase, Reason
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.backends.slurm.comments import parse_comment
+from isthmus.backends.slurm.records import JobRecord
+from isthmus.plan.slurmjob_observation import SlurmJobObservation
+
+
+def located(
+    observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord
+) -> SlurmJobStatus:
+    """The status with host, port and URL, where the job has published a port for this attempt.
+
+    What is known is kept when a site rewrites the comment later.
+    """
+    published = parse_comment(record.comment)
+    snapshot = observed.cluster.snapshot
+    node = snapshot.nodes.get(record.node) if snapshot else None
+    if published is None or published.attempt != observed.attempt or node is None:
+        return status
+    rules = observed.endpoint
+    if not rules.port_from <= published.port <= rules.port_to:
+        return status.model_copy(
+            update={
+                "reason": Reason.ADDRESS_REFUSED,
+                "message": f"the job published port {published.port}, outside network.ports "
+                f"{rules.port_from} to {rules.port_to}",
+            }
+        )
+    return status.model_copy(
+        update={
+            "host": node.address,
+            "port": published.port,
+            "url": f"http://{node.address}:{published.port}",
+        }
+    )
+
+
+def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJobStatus:
+    """The status of a running job with what the probes say.
+
+    Without a verdict (an operator that has just started) the last one is kept: a restart takes
+    nobody out of rotation.
+    """
+    if observed.probe_healthy is None:
+        if status.phase in {Phase.READY, Phase.DEGRADED}:
+            return status
+        return _starting(observed, status)
+    if observed.probe_healthy:
+        return status.model_copy(
+            update={
+                "phase": Phase.READY,
+                "ever_ready": True,
+                "healthy": True,
+                "reason": Reason.HEALTHY,
+                "message": "",
+            }
+        )
+    if not status.ever_ready:
+        return _starting(observed, status)
+    identity = observed.probe_reason in {"WrongModel", "WrongAttempt"}
+    return status.model_copy(
+        update={
+            "phase": Phase.DEGRADED,
+            "healthy": False,
+            "reason": Reason.IDENTITY_MISMATCH if identity else Reason.PROBE_FAILED,
+            "message": observed.probe_message,
+        }
+    )
+
+
+def _starting(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+    if status.reason == Reason.ADDRESS_REFUSED:
+        return status.model_copy(update={"phase": Phase.STARTING, "healthy": False})
+    wrong = observed.probe_reason in {"WrongModel", "WrongAttempt"}
+    if status.port is None:
+        message = "the job runs and has not published its port yet"
+    elif wrong:
+        message = observed.probe_message
+    else:
+        message = "the engine is loading"
+    return status.model_copy(
+        update={
+            "phase": Phase.STARTING,
+            "healthy": False,
+            "reason": Reason.IDENTITY_MISMATCH if wrong else Reason.JOB_STARTING,
+            "message": message,
+        }
+    )
+
+
+def startup_expired(observed: SlurmJobObservation, *, record: JobRecord) -> bool:
+    """Whether a job has run for longer than `startupTimeout` without ever being ready.
+
+    Both times are the cluster's own.
+    """
+    snapshot = observed.cluster.snapshot
+    if observed.status.ever_ready or record.start_time is None or snapshot is None:
+        return False
+    return snapshot.cluster_time - record.start_time > observed.endpoint.startup_timeout

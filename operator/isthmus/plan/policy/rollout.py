@@ -1,0 +1,128 @@
+"""How many workers of which revision each pool should ask for next.
+
+One step of the way from what is asked for now to the targets, never below them by our own hand:
+
+* **Replacement first.** An available worker (ready and in the membership) goes only while more
+  than the wanted number are available. So the new one serves before an old one goes; if it cannot
+  be placed, the old ones stay.
+* **A worker that does not serve is free to go** where it is surplus: an old revision that never
+  became ready must not hold the GPUs that its correction needs.
+* **A worker that serves but fails our probes** goes only while enough others serve: our view of
+  it may be what fails.
+* **One at a time.** All that is asked for stays within the targets plus one. A surplus worker
+  that waits for resources is not counted, so that a full pool does not stop the others; one that
+  fails is, so that a bad revision stops after its first worker.
+* **A pool that cannot be seen is left as it is.**
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeAlias
+
+from isthmus.api.conditions import PendingClass
+from isthmus.backends.base import WorkerGroup
+
+WAITING_FOR_PLACE = frozenset(
+    {PendingClass.UNSCHEDULABLE, PendingClass.RESOURCES, PendingClass.QUOTA, PendingClass.HELD}
+)
+SURGE = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PoolState:
+    """One pool as the rollout sees it.
+
+    Attributes:
+        target: workers wanted of the current revision.
+        current: workers of the current revision (an empty group where there are none yet).
+        others: of all other revisions, the oldest first.
+        frozen: the backend cannot be seen: change nothing.
+        startable: workers of the current revision that may be added now (back-off).
+    """
+
+    name: str
+    target: int
+    current: WorkerGroup
+    others: tuple[WorkerGroup, ...] = ()
+    frozen: bool = False
+    startable: bool = True
+
+
+@dataclass(slots=True)
+class _Budget:
+    """What may still be taken away in this step, over all pools."""
+
+    available: int
+    serving: int
+
+
+Counts: TypeAlias = Mapping[tuple[str, str], int]
+
+
+def next_step(pools: Sequence[PoolState]) -> Counts:
+    """One step of scaling and updating.
+
+    Args:
+        pools: all pools, including those no longer in the specification (target 0), in the order
+            in which they are filled.
+
+    Returns:
+        (pool, revision) to the number of workers to ask for, for every group of every pool.
+    """
+    target = sum(pool.target for pool in pools)
+    groups = [group for pool in pools for group in (pool.current, *pool.others)]
+    budget = _Budget(
+        available=max(0, sum(group.available for group in groups) - target),
+        serving=max(0, sum(group.serving for group in groups) - target),
+    )
+    counts = {(group.pool, group.revision): group.wanted for group in groups}
+    for pool in pools:
+        if not pool.frozen:
+            _shrink(pool, counts, budget)
+    room = target + SURGE - sum(counts.values()) + sum(_waiting_surplus(p, counts) for p in pools)
+    for pool in pools:
+        if pool.frozen or not pool.startable:
+            continue
+        key = (pool.name, pool.current.revision)
+        growth = max(0, min(pool.target - counts[key], room))
+        counts[key] += growth
+        room -= growth
+    return counts
+
+
+def _shrink(pool: PoolState, counts: dict[tuple[str, str], int], budget: _Budget) -> None:
+    surplus_by_group = [(group, group.wanted) for group in pool.others]
+    surplus_by_group.append((pool.current, max(0, pool.current.wanted - pool.target)))
+    for group, surplus in surplus_by_group:
+        removed = _removable(group, surplus, budget)
+        counts[group.pool, group.revision] -= removed
+
+
+def _removable(group: WorkerGroup, surplus: int, budget: _Budget) -> int:
+    """How many of a group may go now, the cheapest first; uses up the budget."""
+    idle = min(surplus, max(0, group.wanted - group.serving))
+    degraded = min(surplus - idle, group.serving - group.available, budget.serving)
+    budget.serving -= degraded
+    available = min(surplus - idle - degraded, group.available, budget.available, budget.serving)
+    budget.available -= available
+    budget.serving -= available
+    return idle + degraded + available
+
+
+def _waiting_surplus(pool: PoolState, counts: Mapping[tuple[str, str], int]) -> int:
+    """New workers that wait for a place while old ones of the pool still serve."""
+    old = sum(counts[group.pool, group.revision] for group in pool.others)
+    if not old:
+        return 0
+    waiting = sum(
+        worker.live
+        and worker.pending is not None
+        and worker.pending.pending_class in WAITING_FOR_PLACE
+        for worker in pool.current.workers
+    )
+    return min(waiting, old)
+
+
+def empty_group(*, like: WorkerGroup, revision: str) -> WorkerGroup:
+    """A group of the same pool that nothing has been asked of yet."""
+    return replace(like, revision=revision, wanted=0, exists=False, workers=(), problem=None)

@@ -1,0 +1,158 @@
+"""How an attempt whose object is being deleted comes to its end.
+
+One order: out of the membership → a moment for every node to hear of it → TERM to the engine's
+main process, which finishes its requests → scancel when the grace is over. The finalizer goes when
+no job of the attempt is left *and none can turn up any more*: an unclear submission is resolved
+first, and its gate is closed, so that a late ghost ends before it loads a model.
+"""
+
+from dataclasses import replace
+
+from isthmus.api.conditions import Phase, Reason
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.api.times import epoch, rfc3339
+from isthmus.backends.slurm.records import JobRecord
+from isthmus.backends.slurm.states import JobState, observe
+from isthmus.plan.actions import (
+    Cancel,
+    CloseGate,
+    ConfirmGone,
+    DeleteSlice,
+    RemoveFinalizer,
+    SlurmJobAction,
+    Terminate,
+)
+from isthmus.plan.policy import submission
+from isthmus.plan.policy.identity import choose
+from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
+
+_ABSENCES_NEEDED = 2
+
+
+def stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    """Plan a SlurmJob that is being deleted."""
+    if not observed.has_finalizer:
+        return SlurmJobPlan(status=observed.status)
+    plan = _stop(observed, now=now)
+    if observed.slice_target is not None:
+        plan = replace(plan, actions=(DeleteSlice(), *plan.actions))
+    return plan
+
+
+def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    status = observed.status
+    submitted = status.submit_started_at is not None or status.job_id is not None
+    if status.phase is not None and Phase(status.phase).terminal:
+        return _done(observed, close_gate=False)
+    if not submitted and not observed.records:
+        return _done(observed, close_gate=False)
+    if not (observed.cluster.usable and observed.cluster.fresh):
+        return SlurmJobPlan(
+            status=_draining(status, now=now).model_copy(
+                update={
+                    "reason": observed.cluster.reason,
+                    "message": f"cannot be stopped yet: {observed.cluster.message}",
+                }
+            )
+        )
+    choice = choose(records=observed.records, attempt=observed.attempt, bound=status.job_id)
+    if choice.primary is not None:
+        return _stop_job(observed, primary=choice.primary, surplus=choice.surplus, now=now)
+    return _without_record(observed, now=now)
+
+
+def _stop_job(
+    observed: SlurmJobObservation,
+    *,
+    primary: JobRecord,
+    surplus: tuple[JobRecord, ...],
+    now: float,
+) -> SlurmJobPlan:
+    if not observe(primary).live:
+        # A second submission may still be on its way where the first one was unclear.
+        unclear = submission.is_unclear(observed.status)
+        return _done(observed, close_gate=unclear)
+    actions: tuple[SlurmJobAction, ...] = tuple(Cancel(job_id=r.job_id) for r in surplus)
+    plan = _end(observed, record=primary, now=now)
+    return replace(plan, actions=actions + plan.actions)
+
+
+def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> SlurmJobPlan:
+    """The next step for a live job: wait, TERM, wait, scancel."""
+    status = _draining(observed.status, now=now).model_copy(
+        update={"job_id": record.job_id, "state": record.state}
+    )
+    limits = observed.limits
+    state = observe(record)
+    if state is JobState.Completing:
+        return SlurmJobPlan(status=status.model_copy(update={"phase": Phase.TERMINATING}))
+    drains = status.ever_ready and state is JobState.Running
+    if not drains:
+        return _cancel(status, record=record, repeat=limits.repeat, now=now)
+    leaves_at = (epoch(status.draining_since) or now) + limits.deregister_delay
+    if now < leaves_at:
+        return SlurmJobPlan(status=status, requeue_after=leaves_at - now)
+    terminated = epoch(status.terminated_at)
+    if terminated is None:
+        return SlurmJobPlan(
+            status=status.model_copy(update={"terminated_at": rfc3339(now)}),
+            actions=(Terminate(job_id=record.job_id),),
+            requeue_after=limits.termination_grace,
+        )
+    if now < terminated + limits.termination_grace:
+        return SlurmJobPlan(
+            status=status, requeue_after=terminated + limits.termination_grace - now
+        )
+    return _cancel(status, record=record, repeat=limits.repeat, now=now)
+
+
+def _cancel(
+    status: SlurmJobStatus, *, record: JobRecord, repeat: float, now: float
+) -> SlurmJobPlan:
+    sent = epoch(status.cancelled_at)
+    if sent is not None and now - sent < repeat:
+        return SlurmJobPlan(status=status, requeue_after=sent + repeat - now)
+    return SlurmJobPlan(
+        status=status.model_copy(update={"cancelled_at": rfc3339(now)}),
+        actions=(Cancel(job_id=record.job_id),),
+        requeue_after=repeat,
+    )
+
+
+def _without_record(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    """Submitted, and no snapshot shows it: prove that it is gone before letting go."""
+    status = _draining(observed.status, now=now)
+    never_seen = status.state is None
+    if never_seen or submission.is_unclear(observed.status):
+        if status.unknown_since is None:
+            status = status.model_copy(update={"unknown_since": rfc3339(now)})
+        checked = replace(observed, status=status)
+        if submission.resolve(checked, now=now) is submission.Unknown.ABSENT:
+            return _done(observed, close_gate=True)
+        since = epoch(status.unknown_since) or now
+        return SlurmJobPlan(
+            status=status,
+            requeue_after=max(1.0, since + observed.limits.submit_unknown_wait - now),
+        )
+    if observed.absent_snapshots < _ABSENCES_NEEDED:
+        return SlurmJobPlan(status=status)
+    if not observed.confirmed_gone:
+        return SlurmJobPlan(status=status, actions=(ConfirmGone(job_id=status.job_id or 0),))
+    return _done(observed, close_gate=False)
+
+
+def _draining(status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
+    return status.model_copy(
+        update={
+            "phase": Phase.DRAINING,
+            "reason": Reason.DRAINING,
+            "message": "out of rotation; the engine finishes its requests",
+            "draining_since": status.draining_since or rfc3339(now),
+            "healthy": False,
+        }
+    )
+
+
+def _done(observed: SlurmJobObservation, *, close_gate: bool) -> SlurmJobPlan:
+    gate: tuple[SlurmJobAction, ...] = (CloseGate(),) if close_gate else ()
+    return SlurmJobPlan(status=observed.status, actions=(*gate, RemoveFinalizer()))

@@ -1,0 +1,356 @@
+"""One attempt and one SLURM job, brought together: what to do next and what to say.
+
+The order of the questions is the order of trust: an object being deleted stops; an attempt that is
+over stays over; a record with the attempt's name is followed; without one, an attempt that was
+never submitted is submitted, one whose submission is unclear is resolved, and one that was seen
+and is gone needs two snapshots and a second source. While the cluster cannot be seen, only probes
+speak.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from isthmus.api.conditions import PendingClass, Phase, Reason
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.api.times import epoch, rfc3339
+from isthmus.backends.slurm import reasons
+from isthmus.backends.slurm.records import (
+    JobRecord,
+    Refused,
+    SubmitOutcome,
+    Submitted,
+)
+from isthmus.backends.slurm.states import JobState, observe
+from isthmus.plan.actions import (
+    AddFinalizer,
+    Cancel,
+    ConfirmGone,
+    DeleteSlice,
+    EnsureSlice,
+    SlurmJobAction,
+    Submit,
+)
+from isthmus.plan.policy import submission
+from isthmus.plan.policy.ending import ended
+from isthmus.plan.policy.identity import choose
+from isthmus.plan.policy.readiness import judged, located, startup_expired
+from isthmus.plan.policy.stopping import stop
+from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
+
+_PENDING_REASONS: Mapping[PendingClass, Reason] = {
+    PendingClass.RESOURCES: Reason.PENDING_RESOURCES,
+    PendingClass.QUOTA: Reason.PENDING_QUOTA,
+    PendingClass.HELD: Reason.PENDING_HELD,
+    PendingClass.NEVER: Reason.PENDING_NEVER,
+}
+_SNAPSHOTS_BEFORE_DOUBT = 2
+
+
+def plan_slurm_job(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    """Plan one SlurmJob.
+
+    Args:
+        observed: everything known of it.
+        now: wall clock of the operator, epoch seconds.
+    """
+    if observed.deleting:
+        return stop(observed, now=now)
+    if not observed.has_finalizer:
+        return SlurmJobPlan(status=observed.status, actions=(AddFinalizer(),), requeue_after=0)
+    if observed.status.phase is not None and Phase(observed.status.phase).terminal:
+        return with_membership(observed, SlurmJobPlan(status=observed.status))
+    return with_membership(observed, _advance(observed, now=now))
+
+
+def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    if not (observed.cluster.usable and observed.cluster.fresh):
+        return SlurmJobPlan(status=_unseen(observed))
+    choice = choose(
+        records=observed.records, attempt=observed.attempt, bound=observed.status.job_id
+    )
+    if choice.primary is not None:
+        plan = _follow(observed, record=choice.primary, now=now)
+        cancels = tuple(Cancel(job_id=record.job_id) for record in choice.surplus)
+        return replace(plan, actions=plan.actions + cancels)
+    if submission.is_unclear(observed.status):
+        return _resolve(observed, now=now)
+    if observed.status.job_id is None:
+        return _submit(observed, now=now)
+    return _missing(observed, now=now)
+
+
+def _unseen(observed: SlurmJobObservation) -> SlurmJobStatus:
+    """The status while the cluster cannot be seen: what was, but probes go on."""
+    status = observed.status
+    if status.phase == Phase.SUBMITTING:
+        return status.model_copy(update={"phase": Phase.SUBMIT_UNKNOWN})
+    if status.phase in {Phase.STARTING, Phase.READY, Phase.DEGRADED} and status.host:
+        return judged(observed, status=status)
+    if status.phase in {None, Phase.WAITING}:
+        return status.model_copy(
+            update={
+                "phase": Phase.WAITING,
+                "reason": observed.cluster.reason,
+                "message": observed.cluster.message,
+            }
+        )
+    return status
+
+
+def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    waiting = observed.status.model_copy(
+        update={"phase": Phase.WAITING, "reason": Reason.WAITING_TO_SUBMIT, "message": ""}
+    )
+    if not submission.may_submit(observed):
+        return SlurmJobPlan(status=waiting, requeue_after=5.0)
+    before = waiting.model_copy(
+        update={
+            "phase": Phase.SUBMITTING,
+            "reason": Reason.SUBMITTING,
+            "submit_started_at": rfc3339(now),
+            "unknown_since": None,
+        }
+    )
+    return SlurmJobPlan(status=waiting, actions=(Submit(before=before),))
+
+
+def after_submission(
+    status: SlurmJobStatus, *, outcome: SubmitOutcome, now: float
+) -> SlurmJobStatus:
+    """The status once sbatch has ended, from the one that was written before it began."""
+    if isinstance(outcome, Submitted):
+        return status.model_copy(
+            update={
+                "phase": Phase.PENDING,
+                "job_id": outcome.job_id,
+                "reason": Reason.PENDING_RESOURCES,
+                "message": "submitted; not seen in the queue yet",
+            }
+        )
+    if isinstance(outcome, Refused):
+        return status.model_copy(
+            update={
+                "phase": Phase.FAILED,
+                "reason": Reason.SUBMIT_REFUSED,
+                "message": f"{outcome.reason}: {outcome.message}",
+                "finished_at": rfc3339(now),
+            }
+        )
+    return status.model_copy(
+        update={
+            "phase": Phase.SUBMIT_UNKNOWN,
+            "reason": Reason.SUBMIT_UNKNOWN,
+            "message": f"sbatch gave no clear answer ({outcome.message}); "
+            "looking for the job before anything is submitted again",
+            "unknown_since": rfc3339(now),
+        }
+    )
+
+
+def _resolve(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    status = observed.status
+    if status.phase == Phase.SUBMITTING or status.unknown_since is None:
+        # Found at the begin of a pass: the pass that wrote it was interrupted around sbatch.
+        return _doubt(observed, "the operator was interrupted while it submitted", now=now)
+    if submission.resolve(observed, now=now) is submission.Unknown.WAIT:
+        return SlurmJobPlan(status=status, requeue_after=_until_deadline(observed, now=now))
+    return _submit(observed, now=now)
+
+
+def _until_deadline(observed: SlurmJobObservation, *, now: float) -> float:
+    since = epoch(observed.status.unknown_since) or now
+    return max(1.0, since + observed.limits.submit_unknown_wait - now)
+
+
+def _doubt(observed: SlurmJobObservation, why: str, *, now: float) -> SlurmJobPlan:
+    status = observed.status.model_copy(
+        update={
+            "phase": Phase.SUBMIT_UNKNOWN,
+            "reason": Reason.SUBMIT_UNKNOWN,
+            "message": f"{why}; looking for the job before anything is submitted again",
+            "unknown_since": rfc3339(now),
+        }
+    )
+    return SlurmJobPlan(status=status, requeue_after=observed.limits.submit_unknown_wait)
+
+
+def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    """A job that has an id and stands in no snapshot."""
+    status = observed.status
+    if observed.absent_snapshots < _SNAPSHOTS_BEFORE_DOUBT:
+        return SlurmJobPlan(status=status)
+    if status.state is None:
+        return _doubt(
+            observed, f"SLURM acknowledged job {status.job_id} and does not know it", now=now
+        )
+    if observed.probe_healthy:
+        message = "SLURM does not list the job, yet its engine answers with this attempt"
+        return SlurmJobPlan(status=judged(observed, status=status).model_copy(
+            update={"message": message}
+        ))  # fmt: skip
+    if not observed.confirmed_gone:
+        return SlurmJobPlan(status=status, actions=(ConfirmGone(job_id=status.job_id or 0),))
+    return SlurmJobPlan(
+        status=status.model_copy(
+            update={
+                "phase": Phase.FINISHED,
+                "reason": Reason.JOB_VANISHED,
+                "message": "SLURM does not know the job any more and no record says how it ended",
+                "healthy": False,
+                "finished_at": rfc3339(now),
+            }
+        )
+    )
+
+
+def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> SlurmJobPlan:
+    """The attempt has this job: take over what SLURM says of it."""
+    state = observe(record)
+    status = recorded(observed.status, record=record, running=state is not JobState.Pending)
+    if not state.live:
+        log = f"{observed.log_directory} (job {record.job_id} on {record.nodes or 'no node'})"
+        finished = status.finished_at or rfc3339(record.end_time or now)
+        return SlurmJobPlan(
+            status=ended(status=status, record=record, log=log).model_copy(
+                update={"finished_at": finished}
+            )
+        )
+    if status.cancelled_at is not None:
+        return _cancel(status, observed, now=now)
+    if state is JobState.Pending:
+        return _pending(observed, status=status, record=record, now=now)
+    if state in {JobState.Requeued, JobState.Blocked}:
+        message = "SLURM put the job back into the queue; this attempt is over"
+        return _give_up(
+            observed, status, reason=Reason.JOB_REQUEUED, message=message, record=record, now=now
+        )
+    if state is JobState.Suspended:
+        return SlurmJobPlan(
+            status=status.model_copy(
+                update={
+                    "phase": Phase.DEGRADED,
+                    "healthy": False,
+                    "reason": Reason.JOB_SUSPENDED,
+                    "message": "SLURM suspended the job; it may come back",
+                }
+            )
+        )
+    if state is JobState.Completing:
+        return SlurmJobPlan(
+            status=status.model_copy(
+                update={
+                    "phase": Phase.TERMINATING,
+                    "healthy": False,
+                    "reason": Reason.JOB_TERMINATING,
+                    "message": "the job is ending and may still hold its node",
+                }
+            )
+        )
+    if state in {JobState.Transient, JobState.Unknown} and status.phase not in {
+        None,
+        Phase.PENDING,
+    }:
+        return SlurmJobPlan(status=status)
+    return _running(observed, status=status, record=record, now=now)
+
+
+def recorded(status: SlurmJobStatus, *, record: JobRecord, running: bool) -> SlurmJobStatus:
+    """The status with what the record says, whatever its state means."""
+    known = {
+        "job_id": record.job_id,
+        "state": record.state,
+        "submit_time": rfc3339(record.submit_time) if record.submit_time else None,
+        "restart_count": record.restart_count,
+        "unknown_since": None,
+    }
+    if running:
+        known |= {
+            "nodes": record.nodes or status.nodes,
+            "start_time": rfc3339(record.start_time) if record.start_time else None,
+            "end_time": rfc3339(record.end_time) if record.end_time else None,
+        }
+    return status.model_copy(update=known)
+
+
+def _pending(
+    observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
+) -> SlurmJobPlan:
+    kind = PendingClass(reasons.classify(record.reason).value)
+    word = reasons.first_word(record.reason)
+    reason = _PENDING_REASONS[kind]
+    message = f"{word}: waits for {reasons.unblocked_by(record.reason)}"
+    if kind is PendingClass.NEVER:
+        snapshot = observed.cluster.snapshot
+        waited = (
+            snapshot.cluster_time - record.submit_time if snapshot and record.submit_time else 0
+        )
+        message = f"{word}: SLURM cannot start this job as it is; correct the pool's slurm fields"
+        if waited >= reasons.never_after(record.reason):
+            return _give_up(
+                observed, status, reason=reason, message=message, record=record, now=now
+            )
+    return SlurmJobPlan(
+        status=status.model_copy(
+            update={"phase": Phase.PENDING, "reason": reason, "message": message}
+        )
+    )
+
+
+def _running(
+    observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
+) -> SlurmJobPlan:
+    status = judged(observed, status=located(observed, status=status, record=record))
+    if status.phase == Phase.STARTING and startup_expired(observed, record=record):
+        limit = f"{observed.endpoint.startup_timeout:.0f} s"
+        message = f"not healthy within health.startupTimeout ({limit}); {status.message}"
+        return _give_up(
+            observed,
+            status,
+            reason=Reason.STARTUP_TIMEOUT,
+            message=message,
+            record=record,
+            now=now,
+        )
+    return SlurmJobPlan(status=status)
+
+
+def _give_up(
+    observed: SlurmJobObservation,
+    status: SlurmJobStatus,
+    *,
+    reason: Reason,
+    message: str,
+    record: JobRecord,
+    now: float,
+) -> SlurmJobPlan:
+    """End the attempt for a reason of ours, which stays when the job has ended."""
+    status = status.model_copy(update={"reason": reason, "message": message, "healthy": False})
+    return _cancel(status.model_copy(update={"job_id": record.job_id}), observed, now=now)
+
+
+def _cancel(status: SlurmJobStatus, observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    """Cancel the job of an attempt that we gave up; again if that shows no effect."""
+    sent = epoch(status.cancelled_at)
+    if sent is not None and now - sent < observed.limits.repeat:
+        return SlurmJobPlan(status=status, requeue_after=sent + observed.limits.repeat - now)
+    return SlurmJobPlan(
+        status=status.model_copy(update={"cancelled_at": rfc3339(now)}),
+        actions=(Cancel(job_id=status.job_id or 0),),
+        requeue_after=observed.limits.repeat,
+    )
+
+
+def with_membership(observed: SlurmJobObservation, plan: SlurmJobPlan) -> SlurmJobPlan:
+    """Add what keeps the EndpointSlice true: a member exactly while Ready at a known address."""
+    status = plan.status
+    wanted = (
+        (status.host, status.port)
+        if status.phase == Phase.READY and status.host and status.port
+        else None
+    )
+    action: SlurmJobAction | None = None
+    if wanted is not None and wanted != observed.slice_target:
+        action = EnsureSlice(address=wanted[0], port=wanted[1])
+    elif wanted is None and observed.slice_target is not None:
+        action = DeleteSlice()
+    return plan if action is None else replace(plan, actions=(action, *plan.actions))

@@ -1,0 +1,115 @@
+"""What is known of one SlurmJob when it is planned, and what the plan is.
+
+Apart from the planner because the reconciler makes one and executes the other.
+"""
+
+from dataclasses import dataclass
+
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.api.times import epoch
+from isthmus.backends.slurm.records import JobRecord, Snapshot
+from isthmus.plan.actions import SlurmJobAction
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterObservation:
+    """One SlurmCluster, seen from one of its jobs.
+
+    Attributes:
+        usable: it exists and may be used from the job's namespace.
+        fresh: its last snapshot is complete and recent; without that, nothing is created,
+            cancelled or concluded.
+        reason: why it is not usable or not fresh.
+        message: the same as a sentence with what to do.
+        snapshot: the last complete one.
+        snapshot_starts: when the last few complete snapshots were begun, epoch seconds.
+        unresolved: submissions on this cluster whose outcome is not known.
+    """
+
+    usable: bool
+    fresh: bool
+    reason: str = ""
+    message: str = ""
+    snapshot: Snapshot | None = None
+    snapshot_starts: tuple[float, ...] = ()
+    unresolved: int = 0
+
+    def complete_since(self, moment: float) -> int:
+        """Number of complete snapshots begun after a moment (epoch seconds)."""
+        return sum(start > moment for start in self.snapshot_starts)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Times in seconds and counts that the rules use; from the operator's settings.
+
+    Attributes:
+        submit_unknown_wait: how long an unclear submission may still turn up.
+        deregister_delay: between leaving the membership and TERM.
+        termination_grace: between TERM and scancel.
+        repeat: before a cancellation that shows no effect is sent again.
+        max_unresolved: unclear submissions per cluster beyond which nothing is submitted.
+    """
+
+    submit_unknown_wait: float
+    deregister_delay: float
+    termination_grace: float
+    repeat: float = 10.0
+    max_unresolved: int = 16
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRules:
+    """What an endpoint must look like, and how long a start may take (seconds)."""
+
+    port_from: int
+    port_to: int
+    startup_timeout: float
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmJobObservation:
+    """One SlurmJob.
+
+    Attributes:
+        records: jobs in the last complete snapshot with exactly the attempt's job name.
+        last_seen: begin of the last complete snapshot that showed the name, epoch seconds.
+        confirmed_gone: the second source said that the job id does not exist.
+        probe_healthy: None while no probe has given a verdict.
+        slice_target: address and port that stand in the membership now.
+        renderable: the revision it runs is known, so that it can be submitted.
+        log_directory: where the job's output lies on the cluster.
+    """
+
+    job_name: str
+    attempt: str
+    deleting: bool
+    has_finalizer: bool
+    status: SlurmJobStatus
+    cluster: ClusterObservation
+    limits: Limits
+    endpoint: EndpointRules
+    records: tuple[JobRecord, ...] = ()
+    last_seen: float | None = None
+    confirmed_gone: bool = False
+    probe_healthy: bool | None = None
+    probe_reason: str = ""
+    probe_message: str = ""
+    slice_target: tuple[str, int] | None = None
+    renderable: bool = True
+    log_directory: str = ""
+
+    @property
+    def absent_snapshots(self) -> int:
+        """Complete snapshots since the submission, and since it was last seen, without it."""
+        submitted = epoch(self.status.submit_started_at) or 0.0
+        return self.cluster.complete_since(max(self.last_seen or 0.0, submitted))
+
+
+@dataclass(frozen=True, slots=True)
+class SlurmJobPlan:
+    """Actions in order, the status to write, and when to look again (seconds, None: on change)."""
+
+    status: SlurmJobStatus
+    actions: tuple[SlurmJobAction, ...] = ()
+    requeue_after: float | None = None

@@ -1,0 +1,408 @@
+"""The status of a ModelDeployment: a pure aggregate of what exists.
+
+Counts never include what is ending or has failed; ready means that a client can reach the worker;
+every pool that lacks workers says why. The same observation gives the same status, so nothing is
+written when nothing changed.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from isthmus.api import names
+from isthmus.api.base import ConditionModel
+from isthmus.api.conditions import (
+    Condition,
+    ConditionType,
+    PendingClass,
+    Reason,
+    set_condition,
+)
+from isthmus.api.desired import Pool
+from isthmus.api.modeldeployment_status import (
+    ModelDeploymentStatus,
+    PendingStatus,
+    PoolStatus,
+    WorkerStatus,
+)
+from isthmus.api.times import epoch, rfc3339
+from isthmus.backends.base import Pending, Worker
+from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
+
+SEVERITY: tuple[PendingClass, ...] = (
+    PendingClass.UNREACHABLE,
+    PendingClass.NEVER,
+    PendingClass.IMAGE,
+    PendingClass.FAILING,
+    PendingClass.HELD,
+    PendingClass.QUOTA,
+    PendingClass.UNSCHEDULABLE,
+    PendingClass.RESOURCES,
+    PendingClass.SUBMISSION,
+    PendingClass.STARTUP,
+)
+"""The cause that is shown when workers of a pool wait for different ones, the worst first."""
+
+STUCK = frozenset(SEVERITY[:5])
+"""Waiting alone does not help."""
+
+_READY_REASONS: Mapping[PendingClass, Reason] = {
+    PendingClass.NEVER: Reason.PENDING_NEVER,
+    PendingClass.IMAGE: Reason.IMAGE_PULL_ERROR,
+    PendingClass.HELD: Reason.PENDING_HELD,
+    PendingClass.QUOTA: Reason.PENDING_QUOTA,
+    PendingClass.UNSCHEDULABLE: Reason.UNSCHEDULABLE,
+    PendingClass.RESOURCES: Reason.PENDING_RESOURCES,
+}
+_MESSAGE_LIMIT = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Totals:
+    desired: int
+    placed: int
+    live: int
+    available: int
+    updated: int
+    updated_available: int
+    outdated: int
+
+
+def deployment_status(
+    observed: ModelDeploymentObservation, *, targets: Mapping[str, int], now: float
+) -> ModelDeploymentStatus:
+    """The status of a deployment that is not being deleted.
+
+    Args:
+        observed: everything known of it.
+        targets: pool name to the workers placed there.
+        now: epoch seconds; only moments of change are taken from it.
+    """
+    totals = _count(observed, targets)
+    pools = tuple(
+        _pool_status(observed, pool=pool, target=targets[pool.name], now=now)
+        for pool in observed.desired.pools
+    )
+    conditions = _conditions(observed, totals=totals, pools=pools, now=now)
+    ready = next(c for c in conditions if c["type"] == ConditionType.READY)
+    engines = sorted({str(pool.engine.type) for pool in observed.desired.pools}, reverse=True)
+    return ModelDeploymentStatus(
+        observed_generation=observed.desired.generation,
+        replicas=totals.live,
+        ready_replicas=totals.available,
+        updated_replicas=totals.updated,
+        available_replicas=totals.available,
+        selector=_selector(observed),
+        ready=f"{totals.available}/{totals.desired}",
+        backend="+".join(sorted({pool.backend for pool in observed.desired.pools})),
+        engine="+".join(engines),
+        url=f"http://{observed.desired.name}.{observed.desired.namespace}.svc/v1",
+        summary="Ready" if ready["status"] == "True" else ready["reason"],
+        conditions=models(conditions),
+        pools=pools,
+        workers=_workers(observed),
+    )
+
+
+def deleting_status(observed: ModelDeploymentObservation, *, now: float) -> ModelDeploymentStatus:
+    """The status while the last workers end."""
+    workers = _workers(observed)
+    message = f"{len(workers)} workers are being stopped"
+    stuck = [view.message for view in observed.clusters.values() if not view.reachable]
+    if workers and stuck:
+        message += f"; {stuck[0]}"
+    conditions = _carried(observed)
+    for kind in (ConditionType.READY, ConditionType.AVAILABLE):
+        conditions = set_condition(
+            conditions,
+            type=kind,
+            status=False,
+            reason=Reason.DELETING,
+            message=message,
+            now=now,
+            observed_generation=observed.desired.generation,
+        )
+    return observed.status.model_copy(
+        update={
+            "observed_generation": observed.desired.generation,
+            "replicas": 0,
+            "ready_replicas": 0,
+            "updated_replicas": 0,
+            "available_replicas": 0,
+            "ready": "0/0",
+            "summary": str(Reason.DELETING),
+            "conditions": models(conditions),
+            "pools": (),
+            "workers": workers,
+        }
+    )
+
+
+def _count(observed: ModelDeploymentObservation, targets: Mapping[str, int]) -> _Totals:
+    live = [worker for group in observed.groups for worker in group.live_workers]
+    updated = [w for w in live if observed.current.get(w.pool) == w.revision]
+    return _Totals(
+        desired=observed.desired.replicas,
+        placed=sum(targets.values()),
+        live=len(live),
+        available=sum(worker.available for worker in live),
+        updated=len(updated),
+        updated_available=sum(worker.available for worker in updated),
+        outdated=len(live) - len(updated),
+    )
+
+
+def _selector(observed: ModelDeploymentObservation) -> str:
+    """What an autoscaler may count as replicas.
+
+    With a SLURM pool no pod selector is true, so it is one that matches nothing: an autoscaler
+    that averages over pods then does nothing instead of something wrong.
+    """
+    label = names.LABEL_DEPLOYMENT
+    wanted = f"{label}={observed.desired.name}"
+    only_pods = all(pool.backend == "kubernetes" for pool in observed.desired.pools)
+    return wanted if only_pods else f"{wanted},!{label}"
+
+
+def _workers(observed: ModelDeploymentObservation) -> tuple[WorkerStatus, ...]:
+    shown = [worker for group in observed.groups for worker in group.workers if not worker.failed]
+    return tuple(
+        WorkerStatus(
+            name=worker.name,
+            pool=worker.pool,
+            backend=worker.backend,
+            pod=worker.name if worker.backend == "kubernetes" else None,
+            job_id=worker.job_id,
+            node=worker.node,
+            phase=worker.phase,
+            healthy=worker.healthy,
+            url=worker.url,
+            revision=worker.revision,
+            started_at=worker.started_at,
+            ends_at=worker.ends_at,
+        )
+        for worker in sorted(shown, key=lambda worker: (worker.pool, worker.name))
+    )
+
+
+def _pool_status(
+    observed: ModelDeploymentObservation, *, pool: Pool, target: int, now: float
+) -> PoolStatus:
+    groups = observed.groups_of(pool.name)
+    available = sum(group.available for group in groups)
+    current = observed.group(pool=pool)
+    old = sum(len(group.live_workers) for group in groups) - len(current.live_workers)
+    missing = current.available < target or old > 0
+    pending = _pool_pending(observed, pool=pool, target=target) if missing else None
+    return PoolStatus(
+        name=pool.name,
+        backend=pool.backend,
+        desired=target,
+        ready=available,
+        revision=observed.current[pool.name],
+        pending=_pending_status(observed, pool=pool.name, pending=pending, now=now),
+        why=_why(pool, target=target, old=old),
+    )
+
+
+def _why(pool: Pool, *, target: int, old: int) -> str:
+    parts = [f"priority {pool.priority}"]
+    if pool.max_replicas is not None and target == pool.max_replicas:
+        parts.append(f"filled to maxReplicas {pool.max_replicas}")
+    elif target and target == pool.min_replicas:
+        parts.append(f"kept at minReplicas {pool.min_replicas}")
+    if old:
+        parts.append(f"{old} workers of an older revision serve until they are replaced")
+    return "; ".join(parts)
+
+
+def _pool_pending(
+    observed: ModelDeploymentObservation, *, pool: Pool, target: int
+) -> Pending | None:
+    """The worst cause for which the pool has fewer current workers than it should."""
+    view = observed.clusters.get(pool.name)
+    if view is not None and not view.reachable:
+        return Pending(
+            pending_class=PendingClass.UNREACHABLE, reason=view.reason, message=view.message
+        )
+    group = observed.group(pool=pool)
+    causes = [worker.pending for worker in group.live_workers if worker.pending is not None]
+    if group.problem is not None:
+        causes.append(group.problem)
+    if len(group.live_workers) < target:
+        causes += [w.pending for w in _latest_ended(group.workers) if w.pending is not None]
+    return min(causes, key=lambda cause: SEVERITY.index(cause.pending_class), default=None)
+
+
+def _latest_ended(workers: tuple[Worker, ...]) -> tuple[Worker, ...]:
+    ended = sorted(
+        (worker for worker in workers if worker.failed), key=lambda w: w.finished_at or 0.0
+    )
+    return tuple(ended[-1:])
+
+
+def _pending_status(
+    observed: ModelDeploymentObservation, *, pool: str, pending: Pending | None, now: float
+) -> PendingStatus | None:
+    if pending is None:
+        return None
+    before = next((p.pending for p in observed.status.pools if p.name == pool), None)
+    same = (
+        before is not None
+        and before.pending_class == pending.pending_class
+        and before.reason == pending.reason
+    )
+    since = epoch(before.since) if before is not None and same else pending.since
+    return PendingStatus(
+        pending_class=pending.pending_class,
+        reason=pending.reason[:64],
+        message=pending.message[:_MESSAGE_LIMIT],
+        since=rfc3339(int(now if since is None else since)),
+    )
+
+
+def _conditions(
+    observed: ModelDeploymentObservation,
+    *,
+    totals: _Totals,
+    pools: tuple[PoolStatus, ...],
+    now: float,
+) -> tuple[Condition, ...]:
+    found: list[tuple[ConditionType, bool, str, str]] = [
+        (ConditionType.READY, *_ready(observed, totals=totals, pools=pools)),
+        (ConditionType.AVAILABLE, *_available(totals)),
+        (ConditionType.PROGRESSING, *_progressing(observed, totals=totals, pools=pools)),
+    ]
+    conditions = _carried(observed)
+    wanted = {pool.name for pool in observed.desired.pools if pool.backend == "slurm"}
+    views = [view for name, view in sorted(observed.clusters.items()) if name in wanted]
+    if views:
+        bad = next((view for view in views if not view.reachable), None)
+        reason = Reason.SNAPSHOT_COMPLETE if bad is None else bad.reason
+        message = "squeue and sinfo answer" if bad is None else bad.message
+        found.append((ConditionType.SLURM_REACHABLE, bad is None, reason, message))
+    else:
+        conditions = tuple(c for c in conditions if c["type"] != ConditionType.SLURM_REACHABLE)
+    for kind, status, reason, message in found:
+        conditions = set_condition(
+            conditions,
+            type=kind,
+            status=status,
+            reason=reason,
+            message=message[:_MESSAGE_LIMIT],
+            now=now,
+            observed_generation=observed.desired.generation,
+        )
+    return conditions
+
+
+def _worst(pools: tuple[PoolStatus, ...]) -> PoolStatus | None:
+    waiting = [pool for pool in pools if pool.pending and pool.pending.pending_class]
+    return min(
+        waiting,
+        key=lambda pool: (
+            SEVERITY.index(pool.pending.pending_class)
+            if pool.pending and pool.pending.pending_class
+            else len(SEVERITY)
+        ),
+        default=None,
+    )
+
+
+def _cause(pool: PoolStatus) -> tuple[str, str]:
+    """Reason and message of a pool that waits."""
+    pending = pool.pending
+    if pending is None or pending.pending_class is None:
+        return Reason.WORKERS_NOT_READY, ""
+    reason: str = _READY_REASONS.get(pending.pending_class, Reason.WORKERS_NOT_READY)
+    if pending.pending_class in {PendingClass.UNREACHABLE, PendingClass.FAILING}:
+        reason = pending.reason or reason
+    if pending.pending_class is PendingClass.NEVER and pending.reason == Reason.SUBMIT_REFUSED:
+        reason = Reason.SUBMIT_REFUSED
+    return reason, f"pool {pool.name}: {pending.reason}: {pending.message}"
+
+
+def _ready(
+    observed: ModelDeploymentObservation, *, totals: _Totals, pools: tuple[PoolStatus, ...]
+) -> tuple[bool, str, str]:
+    told = f"{totals.available} of {totals.desired} workers are ready"
+    if observed.conflict:
+        return False, Reason.NAME_CONFLICT, observed.conflict
+    if totals.updated_available >= totals.desired and totals.outdated == 0:
+        return True, Reason.ALL_WORKERS_READY, told
+    worst = _worst(pools)
+    if totals.placed < totals.desired and totals.updated_available >= totals.placed:
+        return (
+            False,
+            Reason.INSUFFICIENT_CAPACITY,
+            f"{told}; the pools take {totals.placed}: raise a maxReplicas, or lower replicas",
+        )
+    if (
+        worst is not None
+        and worst.pending
+        and worst.pending.pending_class is not (PendingClass.STARTUP)
+    ):
+        reason, message = _cause(worst)
+        return False, reason, f"{told}; {message}"
+    if totals.outdated:
+        return (
+            False,
+            Reason.ROLLOUT_IN_PROGRESS,
+            f"{told}, {totals.outdated} of them of an older revision",
+        )
+    return False, Reason.WORKERS_NOT_READY, told
+
+
+def _available(totals: _Totals) -> tuple[bool, str, str]:
+    if totals.desired == 0:
+        return True, Reason.SCALED_TO_ZERO, "no workers are wanted"
+    if totals.available:
+        return True, Reason.WORKERS_AVAILABLE, f"{totals.available} workers serve"
+    return False, Reason.NO_WORKERS_READY, "no worker serves: requests fail"
+
+
+def _progressing(
+    observed: ModelDeploymentObservation, *, totals: _Totals, pools: tuple[PoolStatus, ...]
+) -> tuple[bool, str, str]:
+    if observed.conflict:
+        return False, Reason.NAME_CONFLICT, observed.conflict
+    worst = _worst(pools)
+    if worst is not None and worst.pending and worst.pending.pending_class in STUCK:
+        return False, *_cause(worst)
+    told = f"{totals.updated_available} of {totals.placed} workers are ready and up to date"
+    if totals.outdated:
+        extra = "" if worst is None else f"; {_cause(worst)[1]}"
+        return True, Reason.ROLLOUT_IN_PROGRESS, told + extra
+    if totals.live > totals.placed:
+        return True, Reason.SCALING_DOWN, told
+    if totals.updated_available < totals.placed:
+        extra = "" if worst is None else f"; {_cause(worst)[1]}"
+        return True, Reason.SCALING_UP, told + extra
+    return True, Reason.ROLLOUT_COMPLETE, told
+
+
+def _carried(observed: ModelDeploymentObservation) -> tuple[Condition, ...]:
+    """The conditions as they stand, so that moments of change are kept."""
+    return tuple(typed(condition) for condition in observed.status.conditions)
+
+
+def typed(condition: ConditionModel) -> Condition:
+    """A condition as `set_condition` takes it."""
+    typed: Condition = {
+        "type": condition.type,
+        "status": "True"
+        if condition.status == "True"
+        else "False"
+        if condition.status == "False"
+        else "Unknown",
+        "reason": condition.reason,
+        "message": condition.message,
+        "lastTransitionTime": condition.last_transition_time or "",
+    }
+    if condition.observed_generation is not None:
+        typed["observedGeneration"] = condition.observed_generation
+    return typed
+
+
+def models(conditions: tuple[Condition, ...]) -> tuple[ConditionModel, ...]:
+    """Conditions as the status takes them."""
+    return tuple(ConditionModel.model_validate(condition) for condition in conditions)

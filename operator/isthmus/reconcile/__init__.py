@@ -1,0 +1,1 @@
+"""The level-based loop: store, work queue, leader election and one reconciler per kind."""

@@ -1,0 +1,118 @@
+"""What is known of each SLURM cluster, in memory: snapshots, and what was concluded from them.
+
+A restart begins with nothing and trusts nothing until a complete snapshot has come: identity is in
+the jobs themselves.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from isthmus.api.desired import ClusterReference
+from isthmus.backends.slurm.records import JobRecord, Snapshot
+from isthmus.errors import SlurmUnavailableError
+
+_STARTS_KEPT = 8
+
+
+@dataclass(slots=True)
+class ClusterState:
+    """One cluster as its poller sees it.
+
+    Attributes:
+        stale_after: seconds after which a snapshot counts as no observation.
+        snapshot: the last complete one.
+        failure: why the poll after it failed, None if it did not.
+        confirmed_gone: (job id, job name) that the second source does not know.
+    """
+
+    stale_after: float
+    snapshot: Snapshot | None = None
+    failure: SlurmUnavailableError | None = None
+    version: str | None = None
+    confirmed_gone: set[tuple[int, str]] = field(default_factory=set)
+    _starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS_KEPT))
+    _last_seen: dict[str, float] = field(default_factory=dict)
+    _by_name: dict[str, tuple[JobRecord, ...]] = field(default_factory=dict)
+
+    @property
+    def snapshot_starts(self) -> tuple[float, ...]:
+        """When the last few complete snapshots were begun, epoch seconds."""
+        return tuple(self._starts)
+
+    def take(self, snapshot: Snapshot) -> frozenset[str]:
+        """Take in a complete snapshot.
+
+        Returns:
+            Names of the jobs whose records differ from the last snapshot's.
+        """
+        before = self._by_name
+        found: dict[str, list[JobRecord]] = {}
+        for record in snapshot.jobs:
+            found.setdefault(record.name, []).append(record)
+        self._by_name = {name: tuple(records) for name, records in found.items()}
+        self.snapshot, self.failure = snapshot, None
+        self._starts.append(snapshot.started_at)
+        oldest = self._starts[0]
+        self._last_seen = {
+            name: start for name, start in self._last_seen.items() if start >= oldest
+        } | dict.fromkeys(self._by_name, snapshot.started_at)
+        self.confirmed_gone = {
+            entry for entry in self.confirmed_gone if entry[1] not in self._by_name
+        }
+        names = before.keys() | self._by_name.keys()
+        return frozenset(name for name in names if before.get(name) != self._by_name.get(name))
+
+    def fail(self, failure: SlurmUnavailableError) -> bool:
+        """Take in a failed poll; returns whether the cause is a new one."""
+        changed = self.failure is None or str(self.failure) != str(failure)
+        self.failure = failure
+        return changed
+
+    def fresh(self, *, now: float) -> bool:
+        """Whether the last look was complete and is recent."""
+        return (
+            self.snapshot is not None
+            and self.failure is None
+            and now - self.snapshot.taken_at <= self.stale_after
+        )
+
+    def why_not_fresh(self, *, now: float) -> tuple[str, str]:
+        """Reason and sentence for a cluster that cannot be seen."""
+        if self.failure is not None:
+            return self.failure.reason, str(self.failure)
+        if self.snapshot is None:
+            return "NotObservedYet", "the cluster has not been looked at since the operator started"
+        age = now - self.snapshot.taken_at
+        return "SnapshotStale", f"the last complete look at the cluster is {age:.0f} s old"
+
+    def records(self, name: str) -> tuple[JobRecord, ...]:
+        """Jobs of the last complete snapshot with exactly this name."""
+        return self._by_name.get(name, ())
+
+    def last_seen(self, name: str) -> float | None:
+        """Begin of the last complete snapshot that showed this name; None if none of late did."""
+        return self._last_seen.get(name)
+
+
+class ClusterStates:
+    """The states of all clusters that are polled."""
+
+    def __init__(self) -> None:
+        self._states: dict[ClusterReference, ClusterState] = {}
+
+    def get(self, reference: ClusterReference) -> ClusterState | None:
+        """The state of a cluster, None if it is not polled."""
+        return self._states.get(reference)
+
+    def put(self, reference: ClusterReference, state: ClusterState) -> None:
+        """Begin with a cluster, or begin anew after its access changed."""
+        self._states[reference] = state
+
+    def drop(self, reference: ClusterReference) -> None:
+        """Forget a cluster that is no more."""
+        self._states.pop(reference, None)
+
+    def references(self) -> Iterable[ClusterReference]:
+        """All clusters that are polled."""
+        return tuple(self._states)

@@ -1,0 +1,190 @@
+"""The running side of the SLURM clusters: one client and one poller per SlurmCluster.
+
+The SlurmCluster reconciler says what should run; this module starts, replaces and ends it. A
+poller that dies ends the process, as every background task does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from isthmus.api.desired import ClusterReference
+from isthmus.backends.slurm.client import SlurmClient
+from isthmus.backends.slurm.poller import Poller
+from isthmus.backends.slurm.records import Snapshot, SubmitOutcome, SubmitRequest, Unclear
+from isthmus.errors import SlurmUnavailableError
+from isthmus.reconcile.cluster_state import ClusterState, ClusterStates
+
+_log = logging.getLogger(__name__)
+
+SUBMISSIONS_AT_ONCE = 4
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAccess:
+    """How a cluster is reached; another value means another client and poller.
+
+    Times are seconds.
+    """
+
+    bin_directory: str
+    work_directory: str
+    poll_interval: float
+    timeout: float
+    submit_timeout: float
+    stale_after: float
+
+
+ClientFactory = Callable[[ClusterAccess], SlurmClient]
+ChangeListener = Callable[[ClusterReference, frozenset[str] | None], None]
+"""Called with the names of changed jobs, or None when the cluster's reachability changed."""
+
+
+@dataclass(slots=True)
+class _Running:
+    access: ClusterAccess
+    client: SlurmClient
+    poller: Poller
+    task: asyncio.Task[None]
+    submissions: asyncio.Semaphore
+
+
+class Clusters:
+    """All clusters that are polled."""
+
+    def __init__(
+        self,
+        *,
+        states: ClusterStates,
+        make_client: ClientFactory,
+        on_change: ChangeListener,
+        on_death: Callable[[BaseException], None],
+    ) -> None:
+        """Prepare; `ensure` starts clusters.
+
+        Args:
+            states: where snapshots go.
+            make_client: makes the client of a cluster.
+            on_change: told after every snapshot and failure that changes something.
+            on_death: told when a poller ends by an error, which must end the process.
+        """
+        self._states = states
+        self._make_client = make_client
+        self._on_change = on_change
+        self._on_death = on_death
+        self._running: dict[ClusterReference, _Running] = {}
+
+    def ensure(self, reference: ClusterReference, access: ClusterAccess) -> None:
+        """Have the cluster polled in this way, keeping what runs if it is the same."""
+        current = self._running.get(reference)
+        if current is not None and current.access == access:
+            return
+        self.stop(reference)
+        self._states.put(reference, ClusterState(stale_after=access.stale_after))
+        client = self._make_client(access)
+        poller = Poller(
+            client,
+            interval=access.poll_interval,
+            backoff_cap=min(300.0, access.poll_interval * 10),
+            probe_interval=min(15.0, access.poll_interval),
+            poke_gap=min(2.0, access.poll_interval / 2),
+            on_snapshot=lambda snapshot: self._take(reference, snapshot),
+            on_failure=lambda failure: self._fail(reference, failure),
+        )
+        task = asyncio.create_task(
+            self._poll(reference, client, poller, access), name=f"poller {reference.name}"
+        )
+        task.add_done_callback(self._done)
+        self._running[reference] = _Running(
+            access=access,
+            client=client,
+            poller=poller,
+            task=task,
+            submissions=asyncio.Semaphore(SUBMISSIONS_AT_ONCE),
+        )
+
+    def stop(self, reference: ClusterReference) -> None:
+        """End the polling of a cluster, if it is polled, and forget what was seen."""
+        running = self._running.pop(reference, None)
+        if running is not None:
+            running.task.cancel()
+        self._states.drop(reference)
+
+    async def close(self) -> None:
+        """End all pollers."""
+        tasks = [running.task for running in self._running.values()]
+        for reference in tuple(self._running):
+            self.stop(reference)
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def client(self, reference: ClusterReference) -> SlurmClient:
+        """The client of a cluster.
+
+        Raises:
+            SlurmUnavailableError: the cluster is not polled (its object is gone).
+        """
+        running = self._running.get(reference)
+        if running is None:
+            raise SlurmUnavailableError(
+                f"SlurmCluster {reference.namespace}/{reference.name} is not being polled",
+                reason="NotObservedYet",
+            )
+        return running.client
+
+    async def submit(self, reference: ClusterReference, request: SubmitRequest) -> SubmitOutcome:
+        """Submit once, with at most a few submissions of a cluster at a time."""
+        running = self._running.get(reference)
+        if running is None:
+            return Unclear("the cluster was being set up anew")
+        async with running.submissions:
+            return await running.client.submit(request)
+
+    def poke(self, reference: ClusterReference) -> None:
+        """Ask for a snapshot soon."""
+        running = self._running.get(reference)
+        if running is not None:
+            running.poller.poke()
+
+    async def _poll(
+        self,
+        reference: ClusterReference,
+        client: SlurmClient,
+        poller: Poller,
+        access: ClusterAccess,
+    ) -> None:
+        try:
+            await client.prepare_work_directory(access.work_directory)
+            state = self._states.get(reference)
+            if state is not None:
+                state.version = await client.version()
+        except SlurmUnavailableError as failure:
+            self._fail(reference, failure)
+        await poller.run()
+
+    def _take(self, reference: ClusterReference, snapshot: Snapshot) -> None:
+        state = self._states.get(reference)
+        if state is None:
+            return
+        was_seen = state.snapshot is not None and state.failure is None
+        changed = state.take(snapshot)
+        if not was_seen:
+            _log.info("SlurmCluster %s/%s answers", reference.namespace, reference.name)
+            self._on_change(reference, None)
+        else:
+            self._on_change(reference, changed)
+
+    def _fail(self, reference: ClusterReference, failure: SlurmUnavailableError) -> None:
+        state = self._states.get(reference)
+        if state is not None and state.fail(failure):
+            _log.warning(
+                "SlurmCluster %s/%s cannot be seen: %s",
+                reference.namespace,
+                reference.name,
+                failure,
+            )
+            self._on_change(reference, None)
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._on_death(error)

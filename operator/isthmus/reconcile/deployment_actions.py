@@ -1,0 +1,315 @@
+"""Executes what a ModelDeployment's plan asks for, one action at a time.
+
+Objects are created, never applied over what is there: a foreign object under a name that we need
+is a conflict to be told, not to be overwritten.
+"""
+
+from collections.abc import Callable, Mapping
+
+from isthmus.api import names
+from isthmus.api.desired import Desired, Pool
+from isthmus.apiserver.client import ApiServer
+from isthmus.apiserver.objects import (
+    Object,
+    deletion_timestamp,
+    dig,
+    metadata,
+    name,
+    namespace,
+    owner_uids,
+    uid,
+)
+from isthmus.apiserver.resources import (
+    CONTROLLER_REVISIONS,
+    DEPLOYMENTS,
+    MODEL_DEPLOYMENTS,
+    SERVICES,
+    SLURM_JOBS,
+    Resource,
+)
+from isthmus.backends.kubernetes import render
+from isthmus.backends.slurm import frozen as freezing
+from isthmus.errors import (
+    ApiAlreadyExistsError,
+    ApiNotFoundError,
+    ApiUnclearError,
+    IsthmusError,
+)
+from isthmus.plan.actions import (
+    AddFinalizer,
+    CreateDeployment,
+    CreateRevision,
+    CreateSlurmJob,
+    DeleteDeployment,
+    DeleteRevision,
+    DeleteSlurmJob,
+    DeploymentAction,
+    EnsureService,
+    RemoveFinalizer,
+    ScaleDeployment,
+)
+from isthmus.reconcile.statuses import set_finalizer
+from isthmus.reconcile.store import Store
+from isthmus.settings import Settings
+
+
+class NameTakenError(IsthmusError):
+    """An object of a name that we need belongs to somebody else."""
+
+
+class DeploymentActions:
+    """Executes actions through a gated API server."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        api: ApiServer,
+        settings: Settings,
+        new_attempt: Callable[[], str],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            store: read for objects that actions name.
+            api: gated; its answers go into the store.
+            settings: the operator's.
+            new_attempt: draws an attempt token, six characters of [a-z0-9].
+        """
+        self._store = store
+        self._api = api
+        self._settings = settings
+        self._new_attempt = new_attempt
+        # A create without an answer may have been committed: the same token is used again until
+        # the API server has answered, so that one intent never becomes two.
+        self._unanswered: dict[tuple[str, str, int], str] = {}
+
+    async def execute(self, action: DeploymentAction, *, raw: Object, desired: Desired) -> Object:
+        """Execute one action; returns the ModelDeployment as it is stored then.
+
+        Raises:
+            NameTakenError: an object of a name that we need is not ours.
+            ApiError: as the API server answers.
+        """
+        if isinstance(action, AddFinalizer | RemoveFinalizer):
+            return await set_finalizer(
+                self._api,
+                MODEL_DEPLOYMENTS,
+                obj=raw,
+                finalizer=names.FINALIZER_DEPLOYMENT,
+                present=isinstance(action, AddFinalizer),
+            )
+        if isinstance(action, EnsureService):
+            await self._ensure_service(desired)
+        elif isinstance(action, CreateRevision):
+            await self._create_revision(desired, action)
+        elif isinstance(action, CreateDeployment):
+            await self._create_deployment(desired, action)
+        elif isinstance(action, ScaleDeployment):
+            await self._scale(desired, action)
+        elif isinstance(action, CreateSlurmJob):
+            await self._create_slurm_job(desired, action)
+        elif isinstance(action, DeleteSlurmJob):
+            await self._delete(SLURM_JOBS, desired.namespace, action.name)
+        elif isinstance(action, DeleteDeployment | DeleteRevision):
+            resource = DEPLOYMENTS if isinstance(action, DeleteDeployment) else CONTROLLER_REVISIONS
+            await self._delete(resource, desired.namespace, _object_name(desired, action))
+        return raw
+
+    async def _create(self, resource: Resource, obj: Object, *, owner: str) -> None:
+        """Create, or take in what is there if it is ours already."""
+        try:
+            await self._api.create(resource, obj)
+        except ApiAlreadyExistsError:
+            found = await self._api.get(resource, namespace=namespace(obj), name=name(obj))
+            if found is None:
+                raise
+            if owner not in owner_uids(found):
+                raise NameTakenError(
+                    f"{resource.kind} {namespace(obj)}/{name(obj)} exists and is not ours: rename "
+                    "the ModelDeployment, or remove that object"
+                ) from None
+            self._store.put(resource, found)
+
+    async def _delete(self, resource: Resource, namespace_: str, name_: str) -> None:
+        found = self._store.get(resource, namespace_, name_)
+        if found is None or deletion_timestamp(found) is not None:
+            return
+        try:
+            await self._api.delete(resource, namespace=namespace_, name=name_, uid=uid(found))
+        except ApiNotFoundError:
+            return
+
+    async def _ensure_service(self, desired: Desired) -> None:
+        wanted = render.service(desired=desired)
+        found = self._store.get(SERVICES, desired.namespace, desired.name)
+        if found is not None and desired.uid in owner_uids(found):
+            await self._api.apply(SERVICES, wanted)
+            return
+        await self._create(SERVICES, wanted, owner=desired.uid)
+        stored = self._store.get(SERVICES, desired.namespace, desired.name)
+        if stored is not None and dig(stored, "spec", "selector") != dig(
+            wanted, "spec", "selector"
+        ):
+            await self._api.apply(SERVICES, wanted)
+
+    async def _create_revision(self, desired: Desired, action: CreateRevision) -> None:
+        pool = _pool(desired, action.pool)
+        number = len(self._store.labelled(CONTROLLER_REVISIONS, desired.namespace, desired.name))
+        await self._create(
+            CONTROLLER_REVISIONS,
+            revision_object(
+                desired=desired,
+                pool=pool,
+                revision=action.revision,
+                number=number + 1,
+                settings=self._settings,
+            ),
+            owner=desired.uid,
+        )
+
+    async def _create_deployment(self, desired: Desired, action: CreateDeployment) -> None:
+        frozen = self._store.get(
+            CONTROLLER_REVISIONS, desired.namespace, _object_name(desired, action)
+        )
+        template = dig(frozen, "data", "podTemplate")
+        if not isinstance(template, Mapping):
+            raise ApiNotFoundError(f"the frozen revision {action.revision} is not there yet")
+        obj = render.deployment(
+            desired=desired,
+            pool=action.pool,
+            revision=action.revision,
+            template=template,
+            replicas=action.replicas,
+        )
+        await self._create(DEPLOYMENTS, obj, owner=desired.uid)
+
+    async def _scale(self, desired: Desired, action: ScaleDeployment) -> None:
+        found = self._store.get(DEPLOYMENTS, desired.namespace, _object_name(desired, action))
+        if found is None:
+            raise ApiNotFoundError(f"Deployment {_object_name(desired, action)} is gone")
+        await self._api.patch(
+            DEPLOYMENTS,
+            namespace=desired.namespace,
+            name=name(found),
+            patch={
+                "metadata": {"resourceVersion": metadata(found).get("resourceVersion")},
+                "spec": {"replicas": action.replicas},
+            },
+        )
+
+    async def _create_slurm_job(self, desired: Desired, action: CreateSlurmJob) -> None:
+        intent = desired.uid, action.pool, action.slot
+        attempt = self._unanswered.get(intent) or self._new_attempt()
+        obj = slurm_job_object(
+            desired=desired,
+            pool=_pool(desired, action.pool),
+            action=action,
+            attempt=attempt,
+            installation_id=self._settings.installation_id,
+        )
+        self._unanswered[intent] = attempt
+        try:
+            await self._create(SLURM_JOBS, obj, owner=desired.uid)
+        except ApiUnclearError:
+            raise
+        except Exception:
+            self._unanswered.pop(intent, None)
+            raise
+        self._unanswered.pop(intent, None)
+
+
+def _pool(desired: Desired, name_: str) -> Pool:
+    return next(pool for pool in desired.pools if pool.name == name_)
+
+
+def _object_name(
+    desired: Desired,
+    action: CreateDeployment | ScaleDeployment | DeleteDeployment | DeleteRevision,
+) -> str:
+    return names.revision_object_name(
+        deployment=desired.name, pool=action.pool, revision=action.revision
+    )
+
+
+def revision_object(
+    *, desired: Desired, pool: Pool, revision: str, number: int, settings: Settings
+) -> dict[str, object]:
+    """The ControllerRevision that freezes a pool: what was written and what it renders to."""
+    drain = int(settings.termination_grace)
+    data: dict[str, object] = {
+        "written": {"model": dict(desired.model.written or {}), "pool": dict(pool.written or {})}
+    }
+    if pool.kubernetes is not None:
+        data["podTemplate"] = render.pod_template(
+            desired=desired,
+            pool=pool,
+            revision=revision,
+            pre_stop_seconds=int(settings.pre_stop_seconds),
+            drain_seconds=drain,
+        )
+    else:
+        data["job"] = freezing.to_json(
+            freezing.freeze(desired=desired, pool=pool, drain_seconds=drain)
+        )
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "ControllerRevision",
+        "metadata": render.object_metadata(
+            desired=desired,
+            name=names.revision_object_name(
+                deployment=desired.name, pool=pool.name, revision=revision
+            ),
+            labels={names.LABEL_POOL: pool.name, names.LABEL_REVISION: revision},
+        ),
+        "revision": number,
+        "data": data,
+    }
+
+
+def slurm_job_object(
+    *,
+    desired: Desired,
+    pool: Pool,
+    action: CreateSlurmJob,
+    attempt: str,
+    installation_id: str,
+) -> dict[str, object]:
+    """The SlurmJob that is the intent to run one attempt."""
+    placement = pool.slurm
+    if placement is None:
+        raise ValueError(f"pool {pool.name} is not on SLURM")
+    cluster = placement.cluster
+    obj_metadata = render.object_metadata(
+        desired=desired,
+        name=names.slurm_job_object_name(
+            deployment=desired.name, pool=pool.name, slot=action.slot, attempt=attempt
+        ),
+        labels={
+            names.LABEL_POOL: pool.name,
+            names.LABEL_REVISION: action.revision,
+            names.LABEL_SLOT: str(action.slot),
+            names.LABEL_CLUSTER: cluster.name,
+        },
+    )
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "SlurmJob",
+        "metadata": {**obj_metadata, "finalizers": [names.FINALIZER_SLURM_JOB]},
+        "spec": {
+            "clusterRef": {"namespace": cluster.namespace, "name": cluster.name},
+            "deployment": desired.name,
+            "pool": pool.name,
+            "slot": action.slot,
+            "attempt": attempt,
+            "revision": action.revision,
+            "jobName": names.slurm_job_name(
+                deployment=desired.name,
+                installation_id=installation_id,
+                namespace=desired.namespace,
+                uid=desired.uid,
+                slot=action.slot,
+                attempt=attempt,
+            ),
+        },
+    }

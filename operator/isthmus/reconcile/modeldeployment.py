@@ -1,0 +1,240 @@
+"""The reconciler of ModelDeployment: observes its parts in the store, plans, acts, writes once."""
+
+from collections.abc import Callable, Mapping
+
+from pydantic import ValidationError
+
+from isthmus.api import names
+from isthmus.api.base import ConditionModel
+from isthmus.api.conditions import Reason
+from isthmus.api.defaults import effective
+from isthmus.api.desired import ClusterReference, Desired
+from isthmus.api.modeldeployment import ModelDeployment
+from isthmus.api.modeldeployment_status import ModelDeploymentStatus
+from isthmus.api.revision import revision_hash
+from isthmus.api.slurmcluster import SlurmCluster
+from isthmus.api.slurmjob import SlurmJob
+from isthmus.api.times import epoch, rfc3339
+from isthmus.apiserver.client import ApiServer
+from isthmus.apiserver.objects import Object, dig, finalizers, labels, metadata, owner_uids
+from isthmus.apiserver.resources import (
+    CONTROLLER_REVISIONS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    SERVICES,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+)
+from isthmus.backends.kubernetes import observe as pods
+from isthmus.backends.kubernetes.render import service_spec
+from isthmus.backends.slurm import workers as slurm_workers
+from isthmus.errors import ApiInvalidError
+from isthmus.plan.actions import RemoveFinalizer
+from isthmus.plan.modeldeployment import plan_model_deployment
+from isthmus.plan.modeldeployment_observation import (
+    FrozenRevision,
+    ModelDeploymentObservation,
+    Reachability,
+)
+from isthmus.reconcile.access import access
+from isthmus.reconcile.cluster_state import ClusterStates
+from isthmus.reconcile.deployment_actions import DeploymentActions, NameTakenError
+from isthmus.reconcile.queue import Key
+from isthmus.reconcile.statuses import write_status
+from isthmus.reconcile.store import Store
+from isthmus.routing.slices import members
+from isthmus.settings import Settings
+
+_CONFLICT_RETRY_SECONDS = 30.0
+
+
+class ModelDeploymentReconciler:
+    """One pass over one ModelDeployment per call."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        api: ApiServer,
+        states: ClusterStates,
+        actions: DeploymentActions,
+        settings: Settings,
+        clock: Callable[[], float],
+    ) -> None:
+        """Prepare; `clock` is the wall clock in epoch seconds."""
+        self._store = store
+        self._api = api
+        self._states = states
+        self._actions = actions
+        self._settings = settings
+        self._clock = clock
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Make one pass over the ModelDeployment."""
+        raw = self._store.get(MODEL_DEPLOYMENTS, key.namespace, key.name)
+        if raw is None:
+            return None
+        try:
+            deployment = ModelDeployment.model_validate(raw)
+            desired = effective(deployment, operator_namespace=self._settings.namespace)
+        except (ValidationError, ValueError) as error:
+            # An object of an older schema: nothing that runs is touched.
+            await self._say(raw, reason=Reason.INVALID_SPEC, message=str(error))
+            return None
+        observed = self._observe(raw, desired, deployment.status or ModelDeploymentStatus())
+        now = self._clock()
+        plan = plan_model_deployment(observed, now=now)
+        status, requeue = plan.status, plan.requeue_after
+        try:
+            for action in plan.actions:
+                raw = await self._actions.execute(action, raw=raw, desired=desired)
+                if isinstance(action, RemoveFinalizer):
+                    return None
+        except NameTakenError as error:
+            status, requeue = (
+                _failed(status, Reason.NAME_CONFLICT, str(error), now=now),
+                (_CONFLICT_RETRY_SECONDS),
+            )
+        except ApiInvalidError as error:
+            status, requeue = (
+                _failed(status, Reason.RECONCILE_FAILED, str(error), now=now),
+                (_CONFLICT_RETRY_SECONDS),
+            )
+        await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=status)
+        resync = self._settings.resync_interval
+        return resync if requeue is None else min(requeue, resync)
+
+    async def _say(self, raw: Object, *, reason: Reason, message: str) -> None:
+        """Write a failure into the conditions and leave the rest of the status as it is."""
+        found = dig(raw, "status", default={})
+        status = ModelDeploymentStatus.model_validate(found)
+        failed = _failed(status, reason, message, now=self._clock())
+        await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=failed)
+
+    # ---- observing: no I/O
+
+    def _observe(
+        self, raw: Object, desired: Desired, status: ModelDeploymentStatus
+    ) -> ModelDeploymentObservation:
+        place = desired.namespace, desired.name
+        slices = self._store.labelled(ENDPOINT_SLICES, *place)
+        in_rotation = members(slices)
+        jobs = tuple(
+            SlurmJob.model_validate(obj)
+            for obj in self._store.labelled(SLURM_JOBS, *place)
+            if desired.uid in owner_uids(obj)
+        )
+        groups = (
+            *pods.groups(
+                deployments=[
+                    obj
+                    for obj in self._store.labelled(DEPLOYMENTS, *place)
+                    if desired.uid in owner_uids(obj)
+                ],
+                pods=self._store.labelled(PODS, *place),
+                members=in_rotation,
+            ),
+            *slurm_workers.groups(jobs=jobs, members=in_rotation),
+        )
+        return ModelDeploymentObservation(
+            desired=desired,
+            has_finalizer=names.FINALIZER_DEPLOYMENT in finalizers(raw),
+            current={
+                pool.name: revision_hash(desired=desired, pool=pool) for pool in desired.pools
+            },
+            revisions=self._revisions(desired),
+            groups=groups,
+            clusters=self._reachability(desired, jobs),
+            service_ok=self._service_ok(desired),
+            status=status,
+            retry_base=self._settings.failure_backoff_base,
+            retry_cap=self._settings.failure_backoff_cap,
+        )
+
+    def _revisions(self, desired: Desired) -> tuple[FrozenRevision, ...]:
+        return tuple(
+            FrozenRevision(
+                pool=labels(obj).get(names.LABEL_POOL, ""),
+                revision=labels(obj).get(names.LABEL_REVISION, ""),
+                created_at=epoch(str(metadata(obj).get("creationTimestamp", ""))) or 0.0,
+            )
+            for obj in self._store.labelled(CONTROLLER_REVISIONS, desired.namespace, desired.name)
+            if desired.uid in owner_uids(obj)
+        )
+
+    def _service_ok(self, desired: Desired) -> bool:
+        found = self._store.get(SERVICES, desired.namespace, desired.name)
+        if found is None or desired.uid not in owner_uids(found):
+            return False
+        wanted = service_spec(desired=desired)
+        ports = dig(found, "spec", "ports", default=[])
+        return (
+            dig(found, "spec", "selector") == wanted["selector"]
+            and isinstance(ports, list)
+            and len(ports) == 1
+            and dig(ports[0], "name") == "http"
+            and dig(ports[0], "port") == 80
+            and dig(ports[0], "targetPort") == "http"
+            and labels(found).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
+        )
+
+    def _reachability(
+        self, desired: Desired, jobs: tuple[SlurmJob, ...]
+    ) -> Mapping[str, Reachability]:
+        references = {
+            job.spec.pool: ClusterReference(
+                namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
+            )
+            for job in jobs
+        }
+        references |= {pool.name: pool.slurm.cluster for pool in desired.pools if pool.slurm}
+        return {
+            pool: self._reachable(reference, desired.namespace)
+            for pool, reference in references.items()
+        }
+
+    def _reachable(self, reference: ClusterReference, namespace: str) -> Reachability:
+        raw = self._store.get(SLURM_CLUSTERS, reference.namespace, reference.name)
+        cluster = None if raw is None else SlurmCluster.model_validate(raw)
+        denied = access(cluster=cluster, reference=reference, namespace=namespace)
+        if denied is not None:
+            return Reachability(reachable=False, reason=denied[0], message=denied[1])
+        if cluster is not None and cluster.metadata.deleting:
+            return Reachability(
+                reachable=False,
+                reason=Reason.DELETING,
+                message=f"SlurmCluster {reference.namespace}/{reference.name} is being deleted",
+            )
+        state = self._states.get(reference)
+        now = self._clock()
+        if state is not None and state.fresh(now=now):
+            return Reachability(reachable=True)
+        reason, message = (
+            (Reason.NOT_OBSERVED_YET, "the cluster has not been looked at yet")
+            if state is None
+            else state.why_not_fresh(now=now)
+        )
+        return Reachability(reachable=False, reason=reason, message=message)
+
+
+def _failed(
+    status: ModelDeploymentStatus, reason: Reason, message: str, *, now: float
+) -> ModelDeploymentStatus:
+    """The status with the failure in Ready and Progressing, and the rest as planned."""
+    kept = {condition.type: condition for condition in status.conditions}
+    for kind in ("Ready", "Progressing"):
+        before = kept.get(kind)
+        same = before is not None and before.status == "False"
+        kept[kind] = ConditionModel(
+            type=kind,
+            status="False",
+            reason=reason,
+            message=message[:1000],
+            last_transition_time=before.last_transition_time
+            if before is not None and same
+            else rfc3339(int(now)),
+            observed_generation=None if before is None else before.observed_generation,
+        )
+    return status.model_copy(update={"conditions": tuple(kept.values()), "summary": str(reason)})

@@ -1,0 +1,121 @@
+"""The reconciler of SlurmCluster: polls it, reports, and keeps it while jobs depend on it."""
+
+from collections.abc import Callable
+
+from isthmus.api import names
+from isthmus.api.desired import ClusterReference
+from isthmus.api.durations import parse_duration
+from isthmus.api.slurmcluster import SlurmCluster, SlurmClusterStatus
+from isthmus.apiserver.client import ApiServer
+from isthmus.apiserver.objects import dig, finalizers
+from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
+from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
+from isthmus.reconcile.cluster_state import ClusterStates
+from isthmus.reconcile.clusters import ClusterAccess, Clusters
+from isthmus.reconcile.queue import Key
+from isthmus.reconcile.statuses import set_finalizer, write_status
+from isthmus.reconcile.store import Store
+from isthmus.settings import Settings
+
+
+class SlurmClusterReconciler:
+    """One pass over one SlurmCluster per call."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        api: ApiServer,
+        states: ClusterStates,
+        clusters: Clusters,
+        settings: Settings,
+        clock: Callable[[], float],
+    ) -> None:
+        """Prepare; `clock` is the wall clock in epoch seconds."""
+        self._store = store
+        self._api = api
+        self._states = states
+        self._clusters = clusters
+        self._settings = settings
+        self._clock = clock
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Make one pass over the SlurmCluster."""
+        reference = ClusterReference(namespace=key.namespace, name=key.name)
+        raw = self._store.get(SLURM_CLUSTERS, key.namespace, key.name)
+        if raw is None:
+            self._clusters.stop(reference)
+            return None
+        cluster = SlurmCluster.model_validate(raw)
+        used = self._job_names(reference)
+        held = names.FINALIZER_SLURM_CLUSTER in finalizers(raw)
+        if cluster.metadata.deleting and not used:
+            self._clusters.stop(reference)
+            if held:
+                await set_finalizer(
+                    self._api,
+                    SLURM_CLUSTERS,
+                    obj=raw,
+                    finalizer=names.FINALIZER_SLURM_CLUSTER,
+                    present=False,
+                )
+            return None
+        if not held and not cluster.metadata.deleting:
+            raw = await set_finalizer(
+                self._api,
+                SLURM_CLUSTERS,
+                obj=raw,
+                finalizer=names.FINALIZER_SLURM_CLUSTER,
+                present=True,
+            )
+        access = cluster_access(cluster, settings=self._settings)
+        self._clusters.ensure(reference, access)
+        observed = self._observe(cluster, reference, used)
+        await write_status(
+            self._api,
+            SLURM_CLUSTERS,
+            obj=raw,
+            status=slurm_cluster_status(observed, now=self._clock()),
+        )
+        # A poller that hangs is noticed by the age of its last snapshot.
+        return access.stale_after
+
+    def _observe(
+        self, cluster: SlurmCluster, reference: ClusterReference, used: frozenset[str]
+    ) -> SlurmClusterObservation:
+        state = self._states.get(reference)
+        now = self._clock()
+        reason, message = ("NotObservedYet", "") if state is None else state.why_not_fresh(now=now)
+        return SlurmClusterObservation(
+            generation=cluster.metadata.generation,
+            fresh=state is not None and state.fresh(now=now),
+            reason=reason,
+            message=message,
+            snapshot=None if state is None else state.snapshot,
+            version=None if state is None else state.version,
+            our_jobs=used,
+            status=cluster.status or SlurmClusterStatus(),
+        )
+
+    def _job_names(self, reference: ClusterReference) -> frozenset[str]:
+        wanted = {"namespace": reference.namespace, "name": reference.name}
+        return frozenset(
+            str(dig(obj, "spec", "jobName"))
+            for obj in self._store.list(SLURM_JOBS)
+            if dig(obj, "spec", "clusterRef") == wanted
+        )
+
+
+def cluster_access(cluster: SlurmCluster, *, settings: Settings) -> ClusterAccess:
+    """How a cluster is reached, with the operator's overrides of its times."""
+    commands = cluster.spec.commands
+    interval = settings.slurm_poll_interval or parse_duration(commands.poll_interval)
+    timeout = settings.slurm_timeout or parse_duration(commands.timeout)
+    return ClusterAccess(
+        bin_directory=commands.bin_dir,
+        work_directory=cluster.spec.files.work_directory,
+        poll_interval=interval,
+        timeout=timeout,
+        submit_timeout=settings.slurm_submit_timeout or parse_duration(commands.submit_timeout),
+        stale_after=settings.stale_after * interval + timeout,
+    )

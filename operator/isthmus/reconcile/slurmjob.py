@@ -1,0 +1,372 @@
+"""The reconciler of SlurmJob: one attempt and one SLURM job, brought together.
+
+Observing and planning need no I/O; what the plan asks for is done here, in its order. The only
+action with a write before it is the submission: the status says `Submitting` and the API server
+has acknowledged that before sbatch runs, so that no restart can take a submission for untried.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from isthmus.api import names
+from isthmus.api.conditions import Phase
+from isthmus.api.desired import ClusterReference
+from isthmus.api.durations import parse_duration
+from isthmus.api.modeldeployment import HealthSpec, ModelDeployment
+from isthmus.api.slurmcluster import SlurmCluster
+from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.apiserver.client import ApiServer
+from isthmus.apiserver.gate import Gate
+from isthmus.apiserver.objects import Object, dig, finalizers, name, namespace, uid
+from isthmus.apiserver.resources import (
+    CONTROLLER_REVISIONS,
+    ENDPOINT_SLICES,
+    MODEL_DEPLOYMENTS,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+)
+from isthmus.backends.slurm import frozen as freezing
+from isthmus.backends.slurm.comments import identity_comment
+from isthmus.backends.slurm.frozen import FrozenJob
+from isthmus.backends.slurm.records import Refused, SubmitOutcome, SubmitRequest
+from isthmus.backends.slurm.script import render_script, sbatch_options
+from isthmus.engines import ENGINES
+from isthmus.errors import ApiAlreadyExistsError, ApiNotFoundError
+from isthmus.health.prober import Prober, ProbeTarget
+from isthmus.plan.actions import (
+    AddFinalizer,
+    Cancel,
+    CloseGate,
+    ConfirmGone,
+    DeleteSlice,
+    EnsureSlice,
+    RemoveFinalizer,
+    SlurmJobAction,
+    Submit,
+    Terminate,
+)
+from isthmus.plan.slurmjob import after_submission, plan_slurm_job
+from isthmus.plan.slurmjob_observation import (
+    ClusterObservation,
+    EndpointRules,
+    Limits,
+    SlurmJobObservation,
+)
+from isthmus.reconcile.access import access
+from isthmus.reconcile.cluster_state import ClusterStates
+from isthmus.reconcile.clusters import Clusters
+from isthmus.reconcile.queue import Key
+from isthmus.reconcile.statuses import set_finalizer, write_status
+from isthmus.reconcile.store import Store
+from isthmus.routing.slices import slice_target, worker_slice
+
+UNCLEAR = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
+_MOVABLE = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED})
+
+
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The objects around one SlurmJob, as the store has them."""
+
+    raw: Object
+    job: SlurmJob
+    cluster: SlurmCluster | None
+    frozen: FrozenJob | None
+    health: HealthSpec
+
+
+class SlurmJobReconciler:
+    """Observes, plans and acts for one SlurmJob per call."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        api: ApiServer,
+        gate: Gate,
+        states: ClusterStates,
+        clusters: Clusters,
+        prober: Prober,
+        installation_id: str,
+        limits: Callable[[SlurmCluster | None], Limits],
+        clock: Callable[[], float],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            store: what the API server said.
+            api: gated; its answers go into the store.
+            gate: checked once more right before a SLURM command that changes something.
+            states: what the pollers saw.
+            clusters: the clients of the clusters.
+            prober: probes of running workers.
+            installation_id: stands in the comment of a job.
+            limits: times that apply to jobs of a cluster.
+            clock: wall clock, epoch seconds.
+        """
+        self._store = store
+        self._api = api
+        self._gate = gate
+        self._states = states
+        self._clusters = clusters
+        self._prober = prober
+        self._installation_id = installation_id
+        self._limits = limits
+        self._clock = clock
+
+    async def reconcile(self, key: Key) -> float | None:
+        """Make one pass over the SlurmJob."""
+        raw = self._store.get(SLURM_JOBS, key.namespace, key.name)
+        if raw is None:
+            self._prober.watch(key, None)
+            return None
+        parts = self._parts(raw)
+        observed = self._observe(key, parts)
+        plan = plan_slurm_job(observed, now=self._clock())
+        self._prober.watch(key, self._target(parts, plan.status, observed.deleting))
+        status = plan.status
+        for action in plan.actions:
+            if isinstance(action, RemoveFinalizer):
+                await self._finalizer(raw, present=False)
+                self._prober.watch(key, None)
+                return None
+            if isinstance(action, AddFinalizer):
+                raw = await self._finalizer(raw, present=True)
+            elif isinstance(action, Submit):
+                raw = await write_status(self._api, SLURM_JOBS, obj=raw, status=action.before)
+                outcome = await self._submit(parts)
+                status = after_submission(action.before, outcome=outcome, now=self._clock())
+            else:
+                await self._act(parts, action)
+        await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
+        return plan.requeue_after
+
+    # ---- observing: no I/O
+
+    def _parts(self, raw: Object) -> _Parts:
+        job = SlurmJob.model_validate(raw)
+        reference = job.spec.cluster_ref
+        cluster = self._store.get(SLURM_CLUSTERS, reference.namespace, reference.name)
+        revision = self._store.get(
+            CONTROLLER_REVISIONS,
+            namespace(raw),
+            names.revision_object_name(
+                deployment=job.spec.deployment, pool=job.spec.pool, revision=job.spec.revision
+            ),
+        )
+        data = dig(revision, "data", "job")
+        owner = self._store.get(MODEL_DEPLOYMENTS, namespace(raw), job.spec.deployment)
+        health = HealthSpec()
+        if owner is not None:
+            health = ModelDeployment.model_validate(owner).spec.health
+        return _Parts(
+            raw=raw,
+            job=job,
+            cluster=None if cluster is None else SlurmCluster.model_validate(cluster),
+            frozen=freezing.from_json(data) if isinstance(data, Mapping) else None,
+            health=health,
+        )
+
+    def _observe(self, key: Key, parts: _Parts) -> SlurmJobObservation:
+        job, raw = parts.job, parts.raw
+        status = job.status or SlurmJobStatus()
+        state = self._states.get(_reference(job))
+        probe = self._prober.state(key)
+        current = self._store.get(ENDPOINT_SLICES, namespace(raw), name(raw))
+        ports = None if parts.cluster is None else parts.cluster.spec.network.ports
+        work = "" if parts.cluster is None else parts.cluster.spec.files.work_directory
+        return SlurmJobObservation(
+            job_name=job.spec.job_name,
+            attempt=job.spec.attempt,
+            deleting=job.metadata.deleting,
+            has_finalizer=names.FINALIZER_SLURM_JOB in finalizers(raw),
+            status=status,
+            cluster=self._observe_cluster(parts),
+            limits=self._limits(parts.cluster),
+            endpoint=EndpointRules(
+                port_from=1 if ports is None else ports.first,
+                port_to=65535 if ports is None else ports.last,
+                startup_timeout=parse_duration(parts.health.startup_timeout),
+            ),
+            records=() if state is None else state.records(job.spec.job_name),
+            last_seen=None if state is None else state.last_seen(job.spec.job_name),
+            confirmed_gone=state is not None
+            and (status.job_id, job.spec.job_name) in state.confirmed_gone,
+            probe_healthy=None if probe is None else probe.healthy,
+            probe_reason="" if probe is None or probe.last is None else probe.last.reason,
+            probe_message="" if probe is None or probe.last is None else probe.last.message,
+            slice_target=None if current is None else slice_target(current),
+            renderable=parts.frozen is not None,
+            log_directory=work,
+        )
+
+    def _observe_cluster(self, parts: _Parts) -> ClusterObservation:
+        reference = _reference(parts.job)
+        denied = access(cluster=parts.cluster, reference=reference, namespace=namespace(parts.raw))
+        if denied is not None:
+            reason, message = denied
+            return ClusterObservation(usable=False, fresh=False, reason=reason, message=message)
+        state = self._states.get(reference)
+        if state is None:
+            return ClusterObservation(
+                usable=True,
+                fresh=False,
+                reason="NotObservedYet",
+                message="the cluster has not been looked at since the operator started",
+            )
+        now = self._clock()
+        reason, message = state.why_not_fresh(now=now)
+        return ClusterObservation(
+            usable=True,
+            fresh=state.fresh(now=now),
+            reason=reason,
+            message=message,
+            snapshot=state.snapshot,
+            snapshot_starts=state.snapshot_starts,
+            unresolved=self._unresolved(reference, except_for=uid(parts.raw)),
+        )
+
+    def _unresolved(self, reference: ClusterReference, *, except_for: str) -> int:
+        """Submissions of other attempts on this cluster whose outcome is not known."""
+        wanted = {"namespace": reference.namespace, "name": reference.name}
+        return sum(
+            dig(obj, "spec", "clusterRef") == wanted
+            and dig(obj, "status", "phase") in UNCLEAR
+            and uid(obj) != except_for
+            for obj in self._store.list(SLURM_JOBS)
+        )
+
+    def _target(self, parts: _Parts, status: SlurmJobStatus, deleting: bool) -> ProbeTarget | None:
+        frozen = parts.frozen
+        if deleting or frozen is None or status.phase not in _MOVABLE or status.url is None:
+            return None
+        engine = ENGINES[frozen.engine]
+        return ProbeTarget(
+            url_base=status.url,
+            health_path=engine.health_path,
+            model=frozen.served_name,
+            attempt=parts.job.spec.attempt,
+            engine="sglang" if frozen.engine == "sglang" else "vllm",
+            interval=parse_duration(parts.health.interval),
+            timeout=float(engine.health_timeout),
+            success_threshold=parts.health.success_threshold,
+            failure_threshold=parts.health.failure_threshold,
+        )
+
+    # ---- acting
+
+    async def _finalizer(self, raw: Object, *, present: bool) -> Object:
+        return await set_finalizer(
+            self._api,
+            SLURM_JOBS,
+            obj=raw,
+            finalizer=names.FINALIZER_SLURM_JOB,
+            present=present,
+        )
+
+    async def _submit(self, parts: _Parts) -> SubmitOutcome:
+        """Run sbatch once; what cannot even be rendered is a refusal, not an unclear answer."""
+        cluster, frozen = parts.cluster, parts.frozen
+        if cluster is None or frozen is None:
+            return Refused(reason="NotRenderable", message="the revision or cluster is gone")
+        try:
+            request = _request(
+                parts=parts, installation_id=self._installation_id, cluster=cluster, frozen=frozen
+            )
+        except ValueError as error:
+            return Refused(reason="InvalidRequest", message=str(error))
+        self._gate.check()
+        outcome = await self._clusters.submit(_reference(parts.job), request)
+        self._clusters.poke(_reference(parts.job))
+        return outcome
+
+    async def _act(self, parts: _Parts, action: SlurmJobAction) -> None:
+        spec, reference = parts.job.spec, _reference(parts.job)
+        self._gate.check()
+        if isinstance(action, EnsureSlice):
+            await self._ensure_slice(parts, action)
+        elif isinstance(action, DeleteSlice):
+            await self._delete_slice(parts)
+        elif isinstance(action, Terminate):
+            client = self._clusters.client(reference)
+            await client.terminate(job_id=action.job_id, job_name=spec.job_name)
+        elif isinstance(action, Cancel):
+            client = self._clusters.client(reference)
+            await client.cancel(job_id=action.job_id, job_name=spec.job_name)
+            self._clusters.poke(reference)
+        elif isinstance(action, ConfirmGone):
+            await self._confirm_gone(reference, job_id=action.job_id, job_name=spec.job_name)
+        elif isinstance(action, CloseGate) and parts.cluster is not None:
+            await self._clusters.client(reference).close_gate(
+                work_directory=parts.cluster.spec.files.work_directory, job_name=spec.job_name
+            )
+
+    async def _confirm_gone(
+        self, reference: ClusterReference, *, job_id: int, job_name: str
+    ) -> None:
+        """Ask the second source; another job under the same id is not ours either."""
+        record = await self._clusters.client(reference).show_job(job_id)
+        state = self._states.get(reference)
+        if state is not None and (record is None or record.name != job_name):
+            state.confirmed_gone.add((job_id, job_name))
+        self._clusters.poke(reference)
+
+    async def _ensure_slice(self, parts: _Parts, action: EnsureSlice) -> None:
+        raw = parts.raw
+        wanted = worker_slice(
+            namespace=namespace(raw),
+            deployment=parts.job.spec.deployment,
+            owner={"name": name(raw), "uid": uid(raw)},
+            address=action.address,
+            port=action.port,
+        )
+        try:
+            await self._api.create(ENDPOINT_SLICES, wanted)
+        except ApiAlreadyExistsError:
+            await self._api.apply(ENDPOINT_SLICES, wanted)
+
+    async def _delete_slice(self, parts: _Parts) -> None:
+        found = self._store.get(ENDPOINT_SLICES, namespace(parts.raw), name(parts.raw))
+        if found is None:
+            return
+        try:
+            await self._api.delete(
+                ENDPOINT_SLICES, namespace=namespace(found), name=name(found), uid=uid(found)
+            )
+        except ApiNotFoundError:
+            return
+
+
+def _reference(job: SlurmJob) -> ClusterReference:
+    return ClusterReference(
+        namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
+    )
+
+
+def _request(
+    *, parts: _Parts, installation_id: str, cluster: SlurmCluster, frozen: FrozenJob
+) -> SubmitRequest:
+    """What is sent to sbatch; raises ValueError for what cannot stand in a script."""
+    spec = parts.job.spec
+    site = freezing.site_facts(cluster.spec)
+    template = freezing.job_template(frozen, models=cluster.spec.models)
+    comment = identity_comment(
+        installation=installation_id,
+        namespace=namespace(parts.raw),
+        deployment=spec.deployment,
+        pool=spec.pool,
+        slot=spec.slot,
+        attempt=spec.attempt,
+    )
+    return SubmitRequest(
+        job_name=spec.job_name,
+        comment=comment,
+        script=render_script(
+            template=template,
+            site=site,
+            attempt=spec.attempt,
+            job_name=spec.job_name,
+            comment=comment,
+        ),
+        options=sbatch_options(template=template, site=site, job_name=spec.job_name),
+    )

@@ -1,0 +1,143 @@
+"""Which keys a change concerns: the store's changes and the clusters' snapshots become queue keys.
+
+Only hints: a missed one costs time until the next resync, never correctness.
+"""
+
+from isthmus.api import names
+from isthmus.api.conditions import Phase
+from isthmus.api.desired import ClusterReference
+from isthmus.apiserver.objects import (
+    Object,
+    deletion_timestamp,
+    dig,
+    labels,
+    name,
+    namespace,
+)
+from isthmus.apiserver.resources import (
+    MODEL_DEPLOYMENTS,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+    Resource,
+)
+from isthmus.reconcile.queue import Key, WorkQueue
+from isthmus.reconcile.store import Store
+
+MODEL_DEPLOYMENT = "ModelDeployment"
+SLURM_JOB = "SlurmJob"
+SLURM_CLUSTER = "SlurmCluster"
+_UNSETTLED = frozenset(
+    {None, Phase.WAITING, Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN, Phase.DRAINING}
+)
+
+
+class Triggers:
+    """Adds keys to the queue."""
+
+    def __init__(self, *, store: Store, queue: WorkQueue, operator_namespace: str) -> None:
+        """Prepare; `attach` begins."""
+        self._store = store
+        self._queue = queue
+        self._operator_namespace = operator_namespace
+
+    def attach(self) -> None:
+        """Listen to the store from now on."""
+        self._store.on_change(self.object_changed)
+
+    def add_all(self) -> None:
+        """Add every object of our kinds, as after the first sync."""
+        for resource in (SLURM_CLUSTERS, SLURM_JOBS, MODEL_DEPLOYMENTS):
+            for obj in self._store.list(resource):
+                self._queue.add(key_of(resource, obj))
+
+    def object_changed(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+        """Take a change of the store (`Listener`)."""
+        obj = new if new is not None else old
+        if obj is None:
+            return
+        if resource in {MODEL_DEPLOYMENTS, SLURM_JOBS, SLURM_CLUSTERS}:
+            self._queue.add(key_of(resource, obj))
+        if resource == SLURM_CLUSTERS:
+            if _differs(old, new):
+                reference = ClusterReference(namespace=namespace(obj), name=name(obj))
+                self._add_cluster(reference)
+            return
+        if resource == SLURM_JOBS and (old is None or new is None):
+            # A SlurmCluster being deleted waits for its last SlurmJob.
+            reference = _cluster_of(obj)
+            self._queue.add(Key(SLURM_CLUSTER, reference.namespace, reference.name))
+        deployment = labels(obj).get(names.LABEL_DEPLOYMENT)
+        if resource != MODEL_DEPLOYMENTS and deployment is not None:
+            self._queue.add(Key(MODEL_DEPLOYMENT, namespace(obj), deployment))
+        self._add_owners(obj)
+
+    def cluster_changed(self, reference: ClusterReference, changed: frozenset[str] | None) -> None:
+        """Take a snapshot or failure: names of changed jobs, None for its reachability."""
+        self._queue.add(Key(SLURM_CLUSTER, reference.namespace, reference.name))
+        if changed is None:
+            self._add_cluster(reference)
+            return
+        for obj in self._store.list(SLURM_JOBS):
+            if _cluster_of(obj) != reference:
+                continue
+            if dig(obj, "spec", "jobName") in changed or _unsettled(obj):
+                self._queue.add(key_of(SLURM_JOBS, obj))
+
+    def _add_cluster(self, reference: ClusterReference) -> None:
+        """Everything that depends on a cluster."""
+        for obj in self._store.list(SLURM_JOBS):
+            if _cluster_of(obj) == reference:
+                self._queue.add(key_of(SLURM_JOBS, obj))
+        for obj in self._store.list(MODEL_DEPLOYMENTS):
+            if reference in self._references(obj):
+                self._queue.add(key_of(MODEL_DEPLOYMENTS, obj))
+
+    def _references(self, obj: Object) -> frozenset[ClusterReference]:
+        found = set()
+        pools = dig(obj, "spec", "pools", default=[])
+        for pool in pools if isinstance(pools, list) else []:
+            cluster = dig(pool, "slurm", "clusterRef", "name")
+            if isinstance(cluster, str):
+                place = dig(pool, "slurm", "clusterRef", "namespace")
+                found.add(
+                    ClusterReference(
+                        namespace=place if isinstance(place, str) else self._operator_namespace,
+                        name=cluster,
+                    )
+                )
+        return frozenset(found)
+
+    def _add_owners(self, obj: Object) -> None:
+        """A slice of ours concerns its SlurmJob."""
+        owners = dig(obj, "metadata", "ownerReferences", default=[])
+        for owner in owners if isinstance(owners, list) else []:
+            if dig(owner, "kind") == SLURM_JOB:
+                self._queue.add(Key(SLURM_JOB, namespace(obj), str(dig(owner, "name"))))
+
+
+def key_of(resource: Resource, obj: Object) -> Key:
+    """The queue key of an object of ours."""
+    return Key(resource.kind, namespace(obj), name(obj))
+
+
+def _cluster_of(obj: Object) -> ClusterReference:
+    return ClusterReference(
+        namespace=str(dig(obj, "spec", "clusterRef", "namespace", default="")),
+        name=str(dig(obj, "spec", "clusterRef", "name", default="")),
+    )
+
+
+def _unsettled(obj: Object) -> bool:
+    """Whether a snapshot that does not name the job may still be news to it."""
+    if deletion_timestamp(obj) is not None or dig(obj, "status", "phase") in _UNSETTLED:
+        return True
+    return dig(obj, "status", "state") is None
+
+
+def _differs(old: Object | None, new: Object | None) -> bool:
+    """Whether a cluster's specification or existence changed, and not only its status."""
+    if old is None or new is None:
+        return True
+    return dig(old, "spec") != dig(new, "spec") or (deletion_timestamp(old) is None) != (
+        deletion_timestamp(new) is None
+    )

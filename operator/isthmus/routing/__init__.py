@@ -1,0 +1,1 @@
+"""Membership: which worker addresses stand in the EndpointSlices of a deployment."""

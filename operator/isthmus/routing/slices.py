@@ -1,0 +1,88 @@
+"""EndpointSlices, the only record of membership.
+
+Pods enter through the Service's selector; a worker outside the cluster through a slice of its own,
+because its port is its own. Both are read back here in the same way.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from isthmus.api import names
+from isthmus.apiserver.objects import Object, dig, owner_uids
+
+LABEL_SERVICE_NAME = "kubernetes.io/service-name"
+LABEL_SLICE_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
+
+
+def worker_slice(
+    *,
+    namespace: str,
+    deployment: str,
+    owner: Mapping[str, str],
+    address: str,
+    port: int,
+    port_name: str = "http",
+) -> dict[str, object]:
+    """The slice of one worker outside the cluster.
+
+    Args:
+        namespace: of the deployment.
+        deployment: its name, which is its Service's name.
+        owner: `name` and `uid` of the SlurmJob; the slice carries its name.
+        address: IPv4 or IPv6 address of the node, from SLURM, never from the job.
+        port: the engine's port on that node.
+        port_name: the Service's port.
+    """
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": owner["name"],
+            "namespace": namespace,
+            "labels": {
+                LABEL_SERVICE_NAME: deployment,
+                LABEL_SLICE_MANAGED_BY: names.GROUP,
+                names.LABEL_MANAGED_BY: names.MANAGED_BY,
+                names.LABEL_DEPLOYMENT: deployment,
+            },
+            "ownerReferences": [
+                {
+                    "apiVersion": names.API_VERSION,
+                    "kind": "SlurmJob",
+                    "name": owner["name"],
+                    "uid": owner["uid"],
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "addressType": "IPv6" if ":" in address else "IPv4",
+        "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+        "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
+    }
+
+
+def slice_target(obj: Object) -> tuple[str, int] | None:
+    """Address and port that a worker's slice publishes, None if it publishes none."""
+    endpoints = dig(obj, "endpoints", default=[])
+    ports = dig(obj, "ports", default=[])
+    if not isinstance(endpoints, list) or not isinstance(ports, list) or not endpoints or not ports:
+        return None
+    return str(endpoints[0]["addresses"][0]), int(ports[0]["port"])
+
+
+def members(slices: Iterable[Object]) -> frozenset[str]:
+    """Names of the pods and uids of the SlurmJobs that a client of the Service can reach.
+
+    A pod counts by the name in `targetRef` where its endpoint is ready, a slice of ours by the
+    uid of its owner.
+    """
+    found: set[str] = set()
+    for obj in slices:
+        if dig(obj, "metadata", "labels", LABEL_SLICE_MANAGED_BY) == names.GROUP:
+            found.update(owner_uids(obj))
+            continue
+        endpoints = dig(obj, "endpoints", default=[])
+        for endpoint in endpoints if isinstance(endpoints, list) else []:
+            if dig(endpoint, "conditions", "ready") is True:
+                found.add(str(dig(endpoint, "targetRef", "name", default="")))
+    return frozenset(found)

@@ -1,0 +1,296 @@
+"""The operator's own settings: one frozen record, made from the environment and the command line.
+
+Apart from the command line, because tests and the library build the record directly. Times are
+seconds; the only lower bound on them is zero, so that tests can be as fast as they like.
+"""
+
+import dataclasses
+import itertools
+import math
+import os
+import re
+import secrets
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from isthmus.errors import SettingsError
+
+PREFIX = "ISTHMUS_"
+"""Environment variables are this and the field's name in capitals: ISTHMUS_RELIST_INTERVAL."""
+
+_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h)?")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+_INSTALLATION_ID = re.compile(r"[a-z0-9]{8}")
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def default_identity() -> str:
+    """Return a name that no other process ever has: host name (the pod's) and a random part."""
+    return f"{socket.gethostname()}_{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All settings of `isthmus run`."""
+
+    kubeconfig: str | None = None
+    """Path of a kubeconfig; None for the pod's service account, else the default kubeconfig."""
+
+    context: str | None = None
+    """Context in the kubeconfig; None for its current one."""
+
+    namespace: str = "isthmus-system"
+    """The operator's own namespace: its Lease, and the SlurmClusters referred to without one."""
+
+    watch_namespaces: tuple[str, ...] = ()
+    """Namespaces to serve, those of the SlurmClusters included; empty for the whole cluster."""
+
+    installation_id: str = "isthmus0"
+    """8 characters [a-z0-9] in every SLURM job name: whose jobs they are. Never change it while
+    jobs run, and give two installations that share a SLURM account different ones."""
+
+    identity: str = dataclasses.field(default_factory=default_identity)
+    """Name of this process in the Lease; unique among all processes that ever ran."""
+
+    leader_election: bool = True
+    """Whether to hold a Lease while writing. Without, nothing else may run at the same time."""
+
+    lease_name: str = "isthmus"
+    """Name of the Lease in the operator's namespace."""
+
+    lease_duration: float = 15.0
+    """Seconds for which an unrenewed Lease keeps other instances away."""
+
+    renew_deadline: float | None = None
+    """Seconds after the last renewal at which writing ends; None for two thirds of
+    `lease_duration`."""
+
+    renew_interval: float = 2.0
+    """Seconds between renewals of the Lease."""
+
+    renew_timeout: float | None = None
+    """Seconds for one request of the election; None for three quarters of `renew_interval`."""
+
+    workers: int = 8
+    """How many objects are reconciled at a time."""
+
+    pass_time_limit: float = 120.0
+    """Seconds for one pass over one object; one that takes longer is cancelled and retried."""
+
+    relist_interval: float = 300.0
+    """Seconds between complete lists of everything watched."""
+
+    first_sync_deadline: float = 60.0
+    """Seconds for the first complete list; after that the process ends."""
+
+    api_timeout: float = 15.0
+    """Seconds for one request to the API server."""
+
+    retry_base: float = 0.5
+    """Seconds before the first retry of a failed pass; doubled with each failure in a row."""
+
+    retry_cap: float = 300.0
+    """Most seconds before a retry of a failed pass."""
+
+    resync_interval: float = 60.0
+    """Seconds after which each object is looked at again although nothing changed."""
+
+    slurm_poll_interval: float | None = None
+    """Overrides `spec.commands.pollInterval` of every SlurmCluster; None to obey it."""
+
+    slurm_timeout: float | None = None
+    """Overrides `spec.commands.timeout` of every SlurmCluster; None to obey it."""
+
+    slurm_submit_timeout: float | None = None
+    """Overrides `spec.commands.submitTimeout` of every SlurmCluster; None to obey it."""
+
+    submit_unknown_wait: float | None = None
+    """Seconds for which an unclear submission must stay without a trace before it may be repeated;
+    None to derive it from the cluster's times."""
+
+    stale_after: float = 3.0
+    """Poll intervals after which a SLURM snapshot counts as no observation at all."""
+
+    deregister_delay: float = 5.0
+    """Seconds between a worker's leaving the membership and the TERM to its engine."""
+
+    termination_grace: float = 300.0
+    """Seconds between TERM and KILL for an engine."""
+
+    pre_stop_seconds: float = 5.0
+    """Seconds that a pod's preStop waits at least, for its deregistration to reach every node."""
+
+    failure_backoff_base: float = 10.0
+    """Seconds before a failed worker is replaced the first time; doubled with each failure."""
+
+    failure_backoff_cap: float = 300.0
+    """Most seconds before a failed worker is replaced."""
+
+    log_format: Literal["text", "json"] = "text"
+    """How log lines look."""
+
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+    """Which log lines are written."""
+
+    liveness_port: int | None = 8081
+    """Port of `/healthz`; 0 in the environment, None in the record, for no endpoint."""
+
+    def __post_init__(self) -> None:
+        """Check every value.
+
+        Raises:
+            SettingsError: with one sentence per mistake.
+        """
+        mistakes = [*_mistakes_of_values(self), *_mistakes_of_pairs(self)]
+        if mistakes:
+            raise SettingsError(" ".join(mistakes))
+
+    @property
+    def election_timeout(self) -> float:
+        """Seconds for one request of the election, derived if it is not set."""
+        return 0.75 * self.renew_interval if self.renew_timeout is None else self.renew_timeout
+
+    @property
+    def election_deadline(self) -> float:
+        """Seconds after the last renewal at which writing ends, derived if it is not set."""
+        given = self.renew_deadline
+        return self.lease_duration * 2 / 3 if given is None else given
+
+    @classmethod
+    def from_environment(
+        cls, environ: Mapping[str, str] | None = None, **overrides: object
+    ) -> "Settings":
+        """Make the settings from `ISTHMUS_*` variables.
+
+        Args:
+            environ: the environment, by default that of the process.
+            **overrides: fields from the command line; they come before the environment. None means
+                not given. A text is read as the variable would be.
+
+        Raises:
+            SettingsError: a value is wrong; says which and what to write.
+        """
+        environ = os.environ if environ is None else environ
+        fields = {each.name for each in dataclasses.fields(cls)}
+        unknown = sorted(overrides.keys() - fields)
+        if unknown:
+            raise SettingsError(f"There is no setting {', '.join(unknown)}.")
+        values: dict[str, object] = {}
+        for name in sorted(fields):
+            variable = PREFIX + name.upper()
+            override = overrides.get(name)
+            if isinstance(override, str):
+                values[name] = _read(name, override, where=f"--{name.replace('_', '-')}")
+            elif override is not None:
+                values[name] = override
+            elif environ.get(variable):
+                values[name] = _read(name, environ[variable], where=variable)
+        # Each value has the type its reader gives it; the record checks the rest.
+        make: Callable[..., Settings] = cls
+        return make(**values)
+
+
+_TEXTS = frozenset(
+    {"kubeconfig", "context", "namespace", "installation_id", "identity", "lease_name"}
+)
+_WORDS = frozenset({"log_format", "log_level"})
+_INTEGERS = frozenset({"workers", "liveness_port"})
+
+
+def _read(name: str, text: str, *, where: str) -> object:
+    text = text.strip()
+    if name in _TEXTS:
+        return text
+    if name in _WORDS:
+        return text.lower()
+    if name == "watch_namespaces":
+        return tuple(part.strip() for part in text.split(",") if part.strip())
+    if name == "leader_election":
+        return _read_boolean(text, where=where)
+    if name in _INTEGERS:
+        return _read_integer(name, text, where=where)
+    if name == "stale_after":
+        return _read_number(text, where=where)
+    return _read_seconds(text, where=where)
+
+
+def _read_boolean(text: str, *, where: str) -> bool:
+    if text.lower() in ("true", "yes", "on", "1"):
+        return True
+    if text.lower() in ("false", "no", "off", "0"):
+        return False
+    raise SettingsError(f"{where} is {text!r}; write true or false.")
+
+
+def _read_integer(name: str, text: str, *, where: str) -> int | None:
+    if not text.isascii() or not text.isdigit():
+        raise SettingsError(f"{where} is {text!r}; write a whole number.")
+    return int(text) or (None if name == "liveness_port" else 0)
+
+
+def _read_number(text: str, *, where: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise SettingsError(f"{where} is {text!r}; write a number.") from None
+
+
+def _read_seconds(text: str, *, where: str) -> float:
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise SettingsError(f"{where} is {text!r}; write a duration such as 30s, 5m or 1.5h.")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def _mistakes_of_values(settings: Settings) -> list[str]:
+    mistakes = []
+    for each in dataclasses.fields(settings):
+        value = getattr(settings, each.name)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            continue
+        if not math.isfinite(value) or value <= 0:
+            mistakes.append(f"{each.name} is {value:g}; it must be greater than 0.")
+    if not _INSTALLATION_ID.fullmatch(settings.installation_id):
+        mistakes.append(
+            f"installation_id is {settings.installation_id!r}; write exactly 8 characters of a-z "
+            "and 0-9, and keep them for the life of the installation."
+        )
+    namespaces = {"namespace": (settings.namespace,), "watch_namespaces": settings.watch_namespaces}
+    for name, values in namespaces.items():
+        wrong = [value for value in values if not _NAME.fullmatch(value)]
+        if wrong:
+            mistakes.append(f"{name}: {', '.join(map(repr, wrong))} cannot be a namespace's name.")
+    if not settings.identity:
+        mistakes.append("identity is empty; leave it out, or give each process its own name.")
+    if settings.log_format not in ("text", "json"):
+        mistakes.append(f"log_format is {settings.log_format!r}; write text or json.")
+    if settings.log_level not in ("debug", "info", "warning", "error"):
+        mistakes.append(
+            f"log_level is {settings.log_level!r}; write debug, info, warning or error."
+        )
+    if settings.liveness_port is not None and settings.liveness_port > 65535:
+        mistakes.append(f"liveness_port is {settings.liveness_port}; write at most 65535.")
+    return mistakes
+
+
+def _mistakes_of_pairs(settings: Settings) -> list[str]:
+    mistakes = []
+    times = (
+        ("renew_timeout", settings.election_timeout),
+        ("renew_interval", settings.renew_interval),
+        ("renew_deadline", settings.election_deadline),
+        ("lease_duration", settings.lease_duration),
+    )
+    for (shorter, low), (longer, high) in itertools.pairwise(times):
+        if low >= high and settings.leader_election:
+            mistakes.append(f"{shorter} ({low:g} s) must be less than {longer} ({high:g} s).")
+    for base, cap in (
+        ("retry_base", "retry_cap"),
+        ("failure_backoff_base", "failure_backoff_cap"),
+    ):
+        low, high = getattr(settings, base), getattr(settings, cap)
+        if low > high:
+            mistakes.append(f"{base} ({low:g} s) must not be more than {cap} ({high:g} s).")
+    return mistakes

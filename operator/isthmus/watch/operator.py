@@ -1,0 +1,188 @@
+"""Runs kopf as watch engine, and only as that: no finalizers, no annotations, no peering.
+
+kopf 1.45 is crash-only by design: whatever ends a watch for good is raised by `kopf.operator()`,
+and the process has to end with it. Start-up is fast and idempotent in return.
+"""
+
+import asyncio
+import dataclasses
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import kopf
+
+from isthmus.apiserver.connection import Connection
+from isthmus.apiserver.resources import WATCHED, Resource
+from isthmus.reconcile.store import Store
+from isthmus.watch.events import register_handlers
+
+_CREDENTIALS_LIFETIME = timedelta(minutes=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WatchSettings:
+    """How to watch.
+
+    Attributes:
+        namespaces: names of the namespaces, empty for the whole cluster.
+        liveness_port: port of `/healthz` on all addresses, None for no endpoint.
+        request_timeout: seconds for one request that is not a watch.
+        inactivity_timeout: seconds without an event or bookmark after which a watch is renewed;
+            the API server sends a bookmark every minute.
+        watched: (resource, label selector) pairs.
+    """
+
+    namespaces: tuple[str, ...] = ()
+    liveness_port: int | None = None
+    request_timeout: float = 30.0
+    inactivity_timeout: float = 70.0
+    watched: Sequence[tuple[Resource, str]] = field(default=WATCHED)
+
+
+async def run_watch(
+    *,
+    settings: WatchSettings,
+    store: Store,
+    connection: Connection,
+    probes: Mapping[str, Callable[[], object]],
+    on_listed: Callable[[], None] = lambda: None,
+    ready_flag: asyncio.Event | None = None,
+    stop_flag: asyncio.Event | None = None,
+) -> None:
+    """Watch until `stop_flag` is set or the process gets SIGTERM or SIGINT.
+
+    In the main thread kopf takes over both signals. Tasks created after this call are cancelled
+    when it ends; tasks created before are left alone.
+
+    Args:
+        settings: how to watch.
+        store: where the objects go.
+        connection: how to log in.
+        probes: liveness by name: each is called for GET /healthz (at most every 10 s) and raises
+            if something is stuck; its value is shown.
+        on_listed: see `register_handlers`.
+        ready_flag: set once watching begins.
+        stop_flag: set it to end this call normally.
+
+    Raises:
+        Exception: whatever ended the watching. The process must end with a non-zero code.
+    """
+    registry = kopf.OperatorRegistry()
+    register_handlers(registry=registry, store=store, watched=settings.watched, on_listed=on_listed)
+    _register_login(registry, connection)
+    for name, probe in probes.items():
+        _register_probe(registry, name, probe)
+    # Every object has a logger of kopf's that tells each event; the loop tells what matters.
+    logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    await kopf.operator(
+        registry=registry,
+        settings=_kopf_settings(settings),
+        standalone=True,
+        clusterwide=not settings.namespaces,
+        namespaces=settings.namespaces,
+        liveness_endpoint=_endpoint(settings.liveness_port),
+        ready_flag=ready_flag,
+        stop_flag=stop_flag,
+    )
+
+
+def _kopf_settings(settings: WatchSettings) -> kopf.OperatorSettings:
+    theirs = kopf.OperatorSettings()
+    theirs.peering.standalone = True  # leadership is our own Lease
+    theirs.scanning.disabled = True  # no cluster-wide watch of CRDs and namespaces, nor its RBAC
+    theirs.posting.enabled = False  # no Events from log lines
+    theirs.persistence.diffbase_storage = _NoDiffBase()
+    theirs.persistence.progress_storage = _NoProgress()
+    theirs.networking.request_timeout = settings.request_timeout
+    theirs.networking.connect_timeout = settings.request_timeout / 3
+    theirs.networking.trust_env = True  # as our own client does
+    theirs.watching.connect_timeout = settings.request_timeout / 3
+    theirs.watching.inactivity_timeout = settings.inactivity_timeout
+    theirs.watching.server_timeout = 600
+    for resource, selector in settings.watched:
+        if selector:
+            theirs.watching.label_selectors[f"{resource.api_version}/{resource.plural}"] = selector
+    theirs.queueing.error_delays = (1, 2, 5, 10, 30, 60)
+    theirs.process.ultimate_exiting_timeout = 30
+    return theirs
+
+
+def _endpoint(port: int | None) -> str | None:
+    return None if port is None else f"http://0.0.0.0:{port}/healthz"
+
+
+def _register_login(registry: kopf.OperatorRegistry, connection: Connection) -> None:
+    logins = 0
+
+    @kopf.on.login(registry=registry, errors=kopf.ErrorsMode.PERMANENT)
+    async def login(**_: object) -> kopf.ConnectionInfo:
+        nonlocal logins
+        if logins:
+            await asyncio.sleep(1)  # kopf logs in again without a pause while the answer is 401
+        logins += 1
+        # A fresh expiration makes kopf read the rotated token in time, and makes equal
+        # credentials differ from those it remembers as refused: one 401 is not the end.
+        expiration = datetime.now(UTC) + _CREDENTIALS_LIFETIME
+        return dataclasses.replace(await credentials(connection), expiration=expiration)
+
+
+async def credentials(connection: Connection) -> kopf.ConnectionInfo:
+    """Translate the configuration of the client into the one of kopf."""
+    configuration = await connection.load()
+    header = await configuration.get_api_key_with_prefix("BearerToken")
+    scheme, _, token = (header or "").strip().rpartition(" ")
+    return kopf.ConnectionInfo(
+        server=configuration.host,
+        ca_path=configuration.ssl_ca_cert,
+        insecure=not configuration.verify_ssl,
+        scheme=scheme or None,
+        token=token or None,
+        certificate_path=configuration.cert_file,
+        private_key_path=configuration.key_file,
+        proxy_url=configuration.proxy,
+        trust_env=configuration.proxy is None,
+    )
+
+
+def _register_probe(
+    registry: kopf.OperatorRegistry, name: str, probe: Callable[[], object]
+) -> None:
+    # With any other mode a failing probe hangs the endpoint instead of failing it.
+    @kopf.on.probe(registry=registry, id=name, errors=kopf.ErrorsMode.PERMANENT)
+    async def run_probe(**_: object) -> object:
+        return probe()
+
+
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Keeps nothing: what was handled last is a question only for handlers we do not have."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    def fetch(self, **_: Any) -> kopf.BodyEssence | None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+
+class _NoProgress(kopf.ProgressStorage):
+    """Keeps nothing: event handlers have no progress."""
+
+    def fetch(self, **_: Any) -> None:
+        return None
+
+    def store(self, **_: Any) -> None:
+        return None
+
+    def purge(self, **_: Any) -> None:
+        return None
+
+    def touch(self, **_: Any) -> None:
+        return None
+
+    def clear(self, *, essence: kopf.BodyEssence) -> kopf.BodyEssence:
+        return essence

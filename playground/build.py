@@ -1,0 +1,178 @@
+"""Building Kubernetes and containerd from their Go modules, once, into the user's cache folder.
+
+`go/controlplane` and `go/noderuntime` hold no code: a go.mod whose `tool` lines name the programs,
+and a go.sum that fixes every byte. (Two, because containerd wants other versions of what both use.)
+The cache folder is named after a hash of these files, so a changed module builds anew.
+"""
+
+import fcntl
+import hashlib
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from playground import gotool
+from playground.commands import clean_environment
+from playground.errors import PlaygroundError
+from playground.progress import Progress
+
+MODULES = Path(__file__).parent / "go"
+BUILD_FLAGS = ["-trimpath", "-buildvcs=false"]
+CONTAINERD_TAGS = "no_btrfs no_devmapper no_zfs no_aufs"  # what needs C libraries or is not used
+TIME_LIMIT = 3600.0
+APISERVER = ("etcd", "kube-apiserver", "kubectl")
+CLUSTER = (*APISERVER, "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
+CNI = ("bridge", "loopback", "host-local", "portmap")
+NODE = ("containerd", "containerd-shim-runc-v2", "ctr", *CNI)
+
+
+@dataclass(frozen=True, slots=True)
+class Module:
+    """One Go module and what its tool lines name: program → package."""
+
+    folder: Path
+    programs: dict[str, str]
+    text: str
+
+
+def read_module(folder: Path) -> Module:
+    """Read the tool lines of a go.mod."""
+    text = (folder / "go.mod").read_text(encoding="utf-8")
+    block = re.search(r"^tool \((.*?)^\)", text, re.MULTILINE | re.DOTALL)
+    packages = block[1].split() if block else []
+    return Module(folder=folder, programs={program_of(p): p for p in packages}, text=text)
+
+
+def program_of(package: str) -> str:
+    """The name of a package's program: its last part, less a version; etcd's is called server."""
+    parts = [part for part in package.split("/") if not re.fullmatch(r"v\d+", part)]
+    return "etcd" if parts[-1] == "server" else parts[-1]
+
+
+def key() -> str:
+    """Twelve hexadecimal digits that change with any of the module files."""
+    digest = hashlib.sha256(CONTAINERD_TAGS.encode())
+    for path in sorted(MODULES.glob("*/go.*")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def folder(cache: Path) -> Path:
+    """Where the programs of the present modules are, or will be."""
+    return cache / f"kubernetes-{key()}"
+
+
+def kubernetes_version() -> str:
+    """Such as v1.36.3, from the module file."""
+    text = read_module(MODULES / "controlplane").text
+    found = re.search(r"^\s*k8s\.io/kubernetes (v\S+)", text, re.MULTILINE)
+    if found is None:
+        raise PlaygroundError(f"{MODULES}/controlplane/go.mod does not require k8s.io/kubernetes")
+    return found[1]
+
+
+def ensure(
+    names: tuple[str, ...], *, cache: Path, progress: Progress, state: Path | None = None
+) -> Path:
+    """Build those of the named programs that are not there yet; returns their folder.
+
+    `KUBEBUILDER_ASSETS` may name a folder with etcd and kube-apiserver, which are then used.
+
+    Raises:
+        PlaygroundError: a build failed, with the end of what Go said.
+    """
+    target = folder(cache)
+    absent = _absent(names, target)
+    if not absent:
+        return target
+    target.mkdir(parents=True, exist_ok=True)
+    with _build_lock(target, progress):
+        absent = _absent(names, target)
+        absent = [name for name in absent if not _take_asset(name, target, progress)]
+        if not absent:
+            return target
+        go = gotool.get(cache, progress)
+        progress.say(
+            f"building Kubernetes {kubernetes_version()} and containerd from source: "
+            f"{len(absent)} programs, about 8 minutes the first time on 2 cores"
+        )
+        begin = time.monotonic()
+        for number, name in enumerate(absent, start=1):
+            progress.say(f"  {number} of {len(absent)}: {name} ...")
+            _build(name, target=target, go=go, state=state)
+        progress.say(f"built in {time.monotonic() - begin:.0f} s; kept in {target}")
+    return target
+
+
+def _absent(names: tuple[str, ...], target: Path) -> list[str]:
+    return [name for name in names if not (target / name).exists()]
+
+
+def _take_asset(name: str, target: Path, progress: Progress) -> bool:
+    assets = os.environ.get("KUBEBUILDER_ASSETS", "")
+    source = Path(assets) / name
+    if not assets or name not in ("etcd", "kube-apiserver") or not source.exists():
+        return False
+    progress.say(f"{name} from KUBEBUILDER_ASSETS ({source})")
+    (target / name).symlink_to(source.resolve())
+    return True
+
+
+@contextmanager
+def _build_lock(target: Path, progress: Progress) -> Iterator[None]:
+    """Two starts at once must not build twice; the lock ends with the process that holds it."""
+    handle = os.open(target, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            progress.say("another start is building Kubernetes: waiting for it ...")
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        for leftover in target.glob(".new-*"):
+            leftover.unlink()
+        yield
+    finally:
+        os.close(handle)
+
+
+def _build(name: str, *, target: Path, go: str, state: Path | None) -> None:
+    modules = [read_module(MODULES / part) for part in ("controlplane", "noderuntime")]
+    module = next((m for m in modules if name in m.programs), None)
+    if module is None:
+        raise PlaygroundError(f"no go.mod below {MODULES} has a tool line for {name}")
+    fresh = target / f".new-{name}"
+    flags = [*BUILD_FLAGS, f"-ldflags={_linker_flags(module)}", *_tags(module)]
+    done = subprocess.run(
+        [go, "build", *flags, "-o", str(fresh), module.programs[name]],
+        cwd=module.folder,
+        env=os.environ | clean_environment(state, path=os.environ["PATH"]) | {"CGO_ENABLED": "0"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=TIME_LIMIT,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PlaygroundError(f"building {name} failed:\n{done.stderr[-2000:]}")
+    fresh.chmod(0o755)
+    fresh.rename(target / name)
+
+
+def _tags(module: Module) -> list[str]:
+    return [f"-tags={CONTAINERD_TAGS}"] if "containerd" in module.programs else []
+
+
+def _linker_flags(module: Module) -> str:
+    """Without the version in it, every component would report v0.0.0."""
+    if "kubelet" not in module.programs:
+        return "-s -w"
+    version = kubernetes_version()
+    major, minor = version.removeprefix("v").split(".")[:2]
+    where = "k8s.io/component-base/version"
+    values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor}
+    return " ".join(["-s -w", *(f"-X {where}.{k}={v}" for k, v in values.items())])

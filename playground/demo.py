@@ -1,0 +1,214 @@
+"""The demonstration: the playground with the operator in it and one deployment on both schedulers.
+
+Apart from the clusters, which know nothing of the operator.
+"""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+
+import yaml
+
+from playground import manifests
+from playground.cluster import Config, Playground
+from playground.commands import run
+from playground.errors import PlaygroundError
+from playground.operator_process import Operator
+from playground.python_environment import REPOSITORY
+
+SAMPLES = REPOSITORY / "deploy" / "samples"
+SAMPLE = SAMPLES / "demo.yaml"
+TABLES = ("modeldeployments.isthmus.dev", "slurmjobs.isthmus.dev", "slurmclusters.isthmus.dev")
+READY_WITHIN = 180.0
+ANSWERS_WITHIN = 60.0
+Kubectl = Callable[..., str]
+
+
+def demo(config: Config) -> None:
+    """Start everything and show it; leaves it running.
+
+    Raises:
+        PlaygroundError: something did not come about, with where to look.
+    """
+    begin = time.monotonic()
+    if not SAMPLE.exists():
+        raise PlaygroundError(f"{SAMPLE} is missing: it holds the ModelDeployment to show")
+    playground = Playground(config)
+    playground.up()
+    operator = Operator(playground)
+    with playground.progress.step("operator started as the account " + config.user):
+        operator.start()
+    cluster = manifests.slurm_cluster(config.state, bin_folder=playground.slurm.bin_folder)
+    name, namespace = apply_sample(playground.kubectl, cluster)
+    playground.progress.say(f"applied {SAMPLE.relative_to(REPOSITORY)}; waiting for READY")
+    replicas = wait_until_ready(
+        playground.kubectl, name=name, namespace=namespace, check=operator.require_running
+    )
+    playground.progress.say(f"READY {replicas}/{replicas}")
+    chat_with_all(playground.kubectl, name=name, namespace=namespace)
+    show_tables(playground.kubectl)
+    print(
+        f"\nAll of this took {time.monotonic() - begin:.0f} s, and it goes on running. "
+        "To look around:\n"
+        f"  . {config.state}/env.sh\n"
+        "  kubectl get modeldeployments,slurmjobs,slurmclusters -A -o wide\n"
+        "  kubectl get pods -o wide; squeue; sinfo\n"
+        f"  kubectl scale modeldeployment.isthmus.dev/{name} --replicas=5\n"
+        "  kubectl drain gpu-1 --ignore-daemonsets --delete-emptydir-data\n"
+        f"  tail -f {operator.log}\n"
+        f"To stop: make down{_state_argument(config)}"
+    )
+
+
+def own_cluster(*, assume_yes: bool) -> None:
+    """Install definitions, rights and the sample into the user's own cluster, only when confirmed.
+
+    Raises:
+        PlaygroundError: there is no kubectl or context, or the user said no.
+    """
+    kubectl = shutil.which("kubectl")
+    if kubectl is None:
+        raise PlaygroundError("CLUSTER=own needs kubectl on PATH")
+
+    def call(*argv: str, stdin: str | None = None, timeout: float = 60.0) -> str:
+        return run([kubectl, *argv], stdin=stdin, timeout=timeout, environment=os.environ).stdout
+
+    context = call("config", "current-context").strip()
+    files = [*sorted((REPOSITORY / "crds").glob("*.yaml"))]
+    files += [*sorted((REPOSITORY / "deploy").glob("*.yaml")), SAMPLE]
+    print(f"This changes the cluster of the kube context {context!r}. It applies, in this order:")
+    for path in files:
+        print(f"  {path.relative_to(REPOSITORY)}")
+    print("It needs the operator's image in that cluster and a SlurmCluster named hpc of yours.")
+    if not assume_yes and input("Go on? Write yes: ").strip() != "yes":
+        raise PlaygroundError("nothing was changed")
+    for path in files:
+        print(call("apply", "--server-side", "-f", str(path)), end="")
+    name, namespace = sample_name(yaml.safe_load_all(SAMPLE.read_text(encoding="utf-8")))
+    wait_until_ready(call, name=name, namespace=namespace, check=lambda: None)
+    show_tables(call)
+
+
+def sample_name(documents: Iterable[object]) -> tuple[str, str]:
+    """Name and namespace of the ModelDeployment in a sample; raises PlaygroundError."""
+    for document in documents:
+        if isinstance(document, dict) and document.get("kind") == "ModelDeployment":
+            metadata = document["metadata"]
+            return str(metadata["name"]), str(metadata.get("namespace", "default"))
+    raise PlaygroundError(f"{SAMPLE} holds no ModelDeployment")
+
+
+def apply_sample(kubectl: Kubectl, cluster: dict[str, object]) -> tuple[str, str]:
+    """Apply the SlurmCluster and the sample; returns the deployment's name and namespace."""
+    documents = [d for d in yaml.safe_load_all(SAMPLE.read_text(encoding="utf-8")) if d]
+    kubectl("apply", "-f", "-", stdin=yaml.safe_dump(cluster))
+    kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
+    return sample_name(documents)
+
+
+def wait_until_ready(
+    kubectl: Kubectl, *, name: str, namespace: str, check: Callable[[], None]
+) -> int:
+    """Show each change of the status until all replicas are ready; returns how many.
+
+    Raises:
+        PlaygroundError: not in time, with the last status.
+    """
+    end, shown, line = time.monotonic() + READY_WITHIN, "", ""
+    while time.monotonic() < end:
+        check()
+        said = kubectl(
+            "get", "modeldeployments.isthmus.dev", name, f"--namespace={namespace}", "-o", "json"
+        )
+        line, wanted = status_line(json.loads(said))
+        if line != shown:
+            print(f"          {line}", flush=True)
+            shown = line
+        if wanted:
+            return wanted
+        time.sleep(0.25)
+    raise PlaygroundError(
+        f"{name} was not ready within {READY_WITHIN:.0f} s; its last status: {line}\n"
+        f"look at: kubectl describe modeldeployments.isthmus.dev {name} -n {namespace}"
+    )
+
+
+def status_line(body: dict[str, object]) -> tuple[str, int]:
+    """A ModelDeployment in one line, and its replicas when all are ready (else 0)."""
+    metadata, spec, status = (_mapping(body.get(k)) for k in ("metadata", "spec", "status"))
+    wanted = int(str(spec.get("replicas", 1)))
+    ready = str(status.get("ready", f"0/{wanted}"))
+    conditions = status.get("conditions")
+    listed = [_mapping(c) for c in conditions] if isinstance(conditions, list) else []
+    condition = next((c for c in listed if c.get("type") == "Ready"), {})
+    words = [f"READY {ready}", str(status.get("backend", "")), str(condition.get("reason", ""))]
+    pools = status.get("pools")
+    for pool in [_mapping(p) for p in pools] if isinstance(pools, list) else []:
+        words.append(f"{pool.get('name')}: {pool.get('ready', 0)}/{pool.get('desired', '?')}")
+    current = status.get("observedGeneration") == metadata.get("generation")
+    done = current and condition.get("status") == "True" and ready == f"{wanted}/{wanted}"
+    return "  ".join(word for word in words if word), wanted if done else 0
+
+
+def _mapping(value: object) -> dict[str, object]:
+    return value if isinstance(value, dict) else {}
+
+
+def chat_with_all(kubectl: Kubectl, *, name: str, namespace: str) -> None:
+    """Send chat completions to the Service until a pod and a job have both answered.
+
+    Raises:
+        PlaygroundError: one of the engines has not answered in time.
+    """
+    service = json.loads(kubectl("get", "service", name, f"--namespace={namespace}", "-o", "json"))
+    address = _mapping(service["spec"])["clusterIP"]
+    url = f"http://{address}/v1"
+    model = json.loads(_fetch(f"{url}/models"))["data"][0]["id"]
+    print(f"\nchat completions through the Service ({url}), model {model}:")
+    seen: dict[str, int] = {}
+    end = time.monotonic() + ANSWERS_WITHIN
+    while time.monotonic() < end and len(seen) < 2:
+        question = {"model": model, "messages": [{"role": "user", "content": "Who are you?"}]}
+        text = _fetch(f"{url}/chat/completions", body=json.dumps(question))
+        backend = engine_of(json.loads(text))
+        seen[backend] = seen.get(backend, 0) + 1
+        if seen[backend] == 1:
+            said = json.loads(text)["choices"][0]["message"]["content"]
+            print(f"  {backend}: {said[:90]}")
+    counted = ", ".join(f"{count} by {backend}" for backend, count in sorted(seen.items()))
+    print(f"  answered: {counted}")
+    if len(seen) < 2:
+        raise PlaygroundError(f"only {', '.join(seen)} answered within {ANSWERS_WITHIN:.0f} s")
+
+
+def engine_of(answer: dict[str, object]) -> str:
+    """Which engine wrote an answer: SGLang's ids have no prefix, vLLM's begin with chatcmpl-."""
+    vllm = str(answer.get("id", "")).startswith("chatcmpl-")
+    return "vLLM on Kubernetes" if vllm else "SGLang on SLURM"
+
+
+def _fetch(url: str, *, body: str | None = None) -> str:
+    """One request on a connection of its own: a Service spreads connections, not requests."""
+    import httpx
+
+    headers = {"Content-Type": "application/json", "Connection": "close"}
+    try:
+        if body is None:
+            answer = httpx.get(url, timeout=10, headers=headers, trust_env=False)
+        else:
+            answer = httpx.post(url, content=body, timeout=30, headers=headers, trust_env=False)
+        return answer.raise_for_status().text
+    except httpx.HTTPError as error:
+        raise PlaygroundError(f"{url}: {error}") from error
+
+
+def show_tables(kubectl: Kubectl) -> None:
+    """Print what `kubectl get` shows of each kind."""
+    for kind in TABLES:
+        print(f"\n$ kubectl get {kind.partition('.')[0]} -A\n{kubectl('get', kind, '-A')}", end="")
+
+
+def _state_argument(config: Config) -> str:
+    return "" if config.state == Config().state else f" STATE={config.state}"

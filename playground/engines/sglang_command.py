@@ -1,0 +1,117 @@
+"""The commands `sglang serve` and `python -m sglang.launch_server`, from arguments to an engine.
+
+Apart from `sglang.py` so that the behaviour of a running engine reads without command-line detail.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from .application import EngineConfig
+from .knobs import Knobs, describe
+from .options import build_parser
+from .processes import Children
+from .rendezvous import RendezvousError
+from .sglang import VERSION, Sglang, SglangOtherRank
+
+DEPRECATED = (
+    "UserWarning: 'python -m sglang.launch_server' is still supported, but 'sglang serve' is the "
+    "recommended entrypoint.\n  Example: sglang serve --model-path <model> [options]"
+)
+
+
+def parse(argv: Sequence[str], *, prog: str) -> argparse.Namespace:
+    """Parse the server's options; exits with code 2 on what SGLang would refuse."""
+    epilog = "Environment of the simulator:\n" + describe()
+    parser = build_parser("sglang", prog=prog, epilog=epilog)
+    arguments = parser.parse_args(argv)
+    if not arguments.model_path:
+        parser.error("the following arguments are required: --model-path/--model")
+    return arguments
+
+
+def _leader(arguments: argparse.Namespace) -> tuple[str, int]:
+    """Split `--dist-init-addr`.
+
+    Raises:
+        ValueError: it is not HOST:PORT, or absent with several nodes.
+    """
+    address = arguments.dist_init_addr or ""
+    host, colon, port = address.rpartition(":")
+    if not address and (arguments.nnodes or 1) == 1:
+        return "", 0
+    if not colon or not host or not port.isdigit():
+        raise ValueError(f"--dist-init-addr must be HOST:PORT with several nodes, got {address!r}")
+    return host.strip("[]"), int(port)
+
+
+def _configure(arguments: argparse.Namespace, knobs: Knobs) -> EngineConfig:
+    ranks, rank = arguments.nnodes or 1, arguments.node_rank or 0
+    if not 0 <= rank < ranks:
+        raise ValueError(f"--node-rank {rank} must be below --nnodes {ranks}")
+    leader_host, leader_port = _leader(arguments)
+    keys = (arguments.api_key, arguments.admin_api_key)
+    return EngineConfig(
+        name="SGLang",
+        version=VERSION,
+        model=arguments.model_path,
+        served_names=(arguments.served_model_name or arguments.model_path,),
+        host=arguments.host or "127.0.0.1",
+        port=30000 if arguments.port is None else arguments.port,
+        context_length=arguments.context_length or knobs.context_length,
+        max_running=arguments.max_running_requests or knobs.max_running,
+        stream_interval=arguments.stream_interval or 1,
+        api_keys=tuple(key for key in keys if key) if arguments.api_key else (),
+        keep_alive_seconds=float(os.environ.get("SGLANG_TIMEOUT_KEEP_ALIVE", "5")),
+        ranks=ranks,
+        rank=rank,
+        leader_host=leader_host,
+        leader_port=leader_port,
+        arguments=vars(arguments),
+    )
+
+
+async def _run(config: EngineConfig, *, knobs: Knobs, children: Children) -> int:
+    kind = SglangOtherRank if config.rank else Sglang
+    return await kind(config, knobs=knobs, children=children).main()
+
+
+def serve(argv: Sequence[str], *, prog: str) -> int:
+    """Run the server with these arguments; return its exit code."""
+    arguments = parse(argv, prog=prog)
+    knobs = Knobs.from_environment()
+    try:
+        config = _configure(arguments, knobs)
+        children = Children()
+        children.start("sglang::scheduler")
+        children.start("sglang::detokenizer")
+        return asyncio.run(_run(config, knobs=knobs, children=children))
+    except (OSError, RendezvousError, ValueError) as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def launch_server(argv: Sequence[str] | None = None) -> int:
+    """Run `python -m sglang.launch_server`, which warns that it is the old way."""
+    print(DEPRECATED, file=sys.stderr, flush=True)
+    return serve(sys.argv[1:] if argv is None else argv, prog="launch_server.py")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the `sglang` command."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["version"]:
+        print(f"sglang version: {VERSION}")
+        return 0
+    if words[:1] != ["serve"]:
+        what = f"invalid choice: {words[0]!r}" if words else "a subcommand is required"
+        print(f"usage: sglang {{serve,version}} ...\nsglang: error: {what}", file=sys.stderr)
+        return 2
+    rest = words[1:]
+    if rest and not rest[0].startswith("-"):
+        rest = ["--model-path", *rest]
+    return serve(rest, prog="sglang serve")

@@ -1,0 +1,220 @@
+"""`vllm serve` as vLLM 0.33.0 behaves, measured on 0.32.0 where the text says "measured".
+
+Listens only when ready. SIGTERM with `--shutdown-timeout N` finishes what runs and answers new
+requests with 500 while /health stays 200; with the default 0 the engine is killed, streams stall
+and the process waits for its connections until SIGKILL (both measured). A dead EngineCore makes
+/health 503 and ends the server some seconds later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+
+from . import openai
+from .application import Engine, EngineConfig, bearer, bind, constant
+from .generation import EngineStoppedError
+from .knobs import Knobs
+from .metrics import CONTENT_TYPE, vllm_page
+from .processes import Children
+from .rendezvous import Leader, RendezvousError, follow
+from .server import Request, Response
+
+VERSION = "0.33.0"
+GUARDED = ("/v1", "/v2", "/inference", "/cohere")
+SHUT_DOWN = "cannot schedule new futures after shutdown"
+ENGINE_DEAD = "EngineCore encountered an issue. See stack trace (above) for the root cause."
+# Time in which SIGTERM to the whole group shows by the child's own death; without it, killing the
+# child ourselves could not be told from it.
+GROUP_SIGNAL_SECONDS = 0.3
+RANK_LOSS_SECONDS = 2.0
+ERROR_TYPES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
+
+
+class Vllm(Engine):
+    """The API server process of vLLM."""
+
+    def __init__(self, config: EngineConfig, *, knobs: Knobs, children: Children) -> None:
+        """Add vLLM's routes."""
+        super().__init__(config, knobs=knobs, children=children)
+        self.leader: Leader | None = None
+        self._started = int(time.time())
+        self._engine_killed = False
+        self.routes |= {
+            "/health": {"GET": self._health},
+            "/ping": {"GET": self._health, "POST": self._health},
+            "/v1/models": {"GET": constant(self._models)},
+            "/version": {"GET": constant(lambda: {"version": VERSION})},
+            "/load": {"GET": constant(self._load_document)},
+            "/metrics": {"GET": self._metrics},
+        }
+
+    async def main(self) -> int:
+        """Load, listen, serve; return the exit code."""
+        config = self.config
+        self.start_watching()
+        bound = bind(config.host, config.port)
+        await self.load(share=0.5)
+        if config.ranks > 1 and self.knobs.rendezvous:
+            self.leader = Leader(ranks=config.ranks - 1, lost=self.rank_lost)
+            await self.leader.gather(port=config.leader_port, seconds=self.knobs.rendezvous_seconds)
+        await self.load(share=0.5)
+        await self.server.listen(bound)
+        self.mark_ready()
+        host = f"[{config.host}]" if ":" in config.host else config.host or "0.0.0.0"
+        self.log(f"Starting vLLM server on http://{host}:{config.port}")
+        self.log("Application startup complete.")
+        code = await self.exit_code
+        if self.leader is not None:
+            await self.leader.dismiss()
+        return code
+
+    def log(self, message: str) -> None:
+        """Print to standard output with the prefix of the API server."""
+        stamp = time.strftime("%m-%d %H:%M:%S")
+        print(f"(APIServer pid={os.getpid()}) INFO {stamp} {message}", flush=True)
+
+    def error_body(self, status: int, message: str, param: str | None) -> dict[str, object]:
+        """Build vLLM's nested error document."""
+        kind = ERROR_TYPES.get(status, message)
+        return {"error": {"message": message, "type": kind, "param": param, "code": status}}
+
+    stream_error_body = error_body
+
+    def check_access(self, request: Request) -> bool:
+        """Guard the API prefixes only."""
+        keys = self.config.api_keys
+        return not keys or not request.path.startswith(GUARDED) or bearer(request) in keys
+
+    def check_completion(self, completion: openai.Completion) -> None:
+        """Refuse unknown models, and everything once the engine is gone or going."""
+        if completion.model and completion.model not in self.config.served_names:
+            message = f"The model `{completion.model}` does not exist."
+            raise openai.RejectedError(404, message, "model")
+        if self.dead:
+            raise EngineStoppedError(ENGINE_DEAD)
+        if self.draining:
+            raise EngineStoppedError(SHUT_DOWN)
+
+    def terminate(self) -> None:
+        """Drain for up to `--shutdown-timeout` seconds, or hang if it is 0."""
+        if not self.draining:
+            self.draining = True
+            self.run(self._shut_down())
+
+    def child_lost(self, name: str, pid: int, returncode: int) -> None:
+        """Without EngineCore every request fails; the server ends a little later."""
+        if self.dead or self._engine_killed:
+            return
+        self.dead = True
+        self.log(f"ERROR {name} (pid {pid}) died unexpectedly, exit code {returncode}.")
+        self.scheduler.stop(EngineStoppedError(ENGINE_DEAD))
+        self.run(self._end(0.0 if self.draining else self.knobs.crash_seconds))
+
+    def rank_lost(self, rank: str) -> None:
+        """Fail completions at once, /health only by dying two seconds later (measured)."""
+        self.log(f"ERROR lost {rank}")
+        self.scheduler.stop(EngineStoppedError(ENGINE_DEAD))
+        self.run(self._end(RANK_LOSS_SECONDS))
+
+    async def _end(self, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self.let_answers_end()
+        self.finish(0)
+
+    async def _shut_down(self) -> None:
+        timeout = self.config.arguments.get("shutdown_timeout") or 0
+        assert isinstance(timeout, int)
+        mode = "drain" if timeout else "abort"
+        self.log(f"[shutdown] API server: stopping engine client mode={mode} timeout={timeout}s")
+        if timeout:
+            await self._drain(timeout)
+            return
+        await asyncio.sleep(GROUP_SIGNAL_SECONDS)
+        if self.dead:
+            return
+        self._engine_killed = True
+        self.scheduler.stall()
+        self.children.kill()
+        self.server.stop_listening()
+        if not self.scheduler.busy:
+            self.finish(0)
+            return
+        self.log("Waiting for connections to close. (CTRL+C to force quit)")
+
+    async def _drain(self, timeout: int) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self.scheduler.idle.wait()
+        if not self.dead:
+            self.scheduler.stop(EngineStoppedError("aborted", aborted=True))
+            await self._end(0.0)
+
+    async def _health(self, _request: Request) -> Response:
+        if self.health_hangs:
+            await asyncio.Event().wait()
+        return Response(503 if self.dead else 200)
+
+    async def _metrics(self, _request: Request) -> Response:
+        name = self.config.served_names[0]
+        page = vllm_page(self.scheduler.measure(), model_name=name)
+        return Response(200, page, CONTENT_TYPE)
+
+    def _models(self) -> object:
+        return {
+            "object": "list",
+            "data": [
+                {
+                    "id": name,
+                    "object": "model",
+                    "created": self._started,
+                    "owned_by": "vllm",
+                    "root": self.config.model,
+                    "parent": None,
+                    "max_model_len": self.config.context_length,
+                }
+                for name in self.config.served_names
+            ],
+        }
+
+    def _load_document(self) -> object:
+        tracking = self.config.arguments.get("enable_server_load_tracking")
+        return {"server_load": self.scheduler.busy if tracking else 0}
+
+
+class HeadlessVllm(Vllm):
+    """A rank without an API server: it opens no port and ends with rank 0 or on SIGTERM."""
+
+    async def main(self) -> int:
+        """Join rank 0 and stay; return the exit code."""
+        self.start_watching()
+        self.ready = True
+        self.log(f"Launching vLLM (v{VERSION}) headless multiproc executor")
+        if self.knobs.rendezvous:
+            self.run(self._stay())
+        return await self.exit_code
+
+    def terminate(self) -> None:
+        """End at once."""
+        self.finish(0)
+
+    def child_lost(self, name: str, pid: int, returncode: int) -> None:
+        """End with the worker."""
+        self.log(f"ERROR {name} (pid {pid}) died unexpectedly, exit code {returncode}.")
+        self.finish(1)
+
+    async def _stay(self) -> None:
+        config = self.config
+        try:
+            wanted = await follow(
+                host=config.leader_host,
+                port=config.leader_port,
+                rank=config.rank,
+                seconds=self.knobs.rendezvous_seconds,
+            )
+            self.finish(0 if wanted else 1)
+        except RendezvousError as error:
+            self.log(f"ERROR {error}")
+            self.finish(1)

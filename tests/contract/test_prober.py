@@ -1,0 +1,368 @@
+"""The prober tells healthy engines of ours from sick ones and from strangers."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from random import Random
+
+import httpx
+import pytest
+
+from isthmus.health.prober import Prober, ProbeState, ProbeTarget, probe_client, served_models
+from isthmus.reconcile.queue import Key
+from tests.virtualtime import run_virtual
+
+KEY = Key("SlurmJob", "team-a", "llama-hpc-0-x7k2qp")
+SGLANG = ProbeTarget(
+    url_base="http://node7:41003",
+    health_path="/health",
+    model="llama",
+    attempt="x7k2qp",
+    engine="sglang",
+    interval=5,
+    timeout=5,
+    success_threshold=2,
+    failure_threshold=3,
+)
+VLLM = replace(SGLANG, engine="vllm")
+
+
+@dataclass
+class Engine:
+    """An engine as the probes see it; its state is changed by the tests."""
+
+    names: list[str] = field(default_factory=lambda: ["llama"])
+    attempt: str = "x7k2qp"
+    health: int = 200
+    ready: int = 200
+    takes: float = 0.01
+    refuses: bool = False
+    asked: list[tuple[float, str, str]] = field(default_factory=list)
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        now = asyncio.get_running_loop().time()
+        key = request.headers.get("authorization", "")
+        self.asked.append((now, request.url.path, key))
+        if self.refuses:
+            raise httpx.ConnectError("connection refused")
+        await asyncio.sleep(self.takes)
+        match request.url.path:
+            case "/health":
+                return httpx.Response(self.health)
+            case "/ready":
+                return httpx.Response(self.ready)
+            case "/v1/models":
+                return httpx.Response(200, json={"data": [{"id": each} for each in self.names]})
+            case "/model_info":
+                return httpx.Response(200, json={"weight_version": self.attempt})
+        return httpx.Response(404)
+
+    def paths(self) -> list[str]:
+        return [path for _, path, _ in self.asked]
+
+
+class Watching:
+    """A prober with one engine, and what it reported."""
+
+    def __init__(self, engine: Engine, target: ProbeTarget = SGLANG) -> None:
+        self.engine = engine
+        self.changes: list[float] = []
+        self.prober = Prober(
+            httpx.AsyncClient(transport=httpx.MockTransport(engine)),
+            on_change=lambda key: self.changes.append(asyncio.get_running_loop().time()),
+            random=Random(1),
+        )
+        self.prober.watch(KEY, target)
+
+    @property
+    def state(self) -> ProbeState:
+        state = self.prober.state(KEY)
+        assert state is not None
+        return state
+
+    async def until_healthy(self, healthy: bool | None) -> float:
+        """Return the loop time at which it became so."""
+        while self.prober.state(KEY) is None or self.state.healthy is not healthy:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        return asyncio.get_running_loop().time()
+
+
+def watched(
+    test: Callable[[Watching], Awaitable[None]],
+    *,
+    target: ProbeTarget = SGLANG,
+    engine: Engine | None = None,
+) -> None:
+    async def main() -> None:
+        watching = Watching(engine or Engine(), target)
+        await asyncio.wait_for(test(watching), timeout=10_000)
+        await watching.prober.close()
+
+    run_virtual(main)
+
+
+def test_worker_becomes_healthy_after_enough_successes_in_a_row() -> None:
+    async def test(watching: Watching) -> None:
+        await asyncio.sleep(1)
+        assert watching.state.last.ok
+        assert watching.state.healthy is None, "one success is not two"
+        at = await watching.until_healthy(True)
+        assert at < 6
+
+    watched(test)
+
+
+def test_worker_becomes_unhealthy_after_enough_failures_in_a_row() -> None:
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(True)
+        watching.engine.health = watching.engine.ready = 503
+        await asyncio.sleep(10)
+        assert watching.state.last.reason == "NotReady"
+        assert watching.state.healthy is True, "two failures are not three"
+        watching.engine.health = watching.engine.ready = 200
+        await asyncio.sleep(6)
+        watching.engine.health = watching.engine.ready = 503
+        began = asyncio.get_running_loop().time()
+        assert await watching.until_healthy(False) - began > 10, "in a row"
+        assert watching.state.consecutive_failures == 3
+
+    watched(test)
+
+
+@pytest.mark.parametrize(
+    ("break_it", "reason"),
+    [
+        (lambda engine: setattr(engine, "refuses", True), "Refused"),
+        (lambda engine: setattr(engine, "health", 503), "NotReady"),
+        (lambda engine: setattr(engine, "takes", 60), "Timeout"),
+        (lambda engine: setattr(engine, "names", ["mistral"]), "WrongModel"),
+        (lambda engine: setattr(engine, "attempt", "zzzzzz"), "WrongAttempt"),
+        (lambda engine: setattr(engine, "health", 500), "HttpError"),
+    ],
+)
+def test_each_failure_has_its_reason(break_it: Callable[[Engine], None], reason: str) -> None:
+    engine = Engine()
+    break_it(engine)
+
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(False)
+        assert watching.state.last.reason == reason
+        assert watching.state.last.message
+
+    watched(test, engine=engine)
+
+
+@pytest.mark.parametrize("target", [SGLANG, VLLM])
+def test_stranger_behind_a_known_address_is_out_at_its_first_full_probe(
+    target: ProbeTarget,
+) -> None:
+    engine = Engine(names=["llama", "isthmus-attempt-x7k2qp"])
+
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(True)
+        engine.names, engine.attempt = ["llama", "isthmus-attempt-zzzzzz"], "zzzzzz"
+        began = asyncio.get_running_loop().time()
+        assert await watching.until_healthy(False) - began <= 6 * 5 * 1.05
+        assert watching.state.last.reason == "WrongAttempt"
+        assert watching.state.consecutive_failures == 1, "identity needs no second failure"
+
+    watched(test, target=target, engine=engine)
+
+
+def test_worker_that_was_away_must_prove_its_identity_again() -> None:
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(True)
+        watching.engine.refuses = True
+        await asyncio.sleep(6)
+        watching.engine.refuses = False
+        watching.engine.attempt = "zzzzzz"
+        await watching.until_healthy(False)
+        assert watching.state.last.reason == "WrongAttempt"
+
+    watched(test)
+
+
+def test_vllm_without_its_second_name_is_not_our_attempt() -> None:
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(False)
+        assert watching.state.last.reason == "WrongAttempt"
+        assert "isthmus-attempt-x7k2qp" in watching.state.last.message
+
+    watched(test, target=VLLM, engine=Engine(names=["llama"]))
+
+
+def test_healthy_sglang_is_asked_for_a_token_only_now_and_then() -> None:
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(True)
+        watching.engine.asked.clear()
+        await asyncio.sleep(600)
+        paths = watching.engine.paths()
+        assert 15 <= paths.count("/health") <= 25
+        assert 90 <= paths.count("/ready") <= 110
+        assert paths.count("/model_info") == paths.count("/health"), "identity with each of them"
+
+    watched(test)
+
+
+def test_hanging_scheduler_behind_a_ready_server_is_found() -> None:
+    """SGLang's /ready does not generate; only /health notices."""
+
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(True)
+        watching.engine.health = 503
+        began = asyncio.get_running_loop().time()
+        assert await watching.until_healthy(False) - began < 6 * 5 * 1.05 + 3 * 5
+
+    watched(test)
+
+
+def test_changes_are_reported_once_and_probes_are_not() -> None:
+    async def test(watching: Watching) -> None:
+        await asyncio.sleep(600)
+        assert len(watching.changes) == 2, "the first result and the change to healthy"
+        watching.engine.refuses = True
+        await asyncio.sleep(600)
+        assert len(watching.changes) == 4, "the new reason and the change to unhealthy"
+
+    watched(test)
+
+
+def test_unwatched_worker_is_left_alone_and_a_changed_one_starts_anew() -> None:
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(True)
+        watching.prober.watch(KEY, replace(SGLANG))
+        assert watching.state.healthy is True, "an equal target changes nothing"
+        watching.prober.watch(KEY, replace(SGLANG, url_base="http://node8:41003"))
+        assert watching.prober.state(KEY) is None
+        await watching.until_healthy(True)
+        watching.prober.watch(KEY, None)
+        watching.engine.asked.clear()
+        await asyncio.sleep(60)
+        assert watching.prober.state(KEY) is None
+        assert watching.engine.asked == []
+
+    watched(test)
+
+
+def test_api_key_is_sent_and_not_shown() -> None:
+    target = replace(SGLANG, api_key="geheim")
+
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(True)
+        assert {key for _, _, key in watching.engine.asked} == {"Bearer geheim"}
+
+    watched(test, target=target)
+    assert "geheim" not in repr(target)
+
+
+@pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"data": 3}', b'{"data": [null, 1, {}]}'])
+def test_malformed_answers_name_no_models(body: bytes) -> None:
+    assert "llama" not in served_models(body)
+
+
+# --- over real sockets
+
+
+@asynccontextmanager
+async def server(behaviour: str, *, takes: float = 0.0) -> AsyncIterator[str]:
+    """An HTTP server that is a healthy SGLang, or drips or floods; yields its address."""
+    connections: set[asyncio.Task[None]] = set()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1].decode()
+            await asyncio.sleep(takes)
+            if behaviour != "healthy":
+                writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+            while behaviour != "healthy":
+                writer.write(b"x" * (1_000_000 if behaviour == "floods" else 1))
+                await writer.drain()
+                await asyncio.sleep(0 if behaviour == "floods" else 0.05)
+            body = {"data": [{"id": "llama"}], "weight_version": "x7k2qp"}
+            text = json.dumps(body if path != "/health" else {}).encode()
+            head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode() + text)
+            await writer.drain()
+        except (ConnectionError, EOFError):
+            pass
+        finally:
+            writer.close()
+
+    def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(serve(reader, writer))
+        connections.add(task)
+
+    listener = await asyncio.start_server(accept, "127.0.0.1", 0)
+    try:
+        yield f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
+    finally:
+        listener.close()
+        for task in connections:
+            task.cancel()
+        await asyncio.gather(*connections, return_exceptions=True)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def real_prober() -> AsyncIterator[Prober]:
+    async with probe_client() as client:
+        prober = Prober(client, on_change=lambda key: None)
+        try:
+            yield prober
+        finally:
+            await prober.close()
+
+
+async def test_one_hanging_worker_does_not_delay_another() -> None:
+    fast = replace(SGLANG, interval=0.05, timeout=30.0)
+    hanging, good = replace(KEY, name="hanging"), replace(KEY, name="good")
+    async with (
+        server("healthy", takes=3600) as slow,
+        server("healthy") as quick,
+        real_prober() as prober,
+    ):
+        prober.watch(hanging, replace(fast, url_base=slow))
+        prober.watch(good, replace(fast, url_base=quick))
+        await until(lambda: (prober.state(good) or NEVER).healthy is True)
+        assert prober.state(hanging) is None
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "takes", "reason"),
+    [
+        ("healthy", 3600.0, "Timeout"),
+        ("drips", 0.0, "Timeout"),  # each byte comes in time, the end never does
+        ("floods", 0.0, "HttpError"),
+    ],
+)
+async def test_bad_servers_cost_neither_time_nor_memory(
+    behaviour: str, takes: float, reason: str
+) -> None:
+    async with server(behaviour, takes=takes) as address, real_prober() as prober:
+        prober.watch(KEY, replace(SGLANG, url_base=address, timeout=0.5))
+        await until(lambda: prober.state(KEY) is not None)
+        assert (prober.state(KEY) or NEVER).last.reason == reason
+
+
+async def test_closed_port_is_refused() -> None:
+    async with server("healthy") as address:
+        pass
+    async with real_prober() as prober:
+        prober.watch(KEY, replace(SGLANG, url_base=address))
+        await until(lambda: prober.state(KEY) is not None)
+        assert (prober.state(KEY) or NEVER).last.reason == "Refused"
+
+
+class _Never:
+    healthy = None
+    last = None
+
+
+NEVER: ProbeState = _Never()  # type: ignore[assignment]

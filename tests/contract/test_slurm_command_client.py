@@ -1,0 +1,359 @@
+"""The command client against scripted SLURM commands that misbehave in the known ways."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from isthmus.backends.slurm.commands import CommandClient
+from isthmus.backends.slurm.executor import LocalExecutor, clean_environment
+from isthmus.backends.slurm.parsing import RECORD_END
+from isthmus.backends.slurm.records import Refused, SubmitRequest, Submitted, Unclear
+from isthmus.errors import SlurmCommandError, SlurmUnavailableError
+
+NODE = "gpu01\x1f10.0.0.11\x1fmixed\x1fgpu*\x1fnone" + RECORD_END
+JOB_VALUES = "7 RUNNING 0 gpu01 gpu01 100 101 3701 1:00:00 0 gpu normal llama-test None comment"
+JOB = JOB_VALUES.replace(" ", "\x1f") + RECORD_END
+REQUEST = SubmitRequest(
+    job_name="llama-test0001-0123456789-0-x7k2qp",
+    comment="isthmus:v1:test0001:default/llama:hpc:0:x7k2qp",
+    script="#!/bin/bash\ntrue\n",
+    options=("--partition=gpu",),
+)
+CONNECT_FAILURE = "slurm_load_jobs error: Unable to contact slurm controller (connect failure)"
+SOCKET_TIMEOUT = "sbatch: error: Batch job submission failed: Socket timed out on send/recv"
+
+
+class FakeSlurm:
+    """A folder of executables that answer as they are told."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.says("squeue", JOB)
+        self.says("sinfo", NODE)
+
+    def does(self, command: str, body: str) -> None:
+        path = self.folder / command
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+
+    def says(self, command: str, output: str, *, error: str = "", code: int = 0) -> None:
+        out, err = shlex.quote(output), shlex.quote(error)
+        self.does(command, f"printf %s {out}; printf '%s\\n' {err} >&2; exit {code}")
+
+    def client(self, *, timeout: float = 10, submit_timeout: float = 10) -> CommandClient:
+        folder = str(self.folder)
+        return CommandClient(
+            LocalExecutor(bin_directory=folder),
+            bin_directory=folder,
+            timeout=timeout,
+            submit_timeout=submit_timeout,
+            clock=lambda: 500.0,
+        )
+
+
+@pytest.fixture
+def slurm(tmp_path: Path) -> FakeSlurm:
+    return FakeSlurm(tmp_path)
+
+
+async def failure_of_snapshot(client: CommandClient) -> SlurmUnavailableError:
+    with pytest.raises(SlurmUnavailableError) as caught:
+        await client.snapshot()
+    return caught.value
+
+
+async def test_snapshot(slurm: FakeSlurm) -> None:
+    snapshot = await slurm.client().snapshot()
+    assert [job.name for job in snapshot.jobs] == ["llama-test"]
+    assert snapshot.nodes["gpu01"].address == "10.0.0.11"
+    assert (snapshot.started_at, snapshot.taken_at) == (500.0, 500.0)
+    assert abs(snapshot.cluster_time - time.time()) < 60
+
+
+async def test_snapshot_without_jobs(slurm: FakeSlurm) -> None:
+    slurm.says("squeue", "")
+    assert (await slurm.client().snapshot()).jobs == ()
+
+
+async def test_warnings_do_not_spoil_a_complete_answer(slurm: FakeSlurm) -> None:
+    slurm.says("squeue", JOB, error="slurm_load_partitions: Socket timed out")
+    assert len((await slurm.client().snapshot()).jobs) == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "output", "error", "code", "reason"),
+    [
+        ("squeue", "", CONNECT_FAILURE, 1, "ControllerUnreachable"),
+        ("squeue", JOB, CONNECT_FAILURE, 1, "ControllerUnreachable"),
+        ("sinfo", "", "slurm_load_partitions: Socket timed out", 1, "ControllerTimeout"),
+        ("squeue", "", "Munge encode failed: Failed to access", 1, "AuthenticationFailed"),
+        ("squeue", "", "Protocol authentication error", 1, "AuthenticationFailed"),
+        ("squeue", "", "Rate limit exceeded, please retry later", 1, "RateLimited"),
+        ("squeue", "", "something else", 1, "CommandFailed"),
+        ("squeue", JOB[:-3], "", 0, "IncompleteOutput"),
+        ("squeue", "Welcome!\n" + JOB, "", 0, "IncompleteOutput"),
+        ("squeue", "7\x1fRUNNING" + RECORD_END, "", 0, "IncompleteOutput"),
+        ("squeue", "CLUSTER: a\n", "", 0, "IncompleteOutput"),
+        ("sinfo", "", "", 0, "IncompleteOutput"),
+    ],
+)
+async def test_doubtful_answers_are_no_snapshot(
+    slurm: FakeSlurm, command: str, output: str, error: str, code: int, reason: str
+) -> None:
+    slurm.says(command, output, error=error, code=code)
+    failure = await failure_of_snapshot(slurm.client())
+    assert failure.reason == reason
+    assert str(failure)
+
+
+async def test_command_that_hangs_is_ended(slurm: FakeSlurm) -> None:
+    slurm.does("squeue", "sleep 60")
+    started = time.monotonic()
+    assert (await failure_of_snapshot(slurm.client(timeout=0.5))).reason == "CommandTimeout"
+    assert time.monotonic() - started < 10
+
+
+async def test_missing_commands_are_named(slurm: FakeSlurm) -> None:
+    (slurm.folder / "squeue").unlink()
+    failure = await failure_of_snapshot(slurm.client())
+    assert failure.reason == "CommandNotFound"
+    assert "binDir" in str(failure)
+
+
+async def test_ping(slurm: FakeSlurm) -> None:
+    slurm.says("scontrol", "Slurmctld(primary) at login1 is UP\n")
+    assert await slurm.client().ping()
+    slurm.says("scontrol", "Slurmctld(primary) at login1 is DOWN\n", code=1)
+    assert not await slurm.client().ping()
+    slurm.does("scontrol", "sleep 60")
+    assert not await slurm.client(timeout=0.2).ping()
+
+
+async def test_version(slurm: FakeSlurm) -> None:
+    slurm.says("sinfo", "slurm-wlm 22.05.8\n")
+    assert await slurm.client().version() == "22.05.8"
+
+
+async def test_submission_passes_script_name_and_comment(slurm: FakeSlurm) -> None:
+    seen = slurm.folder / "seen"
+    slurm.does("sbatch", f"printf '%s\\n' \"$@\" > {seen}; cat >> {seen}; echo 42")
+
+    assert await slurm.client().submit(REQUEST) == Submitted(42)
+
+    assert seen.read_text().splitlines() == [
+        "--partition=gpu",
+        "--parsable",
+        "--no-requeue",
+        f"--job-name={REQUEST.job_name}",
+        f"--comment={REQUEST.comment}",
+        "#!/bin/bash",
+        "true",
+    ]
+
+
+async def test_submission_to_a_named_cluster(slurm: FakeSlurm) -> None:
+    slurm.says("sbatch", "lua: hello\n42;cluster-a\n")
+    assert await slurm.client().submit(REQUEST) == Submitted(42)
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "code"),
+    [
+        ("", SOCKET_TIMEOUT, 1),
+        ("", CONNECT_FAILURE, 1),
+        ("", "sbatch: error: Munge encode failed", 1),
+        ("", "sbatch: error: Batch job submission failed: A new text", 1),
+        ("", "", 1),
+        ("", "", 0),
+        ("Submitted batch job", "", 0),
+        ("42\n43\n", "", 0),
+        ("42\n", "sbatch: error: Invalid partition name specified", 1),
+        ("", f"sbatch: error: Invalid qos specification\n{SOCKET_TIMEOUT}", 1),
+    ],
+)
+async def test_unclear_submissions(slurm: FakeSlurm, output: str, error: str, code: int) -> None:
+    slurm.says("sbatch", output, error=error, code=code)
+    outcome = await slurm.client().submit(REQUEST)
+    assert isinstance(outcome, Unclear)
+    assert outcome.message
+
+
+async def test_ghost_submission_is_unclear(slurm: FakeSlurm) -> None:
+    accepted = slurm.folder / "accepted"
+    slurm.does("sbatch", f"cat > {accepted}; sleep 60")
+    outcome = await slurm.client(submit_timeout=0.5).submit(REQUEST)
+    assert isinstance(outcome, Unclear)
+    assert accepted.read_text() == REQUEST.script
+
+
+async def test_refused_submission(slurm: FakeSlurm) -> None:
+    text = "sbatch: error: Batch job submission failed: Invalid partition name specified"
+    slurm.says("sbatch", "", error=text, code=1)
+    outcome = await slurm.client().submit(REQUEST)
+    assert isinstance(outcome, Refused)
+    assert outcome.reason == "InvalidPartition"
+    assert "sinfo" in outcome.message
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        SubmitRequest("a name", "c", "#!/bin/bash\n", ()),
+        SubmitRequest("a,b", "c", "#!/bin/bash\n", ()),
+        SubmitRequest("-a", "c", "#!/bin/bash\n", ()),
+        SubmitRequest("a", "c\nd", "#!/bin/bash\n", ()),
+        SubmitRequest("a", "c", "true\n", ()),
+        SubmitRequest("a", "c", "#!/bin/bash\r\n", ()),
+        SubmitRequest("a", "c", "#!/bin/bash\n", ("script.sh",)),
+        SubmitRequest("a", "c", "#!/bin/bash\n", ("--a=b\n--wrap=c",)),
+    ],
+)
+async def test_malformed_requests_never_reach_sbatch(
+    slurm: FakeSlurm, request_: SubmitRequest
+) -> None:
+    slurm.does("sbatch", f"touch {slurm.folder}/called; echo 42")
+    outcome = await slurm.client().submit(request_)
+    assert isinstance(outcome, Refused)
+    assert not (slurm.folder / "called").exists()
+
+
+async def test_cancel_by_id_and_name(slurm: FakeSlurm) -> None:
+    seen = slurm.folder / "seen"
+    slurm.does("scancel", f'echo "$@" >> {seen}')
+    client = slurm.client()
+    await client.cancel(job_id=7, job_name="llama-test")
+    await client.terminate(job_id=7, job_name="llama-test")
+    assert seen.read_text().splitlines() == [
+        "--name=llama-test 7",
+        "--state=RUNNING --batch --signal=TERM --name=llama-test 7",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "expected"),
+    [
+        ("scancel: error: Kill job error on job id 7: Access/permission denied", 210, "P"),
+        ("scancel: error: Kill job error on job id 7: Unable to contact slurm controller", 8, "U"),
+        ("scancel: error: Kill job error on job id 7: Socket timed out", 140, "U"),
+        ("scancel: error: Kill job error on job id 7: Invalid job id specified", 1, ""),
+        ("scancel: error: Job/step already completing or completed", 1, ""),
+        ("", 0, ""),
+        ("what?", 1, "U"),
+    ],
+)
+async def test_answers_of_scancel(slurm: FakeSlurm, error: str, code: int, expected: str) -> None:
+    slurm.says("scancel", "", error=error, code=code)
+    cancelling = slurm.client().cancel(job_id=7, job_name="llama-test")
+    if expected == "":
+        await cancelling
+    elif expected == "P":
+        with pytest.raises(SlurmCommandError) as caught:
+            await cancelling
+        assert caught.value.reason == "PermissionDenied"
+    else:
+        with pytest.raises(SlurmUnavailableError):
+            await cancelling
+
+
+async def test_names_that_are_lists_are_not_cancelled(slurm: FakeSlurm) -> None:
+    slurm.does("scancel", f"touch {slurm.folder}/called")
+    for name in ("", "a,b", "a b", "-a", "a\nb"):
+        with pytest.raises(SlurmCommandError):
+            await slurm.client().cancel(job_id=7, job_name=name)
+    assert not (slurm.folder / "called").exists()
+
+
+async def test_only_slurmctld_can_say_that_a_job_does_not_exist(slurm: FakeSlurm) -> None:
+    slurm.says("scontrol", "", error="slurm_load_jobs error: Invalid job id specified", code=1)
+    assert await slurm.client().show_job(7) is None
+    for error, code in ((CONNECT_FAILURE, 1), ("", 1), ("", 0)):
+        slurm.says("scontrol", "", error=error, code=code)
+        with pytest.raises(SlurmUnavailableError):
+            await slurm.client().show_job(7)
+
+
+async def test_gate_is_closed_once_and_for_all(slurm: FakeSlurm, tmp_path: Path) -> None:
+    client = slurm.client()
+    place = tmp_path / "work"
+    await client.prepare_work_directory(str(place))
+    await client.prepare_work_directory(str(place))
+    assert await client.close_gate(work_directory=str(place), job_name="mine")
+    assert await client.close_gate(work_directory=str(place), job_name="mine")
+    (place / "theirs.claim").symlink_to("17.0.gpu01.99.1")
+    assert not await client.close_gate(work_directory=str(place), job_name="theirs")
+    with pytest.raises(SlurmUnavailableError) as caught:
+        await client.close_gate(work_directory=str(tmp_path / "missing"), job_name="mine")
+    assert caught.value.reason == "WorkDirectoryUnavailable"
+
+
+def test_clean_environment_holds_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    source = {"SLURM_CONF": "/etc/s.conf", "SQUEUE_FORMAT": "x", "TOKEN": "t", "SLURM_JWT": "t"}
+    environment = clean_environment(bin_directory="/opt/slurm/bin", source=source)
+    assert set(environment) - {"USER", "LOGNAME"} == {
+        "PATH",
+        "HOME",
+        "LC_ALL",
+        "SLURM_TIME_FORMAT",
+        "SLURM_CONF",
+    }
+    assert environment["PATH"].startswith("/opt/slurm/bin:")
+    assert "SLURM_CONF" not in clean_environment(source={})
+
+
+async def test_executor_ends_the_whole_process_group(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    script = f"sleep 300 & echo $! > {pid_file}; wait"
+    running = asyncio.create_task(LocalExecutor().run(("bash", "-c", script), timeout=1))
+    result = await running
+    assert result.timed_out
+    await until(lambda: not alive(int(pid_file.read_text())))
+
+
+async def test_executor_ends_its_command_when_cancelled(tmp_path: Path) -> None:
+    pid_file = tmp_path / "pid"
+    script = f"echo $$ > {pid_file}.new; mv {pid_file}.new {pid_file}; sleep 300"
+    running = asyncio.create_task(LocalExecutor().run(("bash", "-c", script), timeout=60))
+    await until(pid_file.exists)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    await until(lambda: not alive(int(pid_file.read_text())))
+
+
+async def test_executor_bounds_the_output() -> None:
+    executor = LocalExecutor(max_output_bytes=1000)
+    result = await executor.run(("bash", "-c", "yes | head -c 1000000"), timeout=10)
+    assert len(result.stdout) == 1000
+    assert result.returncode == 0
+
+
+async def test_executor_reports_commands_that_cannot_start() -> None:
+    with pytest.raises(OSError, match="nonexistent"):
+        await LocalExecutor().run(("/nonexistent/command",), timeout=1)
+
+
+async def test_commands_never_read_the_operators_input(slurm: FakeSlurm) -> None:
+    slurm.does("squeue", "read -r line && exit 9; " + f"printf %s {shlex.quote(JOB)}")
+    assert len((await slurm.client().snapshot()).jobs) == 1
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        await asyncio.sleep(0.02)
+    pytest.fail(f"did not come true (pid {os.getpid()})")

@@ -1,0 +1,587 @@
+"""The batch script: what is rendered, and how it behaves with scripted SLURM commands."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from isthmus.backends.slurm.commands import claim_path
+from isthmus.backends.slurm.options import check_option
+from isthmus.backends.slurm.records import JobTemplate, SiteFacts
+from isthmus.backends.slurm.script import (
+    identity_comment,
+    parse_comment,
+    render_script,
+    sbatch_options,
+)
+
+ATTEMPT = "x7k2qp"
+NAME = f"llama-test0001-0123456789-0-{ATTEMPT}"
+COMMENT = f"isthmus:v1:test0001:default/llama:hpc:0:{ATTEMPT}"
+SITE = SiteFacts(
+    work_directory="/scratch/svc/isthmus",
+    ports_from=41000,
+    ports_to=41999,
+    default_partition="gpu",
+    default_account=None,
+    default_qos="serving",
+    default_time_limit_minutes=480,
+)
+TEMPLATE = JobTemplate(
+    argv=("sglang", "--port=@PORT@", "--weight-version", "@ATTEMPT@"),
+    env=(("HF_HUB_OFFLINE", "1"), ("OWN_URL", "http://localhost:@PORT@/")),
+    gpus=2,
+    gpu_type="h100",
+    cpus=8,
+    memory_mib=65536,
+)
+
+
+def render(template: JobTemplate = TEMPLATE, site: SiteFacts = SITE) -> str:
+    return render_script(
+        template=template, site=site, attempt=ATTEMPT, job_name=NAME, comment=COMMENT
+    )
+
+
+def options(template: JobTemplate = TEMPLATE, site: SiteFacts = SITE) -> list[str]:
+    return list(sbatch_options(template=template, site=site, job_name=NAME))
+
+
+# ---- Rendering
+
+
+def test_script_is_valid_shell(tmp_path: Path) -> None:
+    script = render(site=replace(SITE, setup="source /opt/env.sh\nexport A='b c'", modules=("a",)))
+    assert script.startswith("#!/bin/bash\n")
+    assert "@" not in re.sub(r"\$\{?\w+\[@\]\}?|#\w+\[@\]|\"\$@\"|\$@", "", script)
+    subprocess.run(["bash", "-n"], input=script, text=True, check=True, timeout=10)
+
+
+def test_only_the_constants_differ_between_scripts() -> None:
+    body = render().split("\nengine_port=", 1)[1]
+    assert body == render(JobTemplate(argv=("x",))).split("\nengine_port=", 1)[1]
+
+
+def test_nothing_in_a_script_can_pass_for_a_directive() -> None:
+    hostile = replace(SITE, setup="#SBATCH --uid=0\n#SBATCH --wrap=x")
+    before_commands = render(site=hostile).split("\nset -u\n", 1)[0]
+    assert "#SBATCH" not in before_commands
+
+
+TEXT = st.text(
+    st.characters(exclude_categories=("Cs", "Cc")) | st.sampled_from(list("'\"$`\\!;&|@(){}#\t")),
+    max_size=30,
+)
+
+
+@given(
+    argv=st.lists(TEXT | st.sampled_from(["@PORT@", "--port=@PORT@", "@ATTEMPT@"]), max_size=6),
+    values=st.lists(TEXT, max_size=3),
+    setup=TEXT,
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_no_value_breaks_out_of_its_quotes(argv: list[str], values: list[str], setup: str) -> None:
+    template = JobTemplate(
+        argv=("engine", *argv),
+        env=tuple((f"VALUE_{number}", value) for number, value in enumerate(values)),
+    )
+    constants = render(template, replace(SITE, setup=setup)).split("\nengine_port=", 1)[0]
+    show = "\n".join(
+        [
+            "export SLURM_JOB_ID=1 engine_port=41007",
+            constants.split("export SLURM_EXPORT_ENV=ALL", 1)[1],
+            "set_command; set_environment",
+            'printf "%s\\0" "$setup" "${engine_command[@]}"',
+            *(f'printf "%s\\0" "$VALUE_{number}"' for number in range(len(values))),
+        ]
+    )
+    done = subprocess.run(["bash", "-c", show], capture_output=True, check=True, timeout=10)
+    assert done.stderr == b""
+    expected = [setup, *(filled(text) for text in ("engine", *argv, *values))]
+    assert done.stdout.decode().split("\0")[:-1] == expected
+
+
+@given(argv=st.lists(TEXT, min_size=1, max_size=6))
+def test_argument_line_reads_back(argv: list[str]) -> None:
+    script = render(JobTemplate(argv=tuple(argv)))
+    line = next(line for line in script.splitlines() if line.startswith("  engine_command=("))
+    words = shlex.split(line.strip().removeprefix("engine_command=(").removesuffix(")"))
+    assert words == [
+        text.replace("@ATTEMPT@", ATTEMPT).replace("@PORT@", "$engine_port") for text in argv
+    ]
+
+
+def filled(text: str) -> str:
+    return text.replace("@ATTEMPT@", ATTEMPT).replace("@PORT@", "41007")
+
+
+@pytest.mark.parametrize(
+    ("template", "site", "attempt", "name"),
+    [
+        (replace(TEMPLATE, argv=()), SITE, ATTEMPT, NAME),
+        (replace(TEMPLATE, argv=("a\nb",)), SITE, ATTEMPT, NAME),
+        (replace(TEMPLATE, argv=("a\0b",)), SITE, ATTEMPT, NAME),
+        (replace(TEMPLATE, argv=("a\rb",)), SITE, ATTEMPT, NAME),
+        (replace(TEMPLATE, argv=("\ud800",)), SITE, ATTEMPT, NAME),
+        (replace(TEMPLATE, env=(("A=B;C", "1"),)), SITE, ATTEMPT, NAME),
+        (TEMPLATE, replace(SITE, work_directory="relative"), ATTEMPT, NAME),
+        (TEMPLATE, replace(SITE, work_directory="/a/%j"), ATTEMPT, NAME),
+        (TEMPLATE, replace(SITE, work_directory="/a/../b"), ATTEMPT, NAME),
+        (TEMPLATE, replace(SITE, ports_from=0), ATTEMPT, NAME),
+        (TEMPLATE, replace(SITE, ports_from=42000), ATTEMPT, NAME),
+        (TEMPLATE, replace(SITE, modules=("-f",)), ATTEMPT, NAME),
+        (TEMPLATE, SITE, "x7k2q", NAME),
+        (TEMPLATE, SITE, "x7k2q;", NAME),
+        (TEMPLATE, SITE, ATTEMPT, "a/../b"),
+        (TEMPLATE, SITE, ATTEMPT, "a b"),
+    ],
+)
+def test_values_that_cannot_stand_in_a_script(
+    template: JobTemplate, site: SiteFacts, attempt: str, name: str
+) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        render_script(template=template, site=site, attempt=attempt, job_name=name, comment=COMMENT)
+
+
+def test_identity_comment() -> None:
+    made = identity_comment(
+        installation="test0001",
+        namespace="default",
+        deployment="llama",
+        pool="hpc",
+        slot=0,
+        attempt=ATTEMPT,
+    )
+    assert made == COMMENT
+    with pytest.raises(ValueError, match="identity"):
+        identity_comment(
+            installation="a:b",
+            namespace="default",
+            deployment="llama",
+            pool="hpc",
+            slot=0,
+            attempt=ATTEMPT,
+        )
+
+
+# ---- Options
+
+
+def test_options_of_a_site() -> None:
+    assert options() == [
+        "--nodes=1",
+        "--ntasks=1",
+        "--time=480",
+        "--chdir=/scratch/svc/isthmus",
+        f"--output=/scratch/svc/isthmus/{NAME}.%j.log",
+        "--open-mode=append",
+        "--export=ALL",
+        "--signal=B:USR1@270",
+        "--partition=gpu",
+        "--qos=serving",
+        "--gres=gpu:h100:2",
+        "--cpus-per-task=8",
+        "--mem=65536M",
+    ]
+
+
+def test_options_of_another_site() -> None:
+    site = replace(
+        SITE,
+        gpu_directive="gpus-per-node",
+        gpu_types={"h100": "nvidia_h100_80gb"},
+        memory_directive="mem-per-gpu",
+        exclusive=True,
+    )
+    wishes = replace(
+        TEMPLATE,
+        partitions=("a", "b"),
+        account="proj",
+        qos="high",
+        time_limit_minutes=30,
+        sbatch_options=("--constraint=nvlink&rackA", "--time-min=10"),
+    )
+    made = sbatch_options(
+        template=wishes, site=site, job_name=NAME, excluded_nodes=("gpu07", "gpu02")
+    )
+    assert set(made) >= {
+        "--time=30",
+        "--partition=a,b",
+        "--account=proj",
+        "--qos=high",
+        "--gpus-per-node=nvidia_h100_80gb:2",
+        "--mem-per-gpu=32768M",
+        "--exclusive",
+        "--exclude=gpu02,gpu07",
+        "--constraint=nvlink&rackA",
+    }
+    assert not any(option.startswith("--signal") for option in made)
+
+
+def test_no_directive_is_no_directive() -> None:
+    made = options(site=replace(SITE, gpu_directive="none", memory_directive="none"))
+    assert not any("gpu:" in option or "--mem" in option for option in made)
+
+
+def test_short_jobs_get_no_early_warning() -> None:
+    assert "--signal" not in " ".join(options(replace(TEMPLATE, time_limit_minutes=2)))
+    assert "--signal=B:USR1@240" in options(replace(TEMPLATE, time_limit_minutes=10))
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--job-name=x",
+        "--comment=x",
+        "--output=/etc/x",
+        "--export=NONE",
+        "--requeue",
+        "--wrap=x",
+        "--uid=0",
+        "--array=1-9",
+        "--dependency=singleton",
+        "--signal=KILL",
+        "--time=1",
+        "--chdir=/",
+        "--no-such-thing",
+        "-p gpu",
+        "gpu",
+        "--constraint=a\n--wrap=x",
+        "--constraint=-x",
+        "--constraint=",
+        "--constraint=" + "x" * 300,
+        "--Constraint=x",
+    ],
+)
+def test_options_that_users_may_not_set(option: str) -> None:
+    assert check_option(option)
+    with pytest.raises(ValueError, match=r"."):
+        options(replace(TEMPLATE, sbatch_options=(option,)))
+
+
+def test_options_that_users_may_set() -> None:
+    for option in ("--constraint=a|b", "--reservation=r", "--nice=10", "--contiguous"):
+        assert check_option(option) is None
+
+
+def test_unknown_gpu_type_names_the_known_ones() -> None:
+    site = replace(SITE, gpu_types={"a100": "a100", "b200": "b200"})
+    with pytest.raises(ValueError, match="a100, b200"):
+        options(site=site)
+
+
+# ---- Behaviour under bash, with the SLURM commands scripted
+
+ENGINE = """
+import http.server, os, signal, sys, time
+port, where = int(sys.argv[1]), sys.argv[2]
+def ended(number, frame):
+    with open(where + ".term", "a") as log: log.write("TERM\\n")
+    raise SystemExit(int(os.environ.get("ENGINE_EXIT", "0")))
+signal.signal(signal.SIGTERM, ended)
+class Server(http.server.HTTPServer):
+    allow_reuse_address = False
+server = Server(("127.0.0.1", port), http.server.SimpleHTTPRequestHandler)
+open(where + ".new", "w").write(str(port))
+os.rename(where + ".new", where)
+server.serve_forever()
+"""
+
+
+@dataclass
+class Node:
+    """One machine on which the script runs, as slurmd would start it."""
+
+    folder: Path
+    site: SiteFacts
+    job_id: int = 17
+    template: JobTemplate = field(default_factory=lambda: JobTemplate(argv=("true",)))
+    term_lead: int = 330
+    environment: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[bytes]] = field(default_factory=list)
+
+    def command(self, name: str, body: str) -> None:
+        path = self.folder / "bin" / name
+        path.write_text(f"#!/bin/bash\n{body}\n")
+        path.chmod(0o755)
+
+    def start(self, *, job_id: int | None = None) -> subprocess.Popen[bytes]:
+        script = self.folder / f"script-{len(self.started)}"
+        script.write_text(
+            render_script(
+                template=self.template,
+                site=self.site,
+                attempt=ATTEMPT,
+                job_name=NAME,
+                comment=COMMENT,
+                term_lead_seconds=self.term_lead,
+            )
+        )
+        environment = {
+            "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
+            "SLURM_JOB_ID": str(job_id or self.job_id),
+            "SLURMD_NODENAME": "gpu01",
+            **self.environment,
+        }
+        with (self.folder / f"log-{len(self.started)}").open("wb") as log:
+            process = subprocess.Popen(
+                ["bash", str(script)],
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        self.started.append(process)
+        return process
+
+    def end(self, process: subprocess.Popen[bytes]) -> int:
+        return process.wait(timeout=20)
+
+    def log(self) -> str:
+        return "".join(path.read_text() for path in sorted(self.folder.glob("log-*")))
+
+    def published(self) -> str:
+        path = self.folder / "comment"
+        return path.read_text().strip() if path.exists() else ""
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "engine.py").write_text(ENGINE)
+    site = replace(SITE, work_directory=str(tmp_path / "work"), ports_from=23100, ports_to=23149)
+    engine = (sys.executable, str(tmp_path / "engine.py"), "@PORT@", str(tmp_path / "up"))
+    node = Node(tmp_path, site, template=JobTemplate(argv=engine))
+    node.command(
+        "scontrol", f'echo "$@" > {tmp_path}/said; echo "${{3#Comment=}}" > {tmp_path}/comment'
+    )
+    node.command("squeue", "echo N/A")
+    yield node
+    for process in node.started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=10)
+
+
+def publishing(node: Node) -> str:
+    return (
+        f'echo "${{3#Comment=}}" > {node.folder}/comment.new && mv {node.folder}/comment{{.new,}}'
+    )
+
+
+def eventually(condition: object, node: Node) -> None:
+    assert callable(condition)
+    deadline = time.monotonic() + 20
+    while time.monotonic() < deadline:
+        if condition():
+            return
+        time.sleep(0.02)
+    pytest.fail(f"did not come true:\n{node.log()}")
+
+
+def serving(node: Node) -> int:
+    eventually((node.folder / "up").exists, node)
+    return int((node.folder / "up").read_text())
+
+
+def test_engine_serves_on_the_published_port(node: Node) -> None:
+    process = node.start()
+    port = serving(node)
+    eventually(lambda: parse_comment(node.published()) is not None, node)
+    published = parse_comment(node.published())
+    assert published is not None
+    assert (published.attempt, published.port) == (ATTEMPT, port)
+    assert "JobId=17" in (node.folder / "said").read_text()
+    process.send_signal(signal.SIGTERM)
+    assert node.end(process) == 0
+    assert (node.folder / "up.term").read_text() == "TERM\n"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGUSR1])
+def test_exit_code_is_the_engines(node: Node, number: signal.Signals) -> None:
+    node.environment["ENGINE_EXIT"] = "7"
+    process = node.start()
+    serving(node)
+    process.send_signal(number)
+    assert node.end(process) == 7
+
+
+@pytest.mark.parametrize(("code", "expected"), [(0, 0), (3, 3), (75, 1), (74, 1), (78, 1)])
+def test_codes_of_the_script_are_kept_for_the_script(node: Node, code: int, expected: int) -> None:
+    node.template = JobTemplate(argv=("bash", "-c", f"exit {code}"))
+    assert node.end(node.start()) == expected
+
+
+def test_engine_that_does_not_exist(node: Node) -> None:
+    node.template = JobTemplate(argv=("no-such-engine",))
+    assert node.end(node.start()) == 127
+
+
+def test_gate_lets_one_start_through(node: Node) -> None:
+    first = node.start()
+    serving(node)
+    assert node.end(node.start(job_id=18)) == 75
+    assert node.end(node.start()) == 75  # the same id and restart count: after a controller crash
+    node.environment["SLURM_RESTART_COUNT"] = "1"
+    assert node.end(node.start()) == 75
+    assert first.poll() is None
+    claim = Path(claim_path(work_directory=node.site.work_directory, job_name=NAME))
+    assert str(claim.readlink()).startswith("17.0.gpu01.")
+    assert f"claimed by {claim.readlink()}" in node.log()
+
+
+def test_gate_is_one_atomic_step(node: Node) -> None:
+    node.template = JobTemplate(argv=("true",))
+    codes = [node.end(process) for process in [node.start(job_id=n) for n in range(20, 30)]]
+    assert sorted(codes) == [0] + [75] * 9
+
+
+def test_unwritable_work_directory(node: Node) -> None:
+    (node.folder / "work").write_text("a file")
+    assert node.end(node.start()) == 74
+
+
+def test_ports_in_use_are_passed_over(node: Node) -> None:
+    first = node.site.ports_from + 17 * 37 % 50
+    with socket.socket() as taken, socket.socket(socket.AF_INET6) as taken_too:
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        taken_too.bind(("::", first + 1))
+        taken_too.listen()
+        process = node.start()
+        assert serving(node) == first + 2
+        process.terminate()
+        assert node.end(process) == 0
+
+
+def test_locked_ports_are_passed_over(node: Node) -> None:
+    """A second job of this user holds a port that its engine has not opened yet."""
+    node.site = replace(node.site, ports_to=node.site.ports_from)
+    node.template = JobTemplate(argv=("sleep", "60"))
+    first = node.start()
+    eventually(lambda: "starting the engine" in node.log(), node)
+    claim = Path(claim_path(work_directory=node.site.work_directory, job_name=NAME))
+    claim.unlink()
+    assert node.end(node.start(job_id=18)) == 78
+    assert "all ports" in node.log()
+    first.terminate()
+    assert node.end(first) == 143
+
+
+def test_port_taken_while_loading_is_replaced(node: Node) -> None:
+    """The engine fails to bind because somebody else took the port: the next one is tried."""
+    first = node.site.ports_from + 17 * 37 % 50
+    loading = node.folder / "loading"
+    engine = f'touch {loading}; while [ -e {loading} ]; do sleep 0.05; done; exec "$@"'
+    node.template = JobTemplate(argv=("bash", "-c", engine, "x", *node.template.argv))
+    with socket.socket() as taken:
+        process = node.start()
+        eventually(loading.exists, node)
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        loading.unlink()
+        eventually(loading.exists, node)
+        loading.unlink()
+        assert serving(node) == first + 1
+        eventually(lambda: node.published().endswith(f":port={first + 1}"), node)
+        process.terminate()
+        assert node.end(process) == 0
+
+
+def test_failing_engine_is_not_started_again(node: Node) -> None:
+    count = node.folder / "count"
+    node.template = JobTemplate(argv=("bash", "-c", f"echo x >> {count}; exit 3"))
+    assert node.end(node.start()) == 3
+    assert count.read_text() == "x\n"
+
+
+def test_publishing_is_tried_again_while_the_controller_is_away(node: Node) -> None:
+    node.command(
+        "scontrol", f'[ -e {node.folder}/back ] && echo "${{3#Comment=}}" > {node.folder}/comment'
+    )
+    process = node.start()
+    serving(node)
+    (node.folder / "back").touch()
+    eventually(lambda: parse_comment(node.published()) is not None, node)
+    process.terminate()
+    assert node.end(process) == 0
+
+
+def test_script_ends_at_once_though_the_controller_is_away(node: Node) -> None:
+    node.command("scontrol", "exit 1")
+    node.command("squeue", "exit 1")
+    process = node.start()
+    serving(node)
+    started = time.monotonic()
+    process.terminate()
+    assert node.end(process) == 0
+    assert time.monotonic() - started < 5
+
+
+def test_engine_is_ended_before_the_granted_end(node: Node) -> None:
+    node.term_lead = 2
+    node.command("squeue", f"echo {int(time.time()) + 5}")
+    started = time.time()
+    process = node.start()
+    serving(node)
+    assert node.end(process) == 0
+    assert 1.5 < time.time() - started < 5
+    assert (node.folder / "up.term").read_text() == "TERM\n"
+
+
+def test_end_that_was_moved_is_kept(node: Node) -> None:
+    node.term_lead = 2
+    end = node.folder / "end"
+    end.write_text(str(int(time.time()) + 4))
+    node.command("squeue", f"cat {end}; echo x >> {node.folder}/asked")
+    process = node.start()
+    serving(node)
+    eventually((node.folder / "asked").exists, node)
+    end.write_text(str(int(time.time()) + 3600))
+    eventually(lambda: (node.folder / "asked").read_text() == "x\nx\n", node)
+    assert process.poll() is None
+    assert not (node.folder / "up.term").exists()
+    process.terminate()
+    assert node.end(process) == 0
+
+
+def test_setup_and_modules_come_before_the_engine(node: Node) -> None:
+    seen = node.folder / "seen"
+    setup = 'module() { echo "module $*"; }\nexport FROM_SETUP="$UNSET yes"\nset -e\nfalse_name'
+    node.site = replace(node.site, setup=setup)
+    node.template = JobTemplate(
+        argv=("bash", "-c", f'echo "$FROM_SETUP $OWN $SLURM_EXPORT_ENV $PWD" > {seen}'),
+        env=(("OWN", "x y"),),
+    )
+    assert node.end(node.start()) == 0
+    run = f"{node.site.work_directory}/{NAME}/17.0"
+    assert seen.read_text() == f" yes x y ALL {run}\n"
+
+
+def test_missing_module_is_an_error(node: Node) -> None:
+    node.site = replace(node.site, modules=("cuda/99",))
+    node.environment["BASH_FUNC_module%%"] = "() { return 1; }"
+    assert node.end(node.start()) == 78
+    assert "cuda/99" in node.log()
+
+
+def test_files_are_private(node: Node) -> None:
+    node.template = JobTemplate(argv=("bash", "-c", "touch made"))
+    assert node.end(node.start()) == 0
+    made = Path(node.site.work_directory) / NAME / "17.0" / "made"
+    assert made.stat().st_mode & 0o077 == 0
