@@ -34,25 +34,20 @@ down: $(VENV)/ready ## Stop the playground and remove every trace of it.
 
 ##@ Develop
 .PHONY: test
-test: lint wheel ## Run all tests: lint, import contracts, wheel, then every layer of tests/.
+test: lint ## Run all tests: lint, types, import contracts, then every layer of tests/ (the wheel and the CRDs too).
 	@$(HERMETIC) $(RUN) -m pytest tests
 
 .PHONY: lint
-lint: $(VENV)/ready ## Check format, style, types, import contracts and the CRDs.
+lint: $(VENV)/ready ## Check format, style, types and import contracts.
 	@test ! -e operator/__init__.py -a ! -e operator.py || { echo "operator/__init__.py or operator.py would hide Python's own module operator: remove it"; exit 1; }
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@MYPYPATH=operator $(BIN)/mypy
 	@PYTHONPATH=operator $(BIN)/lint-imports --no-cache
-	@$(RUN) -m tools.check_crds
 
 .PHONY: crds
 crds: $(VENV)/ready ## Write crds/ from the pydantic models.
 	@$(RUN) -m isthmus crds --directory crds
-
-.PHONY: wheel
-wheel: $(VENV)/ready ## Build the wheel and start it in a clean environment.
-	@$(RUN) -m tools.check_wheel
 
 .PHONY: bench
 bench: $(VENV)/ready ## Measure against raw commands in the same run.

@@ -3,6 +3,7 @@
 This is the module that the tests import; `python -m playground` is the same for people.
 """
 
+import contextlib
 import dataclasses
 import os
 import pwd
@@ -133,8 +134,7 @@ class Playground:
         preflight.check(self.config)
         packages.install(self.config, self.progress)
         with state_lock(self.state):
-            instances.claim(self.state, instance=self.config.instance)
-            network.check_addresses(self.names)
+            self._claim()
             running = self.running()
             self._merge_with_running(running)
             self._prepare()
@@ -181,6 +181,15 @@ class Playground:
         self.down()
 
     # -- steps of `up`
+
+    def _claim(self) -> None:
+        """Take an instance number; a refused start leaves nothing behind."""
+        try:
+            instances.claim(self.state, instance=self.config.instance)
+        except PlaygroundError:
+            with contextlib.suppress(OSError):  # unless it holds something
+                self.state.rmdir()
+            raise
 
     def _merge_with_running(self, running: tuple[str, ...]) -> None:
         """Parts are added to those that run; anything else that differs is refused."""

@@ -73,25 +73,32 @@ def claim(state: Path, *, instance: int | None) -> int:
                 )
             return mine[0]
         candidates = INSTANCES if instance is None else [instance]
+        taken = []
         for number in candidates:
-            if _free(number):
+            why = _obstacle(number)
+            if not why:
                 _claim_file(number).write_text(f"{state}\n", encoding="utf-8")
                 _prepare_machine()
                 return number
-    owners = {number: owner(number) or "network devices only" for number in candidates}
-    taken = "\n".join(f"  {number}: {who}" for number, who in owners.items())
+            taken.append(f"  {number}: {why}")
+    _remove_if_unused()
     raise PlaygroundError(
-        f"no free playground instance; taken are\n{taken}\n"
-        "stop one with `make down STATE=...`, or write another INSTANCE (0 to 15)"
+        "no free playground instance; taken are\n"
+        + "\n".join(taken)
+        + "\nstop one with `make down STATE=...`, or write another INSTANCE (0 to 15)"
     )
 
 
-def _free(instance: int) -> bool:
-    """Free, or left behind: the folder of its owner is gone and so is its network."""
+def _obstacle(instance: int) -> str:
+    """Why a number cannot be taken; empty also for one that a vanished playground left behind."""
     holder = owner(instance)
     if holder is not None and holder.exists():
-        return False
-    return not network.remains(Names(instance))
+        return f"the playground in {holder}"
+    left = network.remains(Names(instance))
+    if left:
+        return f"left behind: {', '.join(left[:3])} (`make down INSTANCE={instance}`)"
+    used = network.conflict(Names(instance))
+    return f"the machine uses the network {used}" if used else ""
 
 
 def _prepare_machine() -> None:
@@ -110,12 +117,18 @@ def release(instance: int) -> None:
         return
     with _locked():
         _claim_file(instance).unlink(missing_ok=True)
+    _remove_if_unused()
+
+
+def _remove_if_unused() -> None:
+    if not CLAIMS.exists():
+        return
+    with _locked():
         if any(owner(number) is not None for number in INSTANCES):
             return
         if FORMER_FORWARD.exists():
-            network.IP_FORWARD.write_text(
-                FORMER_FORWARD.read_text(encoding="utf-8"), encoding="utf-8"
-            )
+            former = FORMER_FORWARD.read_text(encoding="utf-8")
+            network.IP_FORWARD.write_text(former, encoding="utf-8")
         if NETNS_IS_OURS.exists() and network.NETNS.exists() and not any(network.NETNS.iterdir()):
             while run(["umount", "--lazy", network.NETNS], check=False).returncode == 0:
                 pass

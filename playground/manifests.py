@@ -24,7 +24,7 @@ def slurm_cluster(
         "metadata": {"name": name, "namespace": NAMESPACE},
         "spec": {
             "login": {"local": {}},
-            "commands": {"binDir": str(bin_folder), "pollInterval": "1s"},
+            "commands": {"binDir": str(bin_folder), "pollInterval": "15s"},
             "files": {"workDirectory": str(state / "jobs")},
             "network": {"ports": {"from": first, "to": last}},
             "defaults": {"partition": "gpu", "timeLimit": "1h"},

@@ -11,7 +11,6 @@ from pathlib import Path
 
 from playground.commands import run, succeeds
 from playground.config import Names
-from playground.errors import PlaygroundError
 
 NETNS = Path("/run/netns")
 DEVICES = Path("/sys/class/net")
@@ -50,17 +49,16 @@ def remove_rules(names: Names) -> None:
             run(["iptables", "-w", "-D", *words[1:]], check=False)
 
 
-def check_addresses(names: Names) -> None:
-    """Refuse when the machine uses one of the networks already; raises PlaygroundError."""
+def conflict(names: Names) -> str:
+    """A network of the machine that an instance would use too, in words; empty if there is none."""
     wanted = {n.rsplit(".", 2 if n.endswith("/16") else 1)[0] for n in names.networks}
     for route in json.loads(run(["ip", "-json", "route"]).stdout or "[]"):
         target, device = str(route.get("dst", "")), str(route.get("dev", ""))
         if device.startswith(names.prefix):
             continue
         if any(target == w or target.startswith(w + ".") for w in wanted):
-            raise PlaygroundError(
-                f"the network {target} on {device} is in use; choose another INSTANCE (0 to 15)"
-            )
+            return f"{target} on {device}"
+    return ""
 
 
 def make_bridge(bridge: str, *, subnet: str) -> None:

@@ -8,6 +8,7 @@ import atexit
 import functools
 import itertools
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.resources import Resource
 from playground.cluster import Config, Playground
+from playground.config import INSTANCES
+from playground.errors import PlaygroundError
 
 NAMESPACES = Resource("", "v1", "namespaces", "Namespace")
 CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap")
@@ -24,15 +27,34 @@ _numbers = itertools.count(1)
 
 @functools.cache
 def bare_api() -> Playground:
-    """Start it on first use; it ends with the test run."""
-    state = Path(tempfile.mkdtemp(prefix="isthmus-api-", dir="/var/tmp"))
-    playground = Playground(Config(state=state, instance=None, parts=frozenset({"apiserver"})))
+    """Start it on first use; it ends with the test run.
+
+    Raises:
+        PlaygroundError: it does not start; nothing of it is left.
+    """
+    playground = _start()
     atexit.register(playground.down)
-    playground.up()
     crds = Path(__file__).parent.parent / "crds"
     playground.kubectl("apply", "--server-side", "-f", str(crds))
     playground.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
     return playground
+
+
+def _start() -> Playground:
+    """Start it under the first instance number that works, from the top: people use the low ones.
+
+    A number that is free may still have addresses that something else on the machine uses.
+    """
+    for number in reversed(INSTANCES):
+        state = Path(tempfile.mkdtemp(prefix="isthmus-api-", dir="/var/tmp"))
+        config = Config(state=state, instance=number, parts=frozenset({"apiserver"}))
+        try:
+            return Playground(config).__enter__()
+        except PlaygroundError:
+            shutil.rmtree(state, ignore_errors=True)
+            if number == INSTANCES[-4]:
+                raise
+    raise AssertionError("unreachable")
 
 
 def connection() -> Connection:

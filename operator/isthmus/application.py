@@ -249,7 +249,7 @@ async def _run_parts(
         await _first_of(sync, tasks)
         parts.triggers.attach()
         parts.triggers.add_all()
-        _log.info("In sync: %d objects; reconciling", len(parts.store))
+        _log.info("In sync with the API server; reconciling")
         tasks += [
             asyncio.create_task(parts.loop.run(), name="loop"),
             asyncio.create_task(parts.relist.run(), name="relist"),

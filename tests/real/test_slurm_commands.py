@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import pwd
 import re
 import secrets
 import shutil
 import signal
 import subprocess
+import tempfile
 import textwrap
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -55,6 +55,7 @@ from isthmus.backends.slurm.states import (
     work_directory_failed,
 )
 from isthmus.errors import SlurmUnavailableError
+from playground.cluster import Playground
 
 PATIENCE = 60.0
 
@@ -99,6 +100,7 @@ class SlurmEnvironment:
     """A SLURM cluster to test against: its configuration and an ordinary user of it."""
 
     configuration: Path
+    bin_folder: Path
     user: str
     scratch: Path
 
@@ -109,24 +111,32 @@ class SlurmEnvironment:
         assert match is not None
         return int(Path(match[1]).read_text())
 
-    def admin(self, *argv: str) -> str:
-        environment = os.environ | {"SLURM_CONF": str(self.configuration)}
+    def admin(self, command: str, *argv: str) -> str:
         done = subprocess.run(
-            argv, env=environment, capture_output=True, text=True, timeout=30, check=True
+            [str(self.bin_folder / command), *argv],
+            env={"SLURM_CONF": str(self.configuration)},
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
         )
         return done.stdout
 
 
 @pytest.fixture(scope="session")
-def slurm_environment() -> Iterator[SlurmEnvironment]:
-    configuration = os.environ.get("SLURM_CONF")
-    if configuration is None or os.getuid() != 0 or shutil.which("sbatch") is None:
-        pytest.skip("needs a SLURM cluster: SLURM_CONF, its commands, and root for the faults")
-    entry = pwd.getpwnam(os.environ.get("ISTHMUS_TEST_SLURM_USER", "svc"))
-    scratch = Path("/var/tmp") / f"isthmus-test-{secrets.token_hex(4)}"
-    scratch.mkdir(mode=0o755)
-    os.chown(scratch, entry.pw_uid, entry.pw_gid)
-    yield SlurmEnvironment(Path(configuration), entry.pw_name, scratch)
+def slurm_environment(request: pytest.FixtureRequest) -> Iterator[SlurmEnvironment]:
+    """The playground's SLURM, or with ISTHMUS_TEST_SLURM_CONF one that runs already."""
+    running = os.environ.get("ISTHMUS_TEST_SLURM_CONF")
+    if running is not None:
+        configuration, user, bin_folder = Path(running), "svc", Path("/usr/bin")
+    else:
+        playground: Playground = request.getfixturevalue("playground")
+        configuration, user = playground.slurm.configuration, playground.config.user
+        bin_folder = playground.slurm.bin_folder
+    scratch = Path(tempfile.mkdtemp(prefix="isthmus-slurm-", dir="/var/tmp"))
+    scratch.chmod(0o755)
+    shutil.chown(scratch, user, user)
+    yield SlurmEnvironment(configuration, bin_folder, user, scratch)
     shutil.rmtree(scratch)
 
 
@@ -240,10 +250,13 @@ async def eventually(condition: Callable[[], Awaitable[bool]], shown: Callable[[
 
 @pytest.fixture
 def client(slurm_environment: SlurmEnvironment) -> CommandClient:
+    folder = str(slurm_environment.bin_folder)
     executor = LocalExecutor(
-        user=slurm_environment.user, source={"SLURM_CONF": str(slurm_environment.configuration)}
+        bin_directory=folder,
+        user=slurm_environment.user,
+        source={"SLURM_CONF": str(slurm_environment.configuration)},
     )
-    return CommandClient(executor)
+    return CommandClient(executor, bin_directory=folder)
 
 
 @pytest.fixture
@@ -441,7 +454,8 @@ async def test_refusals_are_told_apart_from_outages(worker: Worker) -> None:
 
 
 async def test_job_ends_its_engine_before_the_granted_end(worker: Worker) -> None:
-    outcome = await worker.client.submit(worker.request(term_lead=3600, extra=("--time=1",)))
+    worker.template = replace(worker.template, time_limit_minutes=1)
+    outcome = await worker.client.submit(worker.request(term_lead=3600))
     assert isinstance(outcome, Submitted)
     record = await worker.until_serving()
     assert record.end_time is not None

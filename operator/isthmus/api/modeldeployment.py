@@ -128,7 +128,7 @@ class WorkerSpec(SpecModel):
             max_length=16,
             json_schema_extra=rules(
                 Rule(
-                    "type(self) == int ? int(self) > 0 : "
+                    "type(self) == int ? int(self) > 0 && int(self) < 1000000 : "
                     "string(self).matches('^[1-9][0-9]{0,5}(m|[.][0-9]{1,3})?$')",
                     'worker.cpu must be a number of cores: write for example "8" or "7500m"',
                 ),

@@ -40,6 +40,8 @@ class Connection:
         environ = os.environ if environ is None else environ
         configuration = Configuration()
         try:
+            if self._is_missing():
+                raise SettingsError(f"There is no kubeconfig {self.kubeconfig}.")
             await self.load_into(configuration, environ=environ)
         except (config.ConfigException, OSError, ValueError, KeyError) as error:
             raise SettingsError(
@@ -66,6 +68,9 @@ class Connection:
             client_configuration=configuration,
             persist_config=False,
         )
+
+    def _is_missing(self) -> bool:
+        return bool(self.kubeconfig) and not os.path.exists(str(self.kubeconfig))
 
     def _in_cluster(self, environ: Mapping[str, str]) -> bool:
         if self.kubeconfig or self.context or not environ.get("KUBERNETES_SERVICE_HOST"):

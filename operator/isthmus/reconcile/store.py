@@ -202,9 +202,9 @@ class Store:
         else:
             self.put(resource, obj)
 
-    def __len__(self) -> int:
-        """Return how many objects are held."""
-        return len(self._objects)
+    def count(self, resource: Resource) -> int:
+        """Return how many objects of a resource are held, for the metrics."""
+        return sum(len(names) for names in self._places.get(resource, {}).values())
 
     def _is_listed_gone(self, key: StoreKey, version: int) -> bool:
         """Tell whether an object we do not know was gone again when everything was listed."""

@@ -16,6 +16,7 @@ import kopf
 
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.resources import WATCHED, Resource
+from isthmus.errors import IsthmusError
 from isthmus.reconcile.store import Store
 from isthmus.watch.events import register_handlers
 
@@ -68,7 +69,8 @@ async def run_watch(
         stop_flag: set it to end this call normally.
 
     Raises:
-        Exception: whatever ended the watching. The process must end with a non-zero code.
+        SettingsError: there is no usable configuration for the API server.
+        Exception: whatever else ended the watching. The process must end with a non-zero code.
     """
     registry = kopf.OperatorRegistry()
     register_handlers(registry=registry, store=store, watched=settings.watched, on_listed=on_listed)
@@ -77,16 +79,22 @@ async def run_watch(
         _register_probe(registry, name, probe)
     # Every object has a logger of kopf's that tells each event; the loop tells what matters.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
-    await kopf.operator(
-        registry=registry,
-        settings=_kopf_settings(settings),
-        standalone=True,
-        clusterwide=not settings.namespaces,
-        namespaces=settings.namespaces,
-        liveness_endpoint=_endpoint(settings.liveness_port),
-        ready_flag=ready_flag,
-        stop_flag=stop_flag,
-    )
+    try:
+        await kopf.operator(
+            registry=registry,
+            settings=_kopf_settings(settings),
+            standalone=True,
+            clusterwide=not settings.namespaces,
+            namespaces=settings.namespaces,
+            liveness_endpoint=_endpoint(settings.liveness_port),
+            ready_flag=ready_flag,
+            stop_flag=stop_flag,
+        )
+    except Exception as error:
+        # kopf says "one or more handlers failed"; the login says what is wrong and what to do.
+        if isinstance(error.__cause__, IsthmusError):
+            raise error.__cause__ from error
+        raise
 
 
 def _kopf_settings(settings: WatchSettings) -> kopf.OperatorSettings:
@@ -104,7 +112,9 @@ def _kopf_settings(settings: WatchSettings) -> kopf.OperatorSettings:
     theirs.watching.server_timeout = 600
     for resource, selector in settings.watched:
         if selector:
-            theirs.watching.label_selectors[f"{resource.api_version}/{resource.plural}"] = selector
+            # Three parts: of "v1/services" kopf would take "v1" for the group, and match nothing.
+            key = (resource.group, resource.version, resource.plural)
+            theirs.watching.label_selectors[key] = selector
     theirs.queueing.error_delays = (1, 2, 5, 10, 30, 60)
     theirs.process.ultimate_exiting_timeout = 30
     return theirs
