@@ -339,8 +339,10 @@ class Slurm:
         self._number(node)
 
         def resumed() -> bool:
-            state = self.command("sinfo", "-h", "-n", node, "-N", "-o", "%T", "-p", "gpu")
-            if not any(word in state for word in ("drain", "down", "fail", "maint")):
+            # not sinfo, which shows DOWN+COMPLETING as completing
+            said = self.command("scontrol", "-o", "show", "node", node)
+            state = said.partition(" State=")[2].split()[0]
+            if not any(word in state for word in ("DRAIN", "DOWN", "FAIL", "MAINT")):
                 return True
             # refused while a node registers, so it is asked again
             argv = ["scontrol", "update", f"nodename={node}", "state=resume"]

@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.api.conditions import PendingClass
 from isthmus.backends.slurm import parsing
 from isthmus.backends.slurm.comments import parse_comment
 from isthmus.backends.slurm.parsing import OutputError, Section
-from isthmus.backends.slurm.reasons import PendingClass, classify, refusal
+from isthmus.backends.slurm.reasons import classify, refusal
 from isthmus.backends.slurm.records import JobRecord, PublishedEndpoint
 from isthmus.backends.slurm.states import (
     JobState,
@@ -100,13 +101,13 @@ def test_fields_of_recorded_jobs(jobs: dict[str, JobRecord]) -> None:
 
 def test_recorded_reasons(jobs: dict[str, JobRecord]) -> None:
     expected = {
-        "held": PendingClass.Held,
-        "requeue-held": PendingClass.Held,
-        "begin": PendingClass.Resources,
-        "resources": PendingClass.Resources,
-        "drained": PendingClass.Resources,
-        "too-long": PendingClass.Never,
-        "dependency-never": PendingClass.Never,
+        "held": PendingClass.HELD,
+        "requeue-held": PendingClass.HELD,
+        "begin": PendingClass.RESOURCES,
+        "resources": PendingClass.RESOURCES,
+        "drained": PendingClass.RESOURCES,
+        "too-long": PendingClass.NEVER,
+        "dependency-never": PendingClass.NEVER,
     }
     assert {name: classify(jobs[name].reason) for name in expected} == expected
 

@@ -132,14 +132,13 @@ def test_deletion_is_seen():
 def test_hashes_are_known_ones():
     """They must not change with a release: every worker would be replaced. See HASH_VERSION."""
     assert hashes(SMALLEST) == ["rqqcwdp5u2"]
-    assert hashes(BASE) == ["3wgkqj42dj", "xu67kkfehk"]
+    assert hashes(BASE) == ["pdct2pw7pn", "xu67kkfehk"]
 
 
 @pytest.mark.parametrize(
     "changes",
     [
         {"spec.replicas": 7},
-        {"spec.health": {"interval": "9s", "startupTimeout": "1h"}},
         {"spec.pools[0].priority": 9},
         {"spec.pools[0].minReplicas": 0},
         {"spec.pools[0].maxReplicas": 9},
@@ -165,6 +164,7 @@ def test_what_restarts_nothing(changes):
         ({"spec.model.servedNames": ["a"]}, {0, 1}),
         ({"metadata.name": "other"}, {0, 1}),
         ({"spec.pools[0].engine.args": ["--max-model-len=4096"]}, {0}),
+        ({"spec.health": {"startupTimeout": "1h"}}, {0}),
         ({"spec.pools[0].engine.image": "other:1"}, {0}),
         ({"spec.pools[0].engine.env[0].value": "/other"}, {0}),
         ({"spec.pools[0].kubernetes.nodeSelector": {"gpu": "a100"}}, {0}),

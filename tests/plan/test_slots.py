@@ -19,9 +19,7 @@ from isthmus.plan.slots import free_slots
         ((1, 2, 3), 2, (0, 4)),
     ],
 )
-def test_smallest_free_ones(
-    taken: tuple[int, ...], count: int, expected: tuple[int, ...]
-) -> None:
+def test_smallest_free_ones(taken: tuple[int, ...], count: int, expected: tuple[int, ...]) -> None:
     assert free_slots(taken=taken, count=count) == expected
 
 

@@ -23,10 +23,11 @@ from pathlib import Path
 import httpx
 import pytest
 
+from isthmus.api.conditions import PendingClass
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.executor import LocalExecutor
 from isthmus.backends.slurm.poller import Poller
-from isthmus.backends.slurm.reasons import PendingClass, classify
+from isthmus.backends.slurm.reasons import classify
 from isthmus.backends.slurm.records import (
     JobRecord,
     JobTemplate,
@@ -369,7 +370,7 @@ async def test_terminate_leaves_a_pending_job_alone_at_once(worker: Worker) -> N
     record = await worker.record()
     assert record is not None
     assert observe(record) is JobState.Pending
-    assert classify(record.reason) is PendingClass.Held
+    assert classify(record.reason) is PendingClass.HELD
 
 
 async def test_second_submission_of_an_attempt_ends_at_the_gate(worker: Worker) -> None:

@@ -22,10 +22,14 @@ from tests.bareapi import bare_api, connect, connection, new_namespace
 MANAGED = {"app.kubernetes.io/managed-by": "isthmus"}
 
 
-async def until(condition: Callable[[], object], *, what: str) -> None:
+async def until(
+    condition: Callable[[], object], *, what: str, watch: "Watch | None" = None
+) -> None:
     try:
         async with asyncio.timeout(30):
-            while not condition():  # noqa: ASYNC110
+            while not condition():
+                if watch is not None and watch.task.done():
+                    await watch.task
                 await asyncio.sleep(0.02)
     except TimeoutError:
         pytest.fail(f"in 30 s it did not come true that {what}")
@@ -258,7 +262,9 @@ async def test_one_refused_token_does_not_end_the_watch(
     monkeypatch.setattr(Connection, "load", load)
     async with watching(namespace, source=source) as watch:
         await api.create(SLURM_JOBS, slurm_job(namespace, "j"))
-        await until(lambda: watch.store.get(SLURM_JOBS, namespace, "j"), what="it is seen")
+        await until(
+            lambda: watch.store.get(SLURM_JOBS, namespace, "j"), what="it is seen", watch=watch
+        )
     assert logins >= 2
 
 

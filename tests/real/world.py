@@ -180,7 +180,7 @@ class World:
             ("ready pods", len(ready_pods), kubernetes),
             ("jobs in the queue", len(self.jobs(name)), slurm),
             ("running jobs", len(running), slurm),
-            ("SlurmJobs", len(self.objects("sj", name)), slurm),
+            ("SlurmJobs", len([sj for sj in self.objects("sj", name) if not _ended(sj)]), slurm),
             ("members of the Service", len(members), total),
             ("addresses of the workers", urls, members),
             ("status.ready", status.get("ready"), f"{total}/{total}"),
@@ -245,3 +245,8 @@ def until(
 def _pod_ready(pod: Mapping[str, Any]) -> bool:
     conditions = pod["status"].get("conditions", [])
     return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+
+def _ended(slurm_job: Mapping[str, Any]) -> bool:
+    """A failed attempt that is kept to say why; not a worker any more."""
+    return bool(slurm_job.get("status", {}).get("finishedAt"))

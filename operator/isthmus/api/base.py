@@ -112,7 +112,7 @@ class ConditionModel(StatusModel):
 
     type: Annotated[str, Field(max_length=64)]
     status: Annotated[str, Field(json_schema_extra={"enum": ["True", "False", "Unknown"]})]
-    reason: Annotated[str, Field(max_length=64)] = ""
+    reason: Annotated[str, Field(max_length=253)] = ""
     message: Annotated[str, Field(max_length=1024)] = ""
     last_transition_time: Annotated[
         str | None, Field(json_schema_extra={"format": "date-time"})

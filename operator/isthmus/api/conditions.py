@@ -247,6 +247,11 @@ MAX_MESSAGE: Final = 1024
 """Characters of a condition's message; longer ones are cut, the schema refuses them."""
 
 
+def cut(text: str, *, limit: int = MAX_MESSAGE) -> str:
+    """Return `text` with at most `limit` characters; the API server refuses a longer one."""
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
 def find_condition(
     conditions: Iterable[Condition], *, type: ConditionType | str
 ) -> Condition | None:
@@ -290,7 +295,7 @@ def set_condition(
         "type": str(type),
         "status": word,
         "reason": str(reason),
-        "message": message if len(message) <= MAX_MESSAGE else message[: MAX_MESSAGE - 1] + "…",
+        "message": cut(message),
         "lastTransitionTime": rfc3339(int(now))
         if old is None or changed
         else old["lastTransitionTime"],

@@ -137,13 +137,12 @@ def _tensor_parallel(*, type: EngineType, args: Iterable[str], gpus: int) -> tup
 def names_parallel_option(arg: str) -> bool:
     """Whether an argument names an option that sets a degree of parallelism.
 
-    Abbreviations count (`--tp` is SGLang's `--tp-size`), from four characters on: shorter ones
-    are ambiguous to the engines.
+    Abbreviations count: `--tp` is SGLang's `--tp-size`.
     """
     name = arg.partition("=")[0].replace("_", "-")
     if not name.startswith("--"):
         return name in _PARALLEL_OPTIONS
-    return len(name) >= 4 and any(option.startswith(name) for option in _PARALLEL_OPTIONS)
+    return any(option.startswith(name) for option in _PARALLEL_OPTIONS)
 
 
 def _variable(variable: EnvironmentVariableSpec) -> EnvironmentVariable:

@@ -23,7 +23,7 @@ class PendingStatus(StatusModel):
     # "class" is a word of Python, so the attribute has another name.
     pending_class: Annotated[PendingClass | None, Field(alias="class")] = None
     """Class of the reason: it decides whether waiting helps."""
-    reason: Annotated[str | None, Field(max_length=64)] = None
+    reason: Text = None
     """The scheduler's word."""
     message: Sentence = None
     """What to do about it."""
@@ -63,7 +63,7 @@ class WorkerStatus(StatusModel):
     """Name of the pod."""
     job_id: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int64"})] = None
     """Job id in SLURM."""
-    node: Text = None
+    node: Sentence = None
     """Node or nodes it runs on."""
     phase: Annotated[str | None, Field(max_length=32)] = None
     """Where it stands."""
@@ -104,7 +104,7 @@ class ModelDeploymentStatus(StatusModel):
     """Engines in use, such as vllm+sglang."""
     url: Annotated[str | None, Field(max_length=512)] = None
     """Address for clients in the cluster."""
-    summary: Annotated[str | None, Field(max_length=256)] = None
+    summary: Sentence = None
     """The state in a few words."""
     conditions: Annotated[
         tuple[ConditionModel, ...],

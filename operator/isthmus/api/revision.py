@@ -3,8 +3,8 @@
 It is taken over what the user wrote, not over what it renders to: an operator upgrade with newer
 derived defaults (an image, an argument of ours) then restarts nothing. Values that mean "nothing
 said" (null, the schema's default, an empty list or map) are left out, so a field that is added
-later changes no hash while it is neutral. Numbers of workers, priorities and probe intervals are
-not part of it.
+later changes no hash while it is neutral. Numbers of workers and priorities are not part of
+it; `health` is for pools on Kubernetes, whose probes stand in the pod template.
 """
 
 import base64
@@ -14,7 +14,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from isthmus.api.desired import Desired, Pool
+from isthmus.api.desired import Desired, Health, Pool
 from isthmus.api.modeldeployment import ModelSpec, PoolSpec
 
 HASH_VERSION: Final = 1
@@ -70,6 +70,7 @@ def revision_hash(*, desired: Desired, pool: Pool) -> str:
     """
     model = desired.model.written
     shape = pool.written
+    health = _probes_of_pods(desired.health) if pool.backend == "kubernetes" else {}
     text = json.dumps(
         {
             "version": HASH_VERSION,
@@ -77,6 +78,7 @@ def revision_hash(*, desired: Desired, pool: Pool) -> str:
             "pool": pool.name,
             "model": dataclasses.asdict(desired.model) if model is None else model,
             "workers": _by_hand(pool) if shape is None else shape,
+            **({"health": health} if health else {}),
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -85,6 +87,16 @@ def revision_hash(*, desired: Desired, pool: Pool) -> str:
     )
     digest = hashlib.sha256(text.encode()).digest()
     return base64.b32encode(digest).decode().lower()[:10]
+
+
+def _probes_of_pods(health: Health) -> Mapping[str, object]:
+    """Return what differs from the defaults.
+
+    A pod's probes stand in its template, so a change of them needs new pods; workers on SLURM are
+    probed by the operator, which takes up a change at once.
+    """
+    default = dataclasses.asdict(Health())
+    return {key: value for key, value in dataclasses.asdict(health).items() if value != default[key]}
 
 
 def _by_hand(pool: Pool) -> Mapping[str, object]:

@@ -286,13 +286,13 @@ class SlurmClusterStatus(StatusModel):
         ),
     ] = ()
     """SlurmReachable."""
-    version: Annotated[str | None, Field(max_length=32)] = None
+    version: Annotated[str | None, Field(max_length=64)] = None
     """SLURM's version."""
     nodes: Annotated[str | None, Field(max_length=32)] = None
     """Usable and all nodes, such as 4/4."""
     jobs: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
     """Our jobs that are in the queue or run."""
-    summary: Annotated[str | None, Field(max_length=256)] = None
+    summary: Annotated[str | None, Field(max_length=1024)] = None
     """The state in a few words."""
 
 

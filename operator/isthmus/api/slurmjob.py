@@ -74,7 +74,7 @@ class SlurmJobStatus(StatusModel):
 
     phase: Phase | None = None
     """Where the attempt stands."""
-    reason: Annotated[str | None, Field(max_length=64)] = None
+    reason: Annotated[str | None, Field(max_length=253)] = None
     """Why."""
     message: Annotated[str | None, Field(max_length=1024)] = None
     """In a sentence, with what to do."""

@@ -1,1 +1,1 @@
-"""Pure decisions: desired state, observations and time in; a plan out. No I/O, no clock, no await."""
+"""Pure decisions: desired state, observations and time in; a plan out. No I/O, no clock."""

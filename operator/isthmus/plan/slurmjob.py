@@ -33,7 +33,7 @@ from isthmus.plan.actions import (
 from isthmus.plan.policy import submission
 from isthmus.plan.policy.ending import ended
 from isthmus.plan.policy.identity import choose
-from isthmus.plan.policy.readiness import judged, located, startup_expired
+from isthmus.plan.policy.readiness import judged, located, startup_left
 from isthmus.plan.policy.stopping import stop
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
@@ -44,6 +44,10 @@ _PENDING_REASONS: Mapping[PendingClass, Reason] = {
     PendingClass.NEVER: Reason.PENDING_NEVER,
 }
 _SNAPSHOTS_BEFORE_DOUBT = 2
+_SOON = 5.0
+"""Seconds until the next look where what is waited for is a snapshot, which may change nothing."""
+
+_PROBED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED})
 
 
 def plan_slurm_job(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -84,8 +88,6 @@ def _unseen(observed: SlurmJobObservation) -> SlurmJobStatus:
     status = observed.status
     if status.phase == Phase.SUBMITTING:
         return status.model_copy(update={"phase": Phase.SUBMIT_UNKNOWN})
-    if status.phase in {Phase.STARTING, Phase.READY, Phase.DEGRADED} and status.host:
-        return judged(observed, status=status)
     if status.phase in {None, Phase.WAITING}:
         return status.model_copy(
             update={
@@ -94,7 +96,12 @@ def _unseen(observed: SlurmJobObservation) -> SlurmJobStatus:
                 "message": observed.cluster.message,
             }
         )
-    return status
+    return _probed(observed, status)
+
+
+def _probed(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+    """The status with what the probes say, which need no SLURM."""
+    return judged(observed, status=status) if status.phase in _PROBED and status.host else status
 
 
 def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -102,7 +109,7 @@ def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
         update={"phase": Phase.WAITING, "reason": Reason.WAITING_TO_SUBMIT, "message": ""}
     )
     if not submission.may_submit(observed):
-        return SlurmJobPlan(status=waiting, requeue_after=5.0)
+        return SlurmJobPlan(status=waiting, requeue_after=_SOON)
     before = waiting.model_copy(
         update={
             "phase": Phase.SUBMITTING,
@@ -176,20 +183,31 @@ def _doubt(observed: SlurmJobObservation, why: str, *, now: float) -> SlurmJobPl
 
 def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     """A job that has an id and stands in no snapshot."""
-    status = observed.status
+    status = _probed(observed, observed.status)
     if observed.absent_snapshots < _SNAPSHOTS_BEFORE_DOUBT:
-        return SlurmJobPlan(status=status)
+        return SlurmJobPlan(status=status, requeue_after=_SOON)
     if status.state is None:
         return _doubt(
             observed, f"SLURM acknowledged job {status.job_id} and does not know it", now=now
         )
-    if observed.probe_healthy:
+    if observed.probe_healthy and status.phase == Phase.READY:
         message = "SLURM does not list the job, yet its engine answers with this attempt"
-        return SlurmJobPlan(status=judged(observed, status=status).model_copy(
-            update={"message": message}
-        ))  # fmt: skip
+        return SlurmJobPlan(
+            status=status.model_copy(update={"message": message}), requeue_after=_SOON
+        )
     if not observed.confirmed_gone:
-        return SlurmJobPlan(status=status, actions=(ConfirmGone(job_id=status.job_id or 0),))
+        return SlurmJobPlan(
+            status=status,
+            actions=(ConfirmGone(job_id=status.job_id or 0),),
+            requeue_after=_SOON,
+        )
+    if status.cancelled_at is not None:
+        # We gave it up, and SLURM forgot it before a snapshot showed its end.
+        return SlurmJobPlan(
+            status=status.model_copy(
+                update={"phase": Phase.FAILED, "healthy": False, "finished_at": rfc3339(now)}
+            )
+        )
     return SlurmJobPlan(
         status=status.model_copy(
             update={
@@ -246,11 +264,11 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
                 }
             )
         )
-    if state in {JobState.Transient, JobState.Unknown} and status.phase not in {
-        None,
-        Phase.PENDING,
+    if state in {JobState.Transient, JobState.Unknown} and status.phase in {
+        *_PROBED,
+        Phase.TERMINATING,
     }:
-        return SlurmJobPlan(status=status)
+        return SlurmJobPlan(status=_probed(observed, status))
     return _running(observed, status=status, record=record, now=now)
 
 
@@ -275,32 +293,44 @@ def recorded(status: SlurmJobStatus, *, record: JobRecord, running: bool) -> Slu
 def _pending(
     observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
-    kind = PendingClass(reasons.classify(record.reason).value)
+    kind = reasons.classify(record.reason)
     word = reasons.first_word(record.reason)
     reason = _PENDING_REASONS[kind]
     message = f"{word}: waits for {reasons.unblocked_by(record.reason)}"
+    again = None
     if kind is PendingClass.NEVER:
         snapshot = observed.cluster.snapshot
         waited = (
             snapshot.cluster_time - record.submit_time if snapshot and record.submit_time else 0
         )
         message = f"{word}: SLURM cannot start this job as it is; correct the pool's slurm fields"
-        if waited >= reasons.never_after(record.reason):
+        left = reasons.never_after(record.reason) - waited
+        if left <= 0:
             return _give_up(
                 observed, status, reason=reason, message=message, record=record, now=now
             )
+        again = max(1.0, left)
     return SlurmJobPlan(
         status=status.model_copy(
             update={"phase": Phase.PENDING, "reason": reason, "message": message}
-        )
+        ),
+        requeue_after=again,
     )
 
 
 def _running(
     observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
-    status = judged(observed, status=located(observed, status=status, record=record))
-    if status.phase == Phase.STARTING and startup_expired(observed, record=record):
+    found = located(observed, status=status, record=record)
+    if found.url != status.url:
+        # What the probes said was about another address.
+        observed = replace(observed, probe_healthy=None, probe_reason="", probe_message="")
+        found = found.model_copy(update={"phase": Phase.STARTING})
+    status = judged(observed, status=found)
+    if status.phase != Phase.STARTING:
+        return SlurmJobPlan(status=status)
+    left = startup_left(observed, record=record)
+    if left is not None and left < 0:
         limit = f"{observed.endpoint.startup_timeout:.0f} s"
         message = f"not healthy within health.startupTimeout ({limit}); {status.message}"
         return _give_up(
@@ -311,7 +341,7 @@ def _running(
             record=record,
             now=now,
         )
-    return SlurmJobPlan(status=status)
+    return SlurmJobPlan(status=status, requeue_after=None if left is None else max(_SOON, left))
 
 
 def _give_up(
@@ -323,9 +353,20 @@ def _give_up(
     record: JobRecord,
     now: float,
 ) -> SlurmJobPlan:
-    """End the attempt for a reason of ours, which stays when the job has ended."""
-    status = status.model_copy(update={"reason": reason, "message": message, "healthy": False})
-    return _cancel(status.model_copy(update={"job_id": record.job_id}), observed, now=now)
+    """End the attempt for a reason of ours, which stays when the job has ended.
+
+    Its phase takes it out of the membership, and no probe brings it back.
+    """
+    given_up = status.model_copy(
+        update={
+            "phase": Phase.TERMINATING,
+            "reason": reason,
+            "message": message,
+            "healthy": False,
+            "job_id": record.job_id,
+        }
+    )
+    return _cancel(given_up, observed, now=now)
 
 
 def _cancel(status: SlurmJobStatus, observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:

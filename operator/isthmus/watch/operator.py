@@ -7,6 +7,7 @@ and the process has to end with it. Start-up is fast and idempotent in return.
 import asyncio
 import dataclasses
 import logging
+import urllib.request
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -106,7 +107,6 @@ def _kopf_settings(settings: WatchSettings) -> kopf.OperatorSettings:
     theirs.persistence.progress_storage = _NoProgress()
     theirs.networking.request_timeout = settings.request_timeout
     theirs.networking.connect_timeout = settings.request_timeout / 3
-    theirs.networking.trust_env = True  # as our own client does
     theirs.watching.connect_timeout = settings.request_timeout / 3
     theirs.watching.inactivity_timeout = settings.inactivity_timeout
     theirs.watching.server_timeout = 600
@@ -153,7 +153,9 @@ async def credentials(connection: Connection) -> kopf.ConnectionInfo:
         certificate_path=configuration.cert_file,
         private_key_path=configuration.key_file,
         proxy_url=configuration.proxy,
-        trust_env=configuration.proxy is None,
+        # With trust_env, aiohttp looks for proxies in a thread before each request, and dies of an
+        # assertion when kopf changes its credentials meanwhile: only where it is needed.
+        trust_env=configuration.proxy is None and bool(urllib.request.getproxies()),
     )
 
 

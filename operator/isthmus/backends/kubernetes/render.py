@@ -70,7 +70,7 @@ def pod_labels(*, desired: Desired, pool: str, revision: str) -> dict[str, str]:
 
 
 def selector_labels(*, deployment: str, pool: str, revision: str) -> dict[str, str]:
-    """The Deployment's immutable selector: without the traffic label, so that a drained pod stays."""
+    """The immutable selector: without the traffic label, so that a drained pod stays."""
     return {
         names.LABEL_DEPLOYMENT: deployment,
         names.LABEL_POOL: pool,

@@ -9,23 +9,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from enum import Enum
 
+from isthmus.api.conditions import PendingClass
 from isthmus.backends.slurm.records import Refused
-
-
-class PendingClass(Enum):
-    """Why a job waits, in the four kinds that ask for different acts."""
-
-    Resources = "Resources"
-    """Resolves itself: wait."""
-    Quota = "Quota"
-    """A limit of the account, the user or the QOS: wait, never submit again."""
-    Held = "Held"
-    """A person must release it."""
-    Never = "Never"
-    """Cannot start as it is specified: cancel, the specification is wrong."""
-
 
 _HELD = frozenset(
     {"JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue", "JobLaunchFailure", "SpecialExit"}
@@ -48,10 +34,10 @@ _NEVER = frozenset(
 _QUOTA = re.compile(r"QOS|Assoc|JobArrayTaskLimit$|Max\w+Per(Account|User)")
 _PER_JOB = re.compile(r"(QOS|Assoc|Max)\w*Per(Job|Node)")
 _UNBLOCKED_BY = {
-    PendingClass.Resources: "a node with the free resources that the job asks for",
-    PendingClass.Quota: "a running job of this account or QOS that ends, or a higher limit",
-    PendingClass.Held: "scontrol release by the user or an administrator of the cluster",
-    PendingClass.Never: "another specification: SLURM cannot start this job as it is",
+    PendingClass.RESOURCES: "a node with the free resources that the job asks for",
+    PendingClass.QUOTA: "a running job of this account or QOS that ends, or a higher limit",
+    PendingClass.HELD: "scontrol release by the user or an administrator of the cluster",
+    PendingClass.NEVER: "another specification: SLURM cannot start this job as it is",
 }
 
 
@@ -71,12 +57,12 @@ def classify(reason: str) -> PendingClass:
     """
     word = first_word(reason)
     if word in _HELD or ("requeued" in reason and "held" in reason):
-        return PendingClass.Held
+        return PendingClass.HELD
     if word in _NEVER or _PER_JOB.match(word):
-        return PendingClass.Never
+        return PendingClass.NEVER
     if _QUOTA.match(word):
-        return PendingClass.Quota
-    return PendingClass.Resources
+        return PendingClass.QUOTA
+    return PendingClass.RESOURCES
 
 
 def never_after(reason: str) -> float:

@@ -1,7 +1,7 @@
 """How long to wait before a failed attempt is replaced.
 
 An attempt that ended through its own fault (Failed, Finished) is followed by its replacement after
-`base × 2^(n-1)` seconds, n the number of such attempts still on record, capped. What was not its
+`base * 2^(n-1)` seconds, n the number of such attempts still on record, capped. What was not its
 fault (walltime, preemption, a lost node) is replaced at once.
 """
 

@@ -33,11 +33,12 @@ def located(
                 f"{rules.port_from} to {rules.port_to}",
             }
         )
+    host = f"[{node.address}]" if ":" in node.address else node.address
     return status.model_copy(
         update={
             "host": node.address,
             "port": published.port,
-            "url": f"http://{node.address}:{published.port}",
+            "url": f"http://{host}:{published.port}",
         }
     )
 
@@ -49,7 +50,7 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJob
     nobody out of rotation.
     """
     if observed.probe_healthy is None:
-        if status.phase in {Phase.READY, Phase.DEGRADED}:
+        if status.phase in {Phase.READY, Phase.DEGRADED} and status.ever_ready:
             return status
         return _starting(observed, status)
     if observed.probe_healthy:
@@ -95,12 +96,15 @@ def _starting(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJob
     )
 
 
-def startup_expired(observed: SlurmJobObservation, *, record: JobRecord) -> bool:
-    """Whether a job has run for longer than `startupTimeout` without ever being ready.
+def startup_left(observed: SlurmJobObservation, *, record: JobRecord) -> float | None:
+    """Seconds of `startupTimeout` that a job has left; below 0 when it is over.
 
     Both times are the cluster's own.
+
+    Returns:
+        None for a job that was ready once or has not started.
     """
     snapshot = observed.cluster.snapshot
     if observed.status.ever_ready or record.start_time is None or snapshot is None:
-        return False
-    return snapshot.cluster_time - record.start_time > observed.endpoint.startup_timeout
+        return None
+    return observed.endpoint.startup_timeout - (snapshot.cluster_time - record.start_time)

@@ -12,7 +12,8 @@ One step of the way from what is asked for now to the targets, never below them 
 * **One at a time.** All that is asked for stays within the targets plus one. A surplus worker
   that waits for resources is not counted, so that a full pool does not stop the others; one that
   fails is, so that a bad revision stops after its first worker.
-* **A pool that cannot be seen is left as it is.**
+* **A pool that cannot be seen is left as it is.** What it has beyond its target is not counted
+  either: it may be dead, and must not hold up the pool that is to take over.
 """
 
 from collections.abc import Mapping, Sequence
@@ -79,7 +80,7 @@ def next_step(pools: Sequence[PoolState]) -> Counts:
     for pool in pools:
         if not pool.frozen:
             _shrink(pool, counts, budget)
-    room = target + SURGE - sum(counts.values()) + sum(_waiting_surplus(p, counts) for p in pools)
+    room = target + SURGE - sum(counts.values()) + sum(_excused(pool, counts) for pool in pools)
     for pool in pools:
         if pool.frozen or not pool.startable:
             continue
@@ -109,9 +110,14 @@ def _removable(group: WorkerGroup, surplus: int, budget: _Budget) -> int:
     return idle + degraded + available
 
 
-def _waiting_surplus(pool: PoolState, counts: Mapping[tuple[str, str], int]) -> int:
-    """New workers that wait for a place while old ones of the pool still serve."""
+def _excused(pool: PoolState, counts: Counts) -> int:
+    """Workers beyond the target that do not count: out of sight, or waiting for a place.
+
+    The latter are new workers of a pool whose old ones still serve.
+    """
     old = sum(counts[group.pool, group.revision] for group in pool.others)
+    if pool.frozen:
+        return max(0, old + counts[pool.name, pool.current.revision] - pool.target)
     if not old:
         return 0
     waiting = sum(

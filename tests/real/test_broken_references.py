@@ -1,0 +1,161 @@
+"""What the schema cannot know: each ends in a condition that says what to do, and mends itself."""
+
+from typing import Any
+
+import pytest
+
+from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
+
+
+def pool_pending(world: World, name: str, pool: str) -> dict[str, Any]:
+    pools = world.status(name).get("pools", [])
+    return next((p.get("pending") or {} for p in pools if p["name"] == pool), {})
+
+
+def wait_pending(world: World, name: str, pool: str, **wanted: str) -> dict[str, Any]:
+    def look() -> Any:
+        found = pool_pending(world, name, pool)
+        good = all(found.get(key) == value for key, value in wanted.items())
+        return found if found and good else Not(str(found))
+
+    found: dict[str, Any] = until(look, f"pool {pool} of {name} is pending with {wanted}")
+    return found
+
+
+@pytest.mark.timeout(180)
+def test_missing_slurmcluster(world: World) -> None:
+    world.apply(deployment("nocluster", slurm_pool(cluster="later"), replicas=1))
+    said = world.wait_condition("nocluster", "Ready", reason="ClusterNotFound")
+    assert "create it" in said["message"]
+    assert "clusterRef" in said["message"]
+    assert world.condition("nocluster", "SlurmReachable")["status"] == "False"
+    assert world.objects("sj", "nocluster") == []
+    world.apply(world.cluster("later"))
+    world.wait_agree("nocluster", slurm=1)
+    world.delete("nocluster")
+    world.kubectl("delete", "slc", "later", "-n", "isthmus-system", timeout=60)
+
+
+@pytest.mark.timeout(180)
+def test_namespace_not_admitted(world: World) -> None:
+    world.apply(world.cluster("closed", access={"allowedNamespaces": {"names": []}}))
+    world.apply(deployment("denied", slurm_pool(cluster="closed"), replicas=1))
+    said = world.wait_condition("denied", "Ready", reason="ClusterNotAllowed")
+    assert "spec.access.allowedNamespaces" in said["message"]
+    world.apply(world.cluster("closed"))
+    world.wait_agree("denied", slurm=1)
+    world.delete("denied")
+    world.kubectl("delete", "slc", "closed", "-n", "isthmus-system", timeout=60)
+
+
+@pytest.mark.timeout(180)
+def test_unreachable_slurmcluster(world: World) -> None:
+    broken = world.cluster("broken")
+    broken["spec"]["commands"]["binDir"] = "/opt/no-slurm-here/bin"
+    world.apply(broken)
+    world.apply(deployment("blind", slurm_pool(cluster="broken"), replicas=1))
+    said = world.wait_condition("blind", "SlurmReachable", reason="CommandNotFound")
+    assert "commands.binDir" in said["message"]
+    assert world.objects("sj", "blind") == []
+    assert "False" in world.kubectl("get", "slc", "broken", "-n", "isthmus-system")
+    world.apply(world.cluster("broken"))
+    world.wait_agree("blind", slurm=1)
+    world.delete("blind")
+    world.kubectl("delete", "slc", "broken", "-n", "isthmus-system", timeout=60)
+
+
+@pytest.mark.timeout(180)
+def test_unknown_partition(world: World) -> None:
+    world.apply(deployment("lost", slurm_pool(slurm={"partitions": ["nosuch"]}), replicas=1))
+    pending = wait_pending(world, "lost", "hpc", **{"class": "Never"})
+    assert pending["reason"] == "SubmitRefused"
+    assert "partition" in pending["message"]
+    assert "slurm.partitions" in pending["message"]
+    assert world.condition("lost", "Progressing")["status"] == "False"
+    # Mended by the administrator, without a change of ours: the next attempt goes through.
+    slurm = world.playground.slurm
+    slurm.command("scontrol", "create", "PartitionName=nosuch", "Nodes=gpu[01-04]", "MaxTime=1-0")
+    try:
+        world.wait_agree("lost", slurm=1)
+        world.delete("lost")
+        until(lambda: not world.leftovers("lost"), "lost is gone")
+    finally:
+        slurm.command("scontrol", "delete", "PartitionName=nosuch")
+
+
+@pytest.mark.timeout(180)
+def test_unknown_partition_corrected_by_the_user(world: World) -> None:
+    world.apply(deployment("typo", slurm_pool(slurm={"partitions": ["gpuu"]}), replicas=1))
+    wait_pending(world, "typo", "hpc", **{"class": "Never"})
+    world.apply(deployment("typo", slurm_pool(slurm={"partitions": ["gpu"]}), replicas=1))
+    world.wait_agree("typo", slurm=1)
+
+
+@pytest.mark.timeout(180)
+def test_image_that_does_not_exist(world: World) -> None:
+    good = kubernetes_pool()
+    bad = kubernetes_pool(engine={"image": "localhost/no-such-engine:1"})
+    world.apply(deployment("image", good, replicas=1))
+    world.wait_agree("image", kubernetes=1)
+    members = world.members("image")
+    world.apply(deployment("image", bad, replicas=1))
+    pending = wait_pending(world, "image", "k8s", **{"class": "Image"})
+    assert "localhost/no-such-engine:1" in pending["message"]
+    assert "engine.image" in pending["message"]
+    said = world.wait_condition("image", "Ready", reason="ImagePullError")
+    assert said["status"] == "False"
+    # The old worker stays while the new one cannot be had.
+    assert world.members("image") == members
+    assert world.condition("image", "Available")["status"] == "True"
+    world.apply(deployment("image", good, replicas=1))
+    world.wait_agree("image", kubernetes=1)
+
+
+@pytest.mark.timeout(180)
+def test_more_gpus_than_there_are(world: World) -> None:
+    """A pod that cannot be scheduled shows why; an update that finds no room keeps the old one."""
+    full = kubernetes_pool(worker={"gpusPerNode": 8})
+    world.apply(deployment("full", full, replicas=2))
+    world.wait_agree("full", kubernetes=2)
+    changed = kubernetes_pool(worker={"gpusPerNode": 8}, engine={"args": ["--max-model-len=1024"]})
+    members = world.members("full")
+    world.apply(deployment("full", changed, replicas=2))
+    pending = wait_pending(world, "full", "k8s", **{"class": "Unschedulable"})
+    assert "nvidia.com/gpu" in pending["message"]
+    assert world.members("full") == members
+    assert world.status("full")["ready"] == "2/2"
+    assert world.condition("full", "Ready")["reason"] == "Unschedulable"
+    world.scale("full", 1)
+    world.wait_agree("full", kubernetes=1)
+
+
+@pytest.mark.timeout(180)
+def test_engine_that_refuses_its_arguments(world: World) -> None:
+    wrong = ["--no-such-option-of-any-engine=1"]
+    world.apply(
+        deployment(
+            "args",
+            kubernetes_pool(priority=1, maxReplicas=1, engine={"args": wrong}),
+            slurm_pool(engine={"args": wrong}),
+            replicas=2,
+        )
+    )
+    for pool in ("k8s", "hpc"):
+        pending = wait_pending(world, "args", pool, **{"class": "Failing"})
+        assert "exit code 2" in pending["message"]
+        assert "engine.args" in pending["message"]
+    world.apply(
+        deployment("args", kubernetes_pool(priority=1, maxReplicas=1), slurm_pool(), replicas=2)
+    )
+    world.wait_agree("args", kubernetes=1, slurm=1)
+
+
+@pytest.mark.timeout(120)
+def test_service_of_somebody_else(world: World) -> None:
+    world.kubectl("create", "service", "clusterip", "taken", "--tcp=80:80")
+    world.apply(deployment("taken", kubernetes_pool(), replicas=1))
+    said = world.wait_condition("taken", "Ready", reason="NameConflict")
+    assert "Service default/taken" in said["message"]
+    assert "isthmus.dev/traffic" not in world.get("service", "taken")["spec"]["selector"]
+    world.kubectl("delete", "service", "taken")
+    world.wait_agree("taken", kubernetes=1)

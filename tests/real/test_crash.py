@@ -1,0 +1,147 @@
+"""The operator dies at random moments, and SLURM does not answer: no engine starts twice."""
+
+import random
+import time
+
+import pytest
+
+from playground.operator_process import Operator
+from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
+
+KILLS = 10
+
+
+def assert_one_engine_per_attempt(world: World, name: str) -> None:
+    """Every attempt passed its gate at most once, and no live job is without its object."""
+    known = {job["spec"]["jobName"] for job in world.objects("sj", name)}
+    folder = world.playground.state / "jobs"
+    attempts = [path.name for path in folder.iterdir() if path.is_dir()]
+    started = {attempt: world.starts(attempt) for attempt in attempts if attempt.startswith(name)}
+    assert all(len(starts) == 1 for starts in started.values()), started
+    live = [job["name"] for job in world.all_jobs() if job["name"].startswith(f"{name}-")]
+    assert len(live) == len(set(live)), live
+    assert set(live) <= known
+
+
+@pytest.mark.timeout(300)
+def test_killed_ten_times_while_scaling_up(world: World, operator: Operator) -> None:
+    choice = random.Random(20261121)
+    world.apply(deployment("kills", kubernetes_pool(maxReplicas=2), slurm_pool(), replicas=1))
+    for kill in range(KILLS):
+        world.scale("kills", 2 + kill % 5)
+        # A start takes about a second; the moments spread over start-up, sync and submissions.
+        time.sleep(choice.uniform(0.2, 4.0))
+        operator.kill()
+        operator.start()
+    world.scale("kills", 6)
+    world.wait_agree("kills", kubernetes=2, slurm=4, timeout=120)
+    assert_one_engine_per_attempt(world, "kills")
+
+
+@pytest.mark.timeout(240)
+def test_controller_hangs_around_a_submission(world: World) -> None:
+    slurm = world.playground.slurm
+    slurm.pause_controller()
+    try:
+        # The intent is written and sbatch runs into the hung controller: it "fails", and the job
+        # is accepted all the same once slurmctld goes on.
+        world.apply(deployment("ghost", slurm_pool(), replicas=1))
+        until(
+            lambda: (
+                world.condition("ghost", "SlurmReachable").get("status") == "False"
+                or [sj for sj in world.objects("sj", "ghost") if sj.get("status", {}).get("phase")]
+            ),
+            "the operator has tried, or has seen that it cannot",
+            timeout=90,
+        )
+        phases = {sj.get("status", {}).get("phase") for sj in world.objects("sj", "ghost")}
+        if "Submitting" in phases:
+            until(
+                lambda: world.objects("sj", "ghost")[0]["status"]["phase"] == "SubmitUnknown",
+                "the unclear answer is called unclear",
+            )
+    finally:
+        slurm.continue_controller()
+    world.wait_agree("ghost", slurm=1, timeout=120)
+    assert_one_engine_per_attempt(world, "ghost")
+
+
+@pytest.mark.timeout(240)
+def test_controller_hangs_right_after_the_snapshot(world: World) -> None:
+    """Paused between the last look and sbatch: the submission's outcome is unclear for sure."""
+    slurm = world.playground.slurm
+    world.apply(deployment("ghosts", slurm_pool(), replicas=1))
+    world.wait_agree("ghosts", slurm=1)
+    unknown: list[str] = []
+    for replicas in (2, 3):
+        world.scale("ghosts", replicas)
+        # Caught at the moment the new intent appears: sbatch is about to run, or runs.
+        until(lambda n=replicas: len(world.objects("sj", "ghosts")) == n, "the intent", every=0)
+        slurm.pause_controller()
+        try:
+            until(
+                lambda: world.condition("ghosts", "SlurmReachable").get("status") == "False",
+                "the operator has seen the hang",
+                timeout=60,
+            )
+            unknown += [
+                str(sj.get("status", {}).get("phase")) for sj in world.objects("sj", "ghosts")
+            ]
+        finally:
+            slurm.continue_controller()
+        world.wait_agree("ghosts", slurm=replicas, timeout=120)
+    print("phases while the controller hung:", unknown)
+    assert_one_engine_per_attempt(world, "ghosts")
+
+
+@pytest.mark.timeout(240)
+def test_controller_down_for_a_minute(world: World) -> None:
+    world.apply(
+        deployment("outage", kubernetes_pool(priority=1, maxReplicas=1), slurm_pool(), replicas=3)
+    )
+    world.wait_agree("outage", kubernetes=1, slurm=2)
+    members = world.members("outage")
+    before = {sj["metadata"]["uid"] for sj in world.objects("sj", "outage")}
+    slurm = world.playground.slurm
+    slurm.stop_controller()
+    try:
+        down_since = time.monotonic()
+        said = world.wait_condition("outage", "SlurmReachable", status="False")
+        assert said["reason"] in {"ControllerUnreachable", "CommandTimeout", "ControllerTimeout"}
+        assert "slurmctld" in said["message"]
+        url = world.service_url("outage")
+        answers = set()
+        while time.monotonic() - down_since < 60:
+            assert world.members("outage") == members
+            answers.add(world.chat(url).split()[2])
+            time.sleep(0.5)
+        assert len(answers) == 2, answers
+        # Asked for now, made later: nothing is submitted into a cluster that cannot be seen.
+        world.scale("outage", 4)
+        until(
+            lambda: world.status("outage").get("ready") == "3/4" or Not(world.status("outage")),
+            "the wish is shown",
+        )
+    finally:
+        slurm.start_controller()
+    world.wait_agree("outage", kubernetes=1, slurm=3, timeout=90)
+    assert before <= {sj["metadata"]["uid"] for sj in world.objects("sj", "outage")}
+    assert members <= world.members("outage")
+
+
+@pytest.mark.timeout(180)
+def test_memory_and_status_lost(world: World, operator: Operator) -> None:
+    """A restart without memory, with the statuses wiped: the running jobs are found by name."""
+    world.apply(deployment("adopt", slurm_pool(), replicas=2))
+    world.wait_agree("adopt", slurm=2)
+    jobs = {job["id"] for job in world.jobs("adopt")}
+    operator.kill()
+    for sj in world.objects("sj", "adopt"):
+        world.kubectl(
+            "patch", "sj", sj["metadata"]["name"], "--subresource=status", "--type=json",
+            "-p", '[{"op": "remove", "path": "/status"}]',
+        )  # fmt: skip
+    operator.start()
+    world.wait_agree("adopt", slurm=2)
+    assert {job["id"] for job in world.jobs("adopt")} == jobs
+    assert_one_engine_per_attempt(world, "adopt")
