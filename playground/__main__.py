@@ -8,10 +8,10 @@ import typer
 
 from playground import demo as demonstration
 from playground import instances, preflight
-from playground.cgroups import NOT_TRIED
 from playground.cluster import Config, Playground
 from playground.config import DEFAULT_STATE, INSTANCES, describe_parts, parse_parts
 from playground.errors import PlaygroundError
+from playground.own_cluster import own_cluster
 from playground.progress import warn
 
 app = typer.Typer(
@@ -20,7 +20,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="A real Kubernetes and a real SLURM cluster on this machine. "
     "Needs root, Debian 12 and Go 1.26 (or pip, to fetch it).",
-    epilog=NOT_TRIED,
+    epilog="Never tried: " + "; ".join(preflight.NOT_TRIED) + ".",
 )
 
 StateOption = Annotated[
@@ -113,11 +113,14 @@ def demo(
             help="`playground`, or `own` for the cluster of the current kube context.",
         ),
     ] = "playground",
+    sample: Annotated[
+        Path, typer.Option(envvar="SAMPLE", help="File to apply (with `own`).")
+    ] = demonstration.SAMPLE,
     yes: Annotated[bool, typer.Option(envvar="YES", help="Do not ask (with `own`).")] = False,
 ) -> None:
     """Start everything, deploy a model on both schedulers and talk to it."""
     if cluster == "own":
-        demonstration.own_cluster(assume_yes=yes)
+        own_cluster(sample=sample, assume_yes=yes)
     elif cluster == "playground":
         demonstration.demo(_config(state, instance))
     else:

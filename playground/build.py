@@ -87,13 +87,15 @@ def ensure(
         PlaygroundError: a build failed, with the end of what Go said.
     """
     target = folder(cache)
+    for name in names:
+        if own := asset(name):
+            progress.say(f"{name} from KUBEBUILDER_ASSETS ({own})")
     absent = _absent(names, target)
     if not absent:
         return target
     target.mkdir(parents=True, exist_ok=True)
     with _build_lock(target, progress):
         absent = _absent(names, target)
-        absent = [name for name in absent if not _take_asset(name, target, progress)]
         if not absent:
             return target
         go = gotool.get(cache, progress)
@@ -110,17 +112,21 @@ def ensure(
 
 
 def _absent(names: tuple[str, ...], target: Path) -> list[str]:
-    return [name for name in names if not (target / name).exists()]
+    return [n for n in names if asset(n) is None and not (target / n).exists()]
 
 
-def _take_asset(name: str, target: Path, progress: Progress) -> bool:
+def asset(name: str) -> Path | None:
+    """A program of the user's own folder KUBEBUILDER_ASSETS: etcd and kube-apiserver only."""
     assets = os.environ.get("KUBEBUILDER_ASSETS", "")
-    source = Path(assets) / name
-    if not assets or name not in ("etcd", "kube-apiserver") or not source.exists():
-        return False
-    progress.say(f"{name} from KUBEBUILDER_ASSETS ({source})")
-    (target / name).symlink_to(source.resolve())
-    return True
+    if not assets or name not in ("etcd", "kube-apiserver"):
+        return None
+    path = Path(assets).absolute() / name
+    return path if os.access(path, os.X_OK) else None
+
+
+def program(name: str, *, cache: Path) -> Path:
+    """The path of a program after `ensure`."""
+    return asset(name) or folder(cache) / name
 
 
 @contextmanager

@@ -7,10 +7,6 @@ from playground.commands import run
 from playground.config import Names
 
 ROOT = Path("/sys/fs/cgroup")
-NOT_TRIED = (
-    "Control groups of version 2 (a machine where /sys/fs/cgroup is cgroup2fs) and a machine with "
-    "systemd as process 1: the options are chosen by detection, but were never run."
-)
 
 
 def unified() -> bool:

@@ -5,6 +5,7 @@ relies on names derived from the instance number and on the mark in the processe
 never on records alone.
 """
 
+import pwd
 import shutil
 import time
 from contextlib import nullcontext
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from playground import cgroups, instances, network, packages
 from playground.commands import run, succeeds
-from playground.config import INSTANCES, Names
+from playground.config import INSTANCES, Config, Names
 from playground.errors import PlaygroundError
 from playground.files import state_lock
 from playground.processes import end, marked
@@ -21,13 +22,14 @@ from playground.progress import Progress
 GRACE = 0.0  # what a playground holds is thrown away: nothing needs to be saved
 
 
-def down(state: Path, *, instance: int | None, progress: Progress) -> None:
-    """Remove the playground of a state folder; nothing happens when there is none.
+def down(config: Config, progress: Progress) -> None:
+    """Remove the playground of `config.state`; nothing happens when there is none.
 
     Raises:
         PlaygroundError: something could not be removed; it is named.
     """
     begin = time.monotonic()
+    state, instance = config.state, config.instance
     there = state.exists()
     # a folder that is gone cannot be locked, and must not come back
     with state_lock(state, patience=5.0) if there else nullcontext():
@@ -47,11 +49,22 @@ def down(state: Path, *, instance: int | None, progress: Progress) -> None:
     if there or ended or numbers:
         progress.note(
             f"stopped the playground in {state} ({ended} processes, "
-            f"{time.monotonic() - begin:.1f} s); Debian packages, the account of the jobs and "
-            "the build cache stay"
+            f"{time.monotonic() - begin:.1f} s)\nthese stay: {_what_stays(config)}"
         )
     else:
         progress.note(f"there is no playground in {state}")
+
+
+def _what_stays(config: Config) -> str:
+    stays = [f"the cache {config.cache}"]
+    try:
+        pwd.getpwnam(config.user)
+        stays.append(f"the account {config.user}")
+    except KeyError:
+        pass
+    if names := packages.installed_by_us(config.cache):
+        stays.append("the Debian packages " + " ".join(names))
+    return ", ".join(stays)
 
 
 def _instances(state: Path, *, instance: int | None) -> list[int]:

@@ -146,7 +146,7 @@ class Playground:
 
     def down(self) -> None:
         """End every process and remove every trace but packages and accounts; idempotent."""
-        cleanup.down(self.state, instance=self.config.instance, progress=self.progress)
+        cleanup.down(self.config, self.progress)
         self._kubernetes = self._slurm = None
 
     def running(self) -> tuple[str, ...]:

@@ -4,8 +4,6 @@ Apart from the clusters, which know nothing of the operator.
 """
 
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterable
 
@@ -13,7 +11,6 @@ import yaml
 
 from playground import manifests
 from playground.cluster import Config, Playground
-from playground.commands import run
 from playground.errors import PlaygroundError
 from playground.operator_process import Operator
 from playground.python_environment import REPOSITORY
@@ -47,7 +44,7 @@ def demo(config: Config) -> None:
         playground.kubectl, name=name, namespace=namespace, check=operator.require_running
     )
     playground.progress.say(f"READY {replicas}/{replicas}")
-    chat_with_all(playground.kubectl, name=name, namespace=namespace)
+    chat_with_all(playground.kubectl, name=name, namespace=namespace, workers=replicas)
     show_tables(playground.kubectl)
     print(
         f"\nAll of this took {time.monotonic() - begin:.0f} s, and it goes on running. "
@@ -60,35 +57,6 @@ def demo(config: Config) -> None:
         f"  tail -f {operator.log}\n"
         f"To stop: make down{_state_argument(config)}"
     )
-
-
-def own_cluster(*, assume_yes: bool) -> None:
-    """Install definitions, rights and the sample into the user's own cluster, only when confirmed.
-
-    Raises:
-        PlaygroundError: there is no kubectl or context, or the user said no.
-    """
-    kubectl = shutil.which("kubectl")
-    if kubectl is None:
-        raise PlaygroundError("CLUSTER=own needs kubectl on PATH")
-
-    def call(*argv: str, stdin: str | None = None, timeout: float = 60.0) -> str:
-        return run([kubectl, *argv], stdin=stdin, timeout=timeout, environment=os.environ).stdout
-
-    context = call("config", "current-context").strip()
-    files = [*sorted((REPOSITORY / "crds").glob("*.yaml"))]
-    files += [*sorted((REPOSITORY / "deploy").glob("*.yaml")), SAMPLE]
-    print(f"This changes the cluster of the kube context {context!r}. It applies, in this order:")
-    for path in files:
-        print(f"  {path.relative_to(REPOSITORY)}")
-    print("It needs the operator's image in that cluster and a SlurmCluster named hpc of yours.")
-    if not assume_yes and input("Go on? Write yes: ").strip() != "yes":
-        raise PlaygroundError("nothing was changed")
-    for path in files:
-        print(call("apply", "--server-side", "-f", str(path)), end="")
-    name, namespace = sample_name(yaml.safe_load_all(SAMPLE.read_text(encoding="utf-8")))
-    wait_until_ready(call, name=name, namespace=namespace, check=lambda: None)
-    show_tables(call)
 
 
 def sample_name(documents: Iterable[object]) -> tuple[str, str]:
@@ -156,37 +124,40 @@ def _mapping(value: object) -> dict[str, object]:
     return value if isinstance(value, dict) else {}
 
 
-def chat_with_all(kubectl: Kubectl, *, name: str, namespace: str) -> None:
-    """Send chat completions to the Service until a pod and a job have both answered.
+def chat_with_all(kubectl: Kubectl, *, name: str, namespace: str, workers: int) -> None:
+    """Send chat completions to the Service until every worker has answered one.
 
     Raises:
-        PlaygroundError: one of the engines has not answered in time.
+        PlaygroundError: some have not answered in time.
     """
     service = json.loads(kubectl("get", "service", name, f"--namespace={namespace}", "-o", "json"))
     address = _mapping(service["spec"])["clusterIP"]
     url = f"http://{address}/v1"
     model = json.loads(_fetch(f"{url}/models"))["data"][0]["id"]
     print(f"\nchat completions through the Service ({url}), model {model}:")
+    question = {
+        "model": model,
+        "messages": [{"role": "user", "content": "Who are you?"}],
+        "max_tokens": 24,
+    }
     seen: dict[str, int] = {}
     end = time.monotonic() + ANSWERS_WITHIN
-    while time.monotonic() < end and len(seen) < 2:
-        question = {"model": model, "messages": [{"role": "user", "content": "Who are you?"}]}
-        text = _fetch(f"{url}/chat/completions", body=json.dumps(question))
-        backend = engine_of(json.loads(text))
-        seen[backend] = seen.get(backend, 0) + 1
-        if seen[backend] == 1:
-            said = json.loads(text)["choices"][0]["message"]["content"]
-            print(f"  {backend}: {said[:90]}")
-    counted = ", ".join(f"{count} by {backend}" for backend, count in sorted(seen.items()))
-    print(f"  answered: {counted}")
-    if len(seen) < 2:
-        raise PlaygroundError(f"only {', '.join(seen)} answered within {ANSWERS_WITHIN:.0f} s")
+    while time.monotonic() < end and len(seen) < workers:
+        answer = json.loads(_fetch(f"{url}/chat/completions", body=json.dumps(question)))
+        worker = worker_of(answer)
+        if worker not in seen:
+            print(f"  {worker}", flush=True)
+        seen[worker] = seen.get(worker, 0) + 1
+    print(f"  {len(seen)} of {workers} workers answered {sum(seen.values())} requests")
+    if len(seen) < workers:
+        raise PlaygroundError(f"not every worker answered within {ANSWERS_WITHIN:.0f} s")
 
 
-def engine_of(answer: dict[str, object]) -> str:
-    """Which engine wrote an answer: SGLang's ids have no prefix, vLLM's begin with chatcmpl-."""
-    vllm = str(answer.get("id", "")).startswith("chatcmpl-")
-    return "vLLM on Kubernetes" if vllm else "SGLang on SLURM"
+def worker_of(answer: dict[str, object]) -> str:
+    """Who wrote an answer: the simulators begin with `Hello from vLLM on POD (Kubernetes pod, `."""
+    choices = answer.get("choices")
+    first = _mapping(choices[0]) if isinstance(choices, list) and choices else {}
+    return str(_mapping(first.get("message")).get("content", "")).partition(",")[0] + ")"
 
 
 def _fetch(url: str, *, body: str | None = None) -> str:

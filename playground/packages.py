@@ -17,6 +17,7 @@ from playground.errors import PlaygroundError
 from playground.progress import Progress
 
 POLICY = Path("/usr/sbin/policy-rc.d")
+INSTALLED = "installed-packages"
 DPKG_LOCK = Path("/var/lib/dpkg/lock-frontend")
 POLICY_MARK = "isthmus playground: no service starts while packages are installed"
 BASE = {
@@ -85,6 +86,16 @@ def install(config: Config, progress: Progress) -> None:
                 run([*apt, "update"], timeout=300)
             with services_forbidden():
                 run([*apt, *options], timeout=900, environment=_apt_environment())
+            with (config.cache / INSTALLED).open("a", encoding="utf-8") as record:
+                record.writelines(f"{name}\n" for name in absent)
+
+
+def installed_by_us(cache: Path) -> list[str]:
+    """What playgrounds have installed on this machine, so that `down` can name it."""
+    try:
+        return sorted(set((cache / INSTALLED).read_text(encoding="utf-8").split()))
+    except OSError:
+        return []
 
 
 def _apt_environment() -> dict[str, str]:

@@ -7,6 +7,16 @@ from playground import gotool, packages
 from playground.config import Config
 from playground.errors import PlaygroundError
 
+NOT_TRIED = (
+    "control groups of version 2, and systemd as process 1 (the options are chosen by detection; "
+    "tried on version 1 without systemd)",
+    "Debian releases other than 12, and other processors than x86_64 (the latter is refused)",
+    "a machine whose firewall drops forwarded packets in another chain than the filter table's "
+    "FORWARD, such as one of nftables alone",
+    "SLURM_PREFIX with a SLURM newer than Debian's 22.05",
+)
+"""What the playground was written for but never run on."""
+
 
 def check_root() -> None:
     """Raise PlaygroundError for everybody but root."""
@@ -26,7 +36,13 @@ def check(config: Config) -> None:
         absent = ", ".join(packages.needed(config))
         problems.append(f"there is no apt-get: use Debian 12, or a machine with {absent}")
     if config.parts & {"kubernetes", "apiserver"}:
-        problems += gotool.problems()
+        problems += gotool.problems(config.cache)
+    closed = [str(p) for p in config.state.parents if p.exists() and not p.stat().st_mode & 0o001]
+    if closed:
+        problems.append(
+            f"the account {config.user} cannot reach STATE={config.state}: {closed[0]} is closed "
+            "to others; choose a folder below /var/tmp"
+        )
     if config.slurm_prefix:
         for program in ("bin/sbatch", "sbin/slurmctld", "sbin/slurmd", "lib/slurm"):
             if not (config.slurm_prefix / program).exists():

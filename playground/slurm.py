@@ -9,7 +9,6 @@ import pwd
 import shutil
 import signal
 import socket
-import stat
 from pathlib import Path
 
 from playground import network, slurm_files
@@ -17,8 +16,9 @@ from playground.commands import SYSTEM_PATH, clean_environment, run, succeeds, w
 from playground.components import Components
 from playground.config import Config, Names, slurm_node_names
 from playground.errors import PlaygroundError
-from playground.files import check_port, listens, make_folder, make_secret, write
+from playground.files import check_port, listens, write
 from playground.progress import Progress
+from playground.slurm_folders import make_folders
 
 CONTROLLER = "slurmctld"
 LOGIN = "login"
@@ -126,7 +126,7 @@ class Slurm:
         names, components, layout = self.names, self.components, self.layout
         with self.progress.step(f"SLURM {'.'.join(f'{n:02}' for n in layout.version)}: files"):
             self._check_ports()
-            self._make_folders()
+            make_folders(self.config, self.root)
             self._write_files()
         self._start_munge()
         network.make_bridge(names.slurm_bridge, subnet=names.slurm_subnet)
@@ -171,26 +171,6 @@ class Slurm:
     def _check_ports(self) -> None:
         if self.components.process(CONTROLLER) is None:
             check_port(slurm_files.controller_port(self.names), what="slurmctld")
-
-    def _make_folders(self) -> None:
-        root, user = self.root, pwd.getpwnam(self.config.user)
-        for folder in ("etc", "run", "spool", "dev"):
-            make_folder(root / folder)
-        for folder in ("controller", "log", "run/slurm"):
-            make_folder(root / folder, owner="slurm")
-        for folder in ("munge", "run/m"):
-            make_folder(root / folder, owner="munge")
-        for folder in ("run/rest", "ssh"):
-            make_folder(root / folder, owner=user.pw_name, mode=0o700)
-        for node in slurm_node_names(self.config):
-            make_folder(root / "spool" / node)
-        make_secret(root / "munge" / "munge.key", size=1024, owner="munge", mode=0o400)
-        make_secret(root / "etc" / "jwt_hs256.key", size=32, owner="slurm", mode=0o600)
-        for number in range(self.config.gpus):
-            device = root / "dev" / f"nvidia{number}"
-            if not device.exists():  # as /dev/null: only character devices count as GPUs
-                os.mknod(device, mode=stat.S_IFCHR | 0o666, device=os.makedev(1, 3))
-                device.chmod(0o666)
 
     def _write_files(self) -> None:
         config, names, layout = self.config, self.names, self.layout

@@ -178,7 +178,9 @@ class TestPending:
         assert word.split(",")[0] in (found.status.message or "")
         assert found.actions == ()
 
-    @pytest.mark.parametrize(("word", "delay"), [("PartitionTimeLimit", 10), ("PartitionConfig", 60)])
+    @pytest.mark.parametrize(
+        ("word", "delay"), [("PartitionTimeLimit", 10), ("PartitionConfig", 60)]
+    )
     def test_never_is_believed_after_a_while(self, word: str, delay: int) -> None:
         young = record("PENDING", reason=word, submit_time=int(NOW) - 5 - delay + 3)
         found = plan(job(young, status=status(Phase.PENDING)))
@@ -328,9 +330,7 @@ class TestMembership:
         assert again.actions == ()
 
     def test_a_wrong_slice_is_put_right(self) -> None:
-        found = plan(
-            job(record(), status=status(Phase.READY), slice_target=("10.10.0.9", 41000))
-        )
+        found = plan(job(record(), status=status(Phase.READY), slice_target=("10.10.0.9", 41000)))
         assert found.actions == (EnsureSlice(*MEMBER),)
 
     def test_a_restart_of_the_operator_takes_nobody_out(self) -> None:

@@ -86,7 +86,9 @@ def test_two_operators_side_by_side(world: World, operator: Operator, second: Op
     first.start()
     second.start()
     try:
-        theirs = deployment("same", slurm_pool(slurm={"clusterRef": {"namespace": "second"}}))
+        theirs = deployment(
+            "same", slurm_pool(slurm={"clusterRef": {"name": "hpc", "namespace": "second"}})
+        )
         theirs["metadata"]["namespace"] = "second"
         theirs["spec"]["replicas"] = 2
         world.apply(deployment("same", slurm_pool(), replicas=2), theirs)

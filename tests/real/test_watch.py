@@ -1,7 +1,11 @@
 """The watch against a real kube-apiserver: what it tells, what it misses, and who finds that."""
 
 import asyncio
+import contextlib
 import json
+import socket
+import time
+import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -254,7 +258,7 @@ async def test_one_refused_token_does_not_end_the_watch(
         nonlocal logins
         logins += 1
         configuration = await original(self)
-        if logins == 1:
+        if logins <= 2:  # the first look, and the first login
             configuration.api_key["BearerToken"] = "Bearer refused"
         return configuration
 
@@ -265,13 +269,37 @@ async def test_one_refused_token_does_not_end_the_watch(
         await until(
             lambda: watch.store.get(SLURM_JOBS, namespace, "j"), what="it is seen", watch=watch
         )
-    assert logins >= 2
+    assert logins >= 3
 
 
-async def test_watch_that_cannot_go_on_raises(namespace: str) -> None:
-    """No kubeconfig: crash-only, the process has to end instead of watching nothing."""
+async def test_watch_without_a_configuration_does_not_start() -> None:
+    source = Connection(kubeconfig="/nonexistent")
     with pytest.raises(SettingsError, match="no kubeconfig /nonexistent"):
-        async with watching(namespace, source=Connection(kubeconfig="/nonexistent")) as watch:
+        await run_watch(
+            settings=WatchSettings(), store=Store(watched=[]), connection=source, probes={}
+        )
+
+
+async def test_watch_that_cannot_log_in_again_ends(
+    namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Crash-only: kopf by itself would wait for credentials for ever, and watch nothing."""
+    loads = 0
+    original = Connection.load
+
+    async def load(self: Connection, **_: object) -> object:
+        nonlocal loads
+        loads += 1
+        if loads > 2:
+            raise SettingsError("the token file is gone")
+        configuration = await original(self)
+        configuration.api_key["BearerToken"] = "Bearer refused"
+        return configuration
+
+    source = connection()
+    monkeypatch.setattr(Connection, "load", load)
+    with pytest.raises(SettingsError, match="token file is gone"):
+        async with watching(namespace, source=source) as watch:
             await asyncio.wait_for(watch.task, timeout=20)
 
 
@@ -284,6 +312,13 @@ async def test_liveness_endpoint_shows_and_fails_with_its_probes(namespace: str)
         return "fine"
 
     def ask(port: int) -> tuple[int, bytes]:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:  # it is served a moment after the watch says ready
+            with contextlib.suppress(urllib.error.URLError):
+                return ask_once(port)
+        raise TimeoutError("the endpoint does not answer")
+
+    def ask_once(port: int) -> tuple[int, bytes]:
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as answer:
                 return answer.status, answer.read()
@@ -304,8 +339,6 @@ async def test_liveness_endpoint_shows_and_fails_with_its_probes(namespace: str)
 
 
 def free_port() -> int:
-    import socket
-
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

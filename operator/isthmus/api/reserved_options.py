@@ -185,3 +185,39 @@ def joined(options: frozenset[str]) -> str:
         if not any(other != option and other.startswith(option) for other in options)
     ]
     return "|" + "|".join(kept) + "|"
+
+
+SBATCH_ALLOWED: Final = (
+    "--begin",
+    "--cluster-constraint",
+    "--constraint",
+    "--contiguous",
+    "--core-spec",
+    "--cores-per-socket",
+    "--cpu-freq",
+    "--deadline",
+    "--exclude",
+    "--exclusive",
+    "--gpu-freq",
+    "--gres-flags",
+    "--hint",
+    "--licenses",
+    "--mem-bind",
+    "--mincpus",
+    "--nice",
+    "--nodelist",
+    "--oversubscribe",
+    "--power",
+    "--prefer",
+    "--priority",
+    "--reservation",
+    "--segment",
+    "--sockets-per-node",
+    "--switches",
+    "--thread-spec",
+    "--threads-per-core",
+    "--time-min",
+    "--tmp",
+    "--wckey",
+)
+"""What a user may add to sbatch; the rest is ours, has a field of its own, or runs something."""

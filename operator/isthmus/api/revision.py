@@ -96,7 +96,9 @@ def _probes_of_pods(health: Health) -> Mapping[str, object]:
     probed by the operator, which takes up a change at once.
     """
     default = dataclasses.asdict(Health())
-    return {key: value for key, value in dataclasses.asdict(health).items() if value != default[key]}
+    return {
+        key: value for key, value in dataclasses.asdict(health).items() if value != default[key]
+    }
 
 
 def _by_hand(pool: Pool) -> Mapping[str, object]:

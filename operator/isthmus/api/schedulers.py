@@ -12,12 +12,13 @@ from isthmus.api.base import (
     Rule,
     SlurmName,
     SpecModel,
+    cel_string,
     matches,
     rules,
     slurm_word,
     time_limit_rule,
 )
-from isthmus.api.reserved_options import SBATCH_PROTECTED, joined
+from isthmus.api.reserved_options import SBATCH_ALLOWED, SBATCH_PROTECTED, joined
 
 
 class TolerationSpec(SpecModel):
@@ -82,6 +83,12 @@ _SBATCH_OPTION_RULES: Final = (
         "this sbatch option (or its abbreviation) is set by Isthmus: remove it. Use the pool's "
         "slurm.partitions, account, qos and timeLimit and worker.gpusPerNode, cpu and memory; "
         "directives of the site stand in the SlurmCluster",
+    ),
+    Rule(
+        f"self.split('=')[0] in [{', '.join(cel_string(name) for name in SBATCH_ALLOWED)}]",
+        "this sbatch option cannot be added: allowed are those that choose where and when a job "
+        "runs, such as --constraint, --nodelist, --exclude, --reservation, --licenses, --nice and "
+        "--time-min; the directives of a site stand in the SlurmCluster",
     ),
 )
 

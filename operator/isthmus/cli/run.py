@@ -65,12 +65,15 @@ def run(
         return
     try:
         settings = Settings.from_environment(
-            kubeconfig=kubeconfig,
-            context=context,
-            namespace=namespace,
-            watch_namespaces=tuple(watch_namespace) if watch_namespace else None,
-            installation_id=installation_id,
-            **_pairs(setting or []),  # type: ignore[arg-type]
+            None,
+            **_pairs(setting or [])
+            | _given(
+                kubeconfig=kubeconfig,
+                context=context,
+                namespace=namespace,
+                watch_namespaces=tuple(watch_namespace) if watch_namespace else None,
+                installation_id=installation_id,
+            ),
         )
     except SettingsError as error:
         typer.echo(f"isthmus run: {error}", err=True)
@@ -79,8 +82,12 @@ def run(
     raise typer.Exit(_run(settings))
 
 
-def _pairs(texts: list[str]) -> dict[str, str]:
-    pairs = {}
+def _given(**options: object) -> dict[str, object]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _pairs(texts: list[str]) -> dict[str, object]:
+    pairs: dict[str, object] = {}
     for text in texts:
         name, equals, value = text.partition("=")
         if not equals or not name:

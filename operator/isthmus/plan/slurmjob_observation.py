@@ -60,11 +60,16 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class EndpointRules:
-    """What an endpoint must look like, and how long a start may take (seconds)."""
+    """What an endpoint must look like, and how long a start may take (seconds).
+
+    Attributes:
+        networks: `network.nodeCIDRs`; empty for any address.
+    """
 
     port_from: int
     port_to: int
     startup_timeout: float
+    networks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -98,11 +98,13 @@ class Loop:
             for number in range(self._workers)
         ]
         try:
-            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
-            for task in done:
-                if task.cancelled():
-                    raise RuntimeError(f"{task.get_name()} was cancelled by its own pass")
-                task.result()
+            pending = set(tasks)
+            while pending:  # not FIRST_EXCEPTION, to which a cancelled worker is none
+                done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    if task.cancelled():
+                        raise RuntimeError(f"{task.get_name()} was cancelled by its own pass")
+                    task.result()
         finally:
             for task in tasks:
                 task.cancel()

@@ -187,6 +187,7 @@ class SlurmJobReconciler:
                 port_from=1 if ports is None else ports.first,
                 port_to=65535 if ports is None else ports.last,
                 startup_timeout=parse_duration(parts.health.startup_timeout),
+                networks=() if parts.cluster is None else parts.cluster.spec.network.node_cidrs,
             ),
             records=() if state is None else state.records(job.spec.job_name),
             last_seen=None if state is None else state.last_seen(job.spec.job_name),

@@ -17,7 +17,6 @@ import kopf
 
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.resources import WATCHED, Resource
-from isthmus.errors import IsthmusError
 from isthmus.reconcile.store import Store
 from isthmus.watch.events import register_handlers
 
@@ -73,15 +72,17 @@ async def run_watch(
         SettingsError: there is no usable configuration for the API server.
         Exception: whatever else ended the watching. The process must end with a non-zero code.
     """
+    await connection.load()
     registry = kopf.OperatorRegistry()
     register_handlers(registry=registry, store=store, watched=settings.watched, on_listed=on_listed)
-    _register_login(registry, connection)
+    login_failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    _register_login(registry, connection, login_failed)
     for name, probe in probes.items():
         _register_probe(registry, name, probe)
     # Every object has a logger of kopf's that tells each event; the loop tells what matters.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
-    try:
-        await kopf.operator(
+    watching = asyncio.create_task(
+        kopf.operator(
             registry=registry,
             settings=_kopf_settings(settings),
             standalone=True,
@@ -90,12 +91,18 @@ async def run_watch(
             liveness_endpoint=_endpoint(settings.liveness_port),
             ready_flag=ready_flag,
             stop_flag=stop_flag,
-        )
-    except Exception as error:
-        # kopf says "one or more handlers failed"; the login says what is wrong and what to do.
-        if isinstance(error.__cause__, IsthmusError):
-            raise error.__cause__ from error
-        raise
+        ),
+        name="kopf",
+    )
+    try:
+        await asyncio.wait({watching, login_failed}, return_when=asyncio.FIRST_COMPLETED)
+        if login_failed.done():
+            await login_failed
+        await watching
+    finally:
+        login_failed.cancel()
+        watching.cancel()
+        await asyncio.wait({watching})
 
 
 def _kopf_settings(settings: WatchSettings) -> kopf.OperatorSettings:
@@ -124,7 +131,9 @@ def _endpoint(port: int | None) -> str | None:
     return None if port is None else f"http://0.0.0.0:{port}/healthz"
 
 
-def _register_login(registry: kopf.OperatorRegistry, connection: Connection) -> None:
+def _register_login(
+    registry: kopf.OperatorRegistry, connection: Connection, failed: asyncio.Future[None]
+) -> None:
     logins = 0
 
     @kopf.on.login(registry=registry, errors=kopf.ErrorsMode.PERMANENT)
@@ -136,7 +145,13 @@ def _register_login(registry: kopf.OperatorRegistry, connection: Connection) -> 
         # A fresh expiration makes kopf read the rotated token in time, and makes equal
         # credentials differ from those it remembers as refused: one 401 is not the end.
         expiration = datetime.now(UTC) + _CREDENTIALS_LIFETIME
-        return dataclasses.replace(await credentials(connection), expiration=expiration)
+        try:
+            return dataclasses.replace(await credentials(connection), expiration=expiration)
+        except Exception as error:
+            # Of a login that fails kopf takes no notice: it would wait for credentials for ever.
+            if not failed.done():
+                failed.set_exception(error)
+            raise
 
 
 async def credentials(connection: Connection) -> kopf.ConnectionInfo:

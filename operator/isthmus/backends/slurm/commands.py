@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Sequence
 
 from isthmus.backends.slurm import parsing, reasons
+from isthmus.backends.slurm.addresses import AddressBook, Lookup, system_lookup
 from isthmus.backends.slurm.executor import CommandExecutor, CommandResult
 from isthmus.backends.slurm.parsing import OutputError, Section
 from isthmus.backends.slurm.records import (
@@ -57,6 +58,7 @@ class CommandClient:
         submit_timeout: float = 60.0,
         clock: Callable[[], float] = time.time,
         marker: Callable[[], str] = lambda: f"isthmus-{secrets.token_hex(8)}",
+        lookup: Lookup = system_lookup,
     ) -> None:
         """Prepare; nothing runs yet.
 
@@ -67,6 +69,7 @@ class CommandClient:
             submit_timeout: seconds for sbatch.
             clock: wall clock, epoch seconds.
             marker: makes the unguessable word of the marks around an output.
+            lookup: finds the address of a node that slurm.conf gives by name.
         """
         self._executor = executor
         self._bin_directory = bin_directory
@@ -74,6 +77,7 @@ class CommandClient:
         self._submit_timeout = submit_timeout
         self._clock = clock
         self._marker = marker
+        self._addresses = AddressBook(clock=clock, lookup=lookup)
 
     @property
     def longest_submission(self) -> float:
@@ -95,15 +99,16 @@ class CommandClient:
         )
         (jobs, nodes), _ = await self._ask(commands)
         try:
-            return Snapshot(
-                jobs=parsing.parse_jobs(jobs.output),
-                nodes=parsing.parse_nodes(nodes.output),
-                started_at=started_at,
-                taken_at=self._clock(),
-                cluster_time=nodes.clock,
-            )
+            found = parsing.parse_jobs(jobs.output), parsing.parse_nodes(nodes.output)
         except OutputError as error:
             raise _unavailable("IncompleteOutput", str(error)) from error
+        return Snapshot(
+            jobs=found[0],
+            nodes=await self._addresses.resolved(found[1]),
+            started_at=started_at,
+            taken_at=self._clock(),
+            cluster_time=nodes.clock,
+        )
 
     async def ping(self) -> bool:
         """Whether a slurmctld answers `scontrol ping`; never raises."""
@@ -310,8 +315,13 @@ def _outcome(section: Section, errors: str) -> SubmitOutcome:
     return Unclear(f"sbatch ended with {section.returncode}: {text or 'no message'}")
 
 
+_NO_WORDS = {124: "no answer in time", 137: "no answer in time"}
+
+
 def _failed(section: Section, result: CommandResult) -> SlurmUnavailableError:
-    text = reasons.one_line(result.stderr) or f"return code {section.returncode}"
+    text = reasons.one_line(result.stderr) or _NO_WORDS.get(
+        section.returncode, f"return code {section.returncode}"
+    )
     word = reasons.outage(result.stderr)
     if word is None:
         codes = {124: "CommandTimeout", 137: "CommandTimeout"}

@@ -8,44 +8,8 @@ from __future__ import annotations
 
 import re
 
+from isthmus.api.reserved_options import SBATCH_ALLOWED
 from isthmus.backends.slurm.records import JobTemplate, SiteFacts
-
-ALLOWED_OPTIONS = frozenset(
-    {
-        "begin",
-        "cluster-constraint",
-        "constraint",
-        "contiguous",
-        "core-spec",
-        "cores-per-socket",
-        "cpu-freq",
-        "deadline",
-        "exclude",
-        "exclusive",
-        "gpu-freq",
-        "gres-flags",
-        "hint",
-        "licenses",
-        "mem-bind",
-        "mincpus",
-        "nice",
-        "nodelist",
-        "oversubscribe",
-        "power",
-        "prefer",
-        "priority",
-        "reservation",
-        "segment",
-        "sockets-per-node",
-        "switches",
-        "thread-spec",
-        "threads-per-core",
-        "time-min",
-        "tmp",
-        "wckey",
-    }
-)
-"""What a user may add. The rest is ours, has a field of its own, or runs or reads something."""
 
 TERM_LEAD_SECONDS = 330
 """Default time between TERM to the engine and the end of the job: a drain of 5 min and 30 s."""
@@ -61,7 +25,7 @@ def check_option(option: str) -> str | None:
     if match is None:
         return f"{option!r} is not an option: write --name=value, one option per element."
     name, value = match[1], match[2]
-    if name not in ALLOWED_OPTIONS:
+    if f"--{name}" not in SBATCH_ALLOWED:
         return (
             f"--{name} cannot be set here: use the field of the pool or of the SlurmCluster that "
             "has this meaning, or ask the administrator to set it for the site."

@@ -5,11 +5,13 @@ gave. A port comes from the job's own comment and is not trusted further than it
 never comes from the job.
 """
 
+from ipaddress import ip_address, ip_network
+
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.slurm.comments import parse_comment
 from isthmus.backends.slurm.records import JobRecord
-from isthmus.plan.slurmjob_observation import SlurmJobObservation
+from isthmus.plan.slurmjob_observation import EndpointRules, SlurmJobObservation
 
 
 def located(
@@ -24,23 +26,48 @@ def located(
     node = snapshot.nodes.get(record.node) if snapshot else None
     if published is None or published.attempt != observed.attempt or node is None:
         return status
-    rules = observed.endpoint
-    if not rules.port_from <= published.port <= rules.port_to:
+    problem = _refused(observed.endpoint, address=node.address, port=published.port)
+    if problem:
         return status.model_copy(
             update={
                 "reason": Reason.ADDRESS_REFUSED,
-                "message": f"the job published port {published.port}, outside network.ports "
-                f"{rules.port_from} to {rules.port_to}",
+                "message": problem,
+                "host": None,
+                "port": None,
+                "url": None,
             }
         )
     host = f"[{node.address}]" if ":" in node.address else node.address
+    refused = status.reason == Reason.ADDRESS_REFUSED
     return status.model_copy(
         update={
+            "reason": Reason.JOB_STARTING if refused else status.reason,
             "host": node.address,
             "port": published.port,
             "url": f"http://{host}:{published.port}",
         }
     )
+
+
+def _refused(rules: EndpointRules, *, address: str, port: int) -> str:
+    """Why an endpoint must not get requests; "" if it may."""
+    if not rules.port_from <= port <= rules.port_to:
+        return (
+            f"the job published port {port}, outside network.ports {rules.port_from} to "
+            f"{rules.port_to}"
+        )
+    try:
+        parsed = ip_address(address)
+    except ValueError:
+        return (
+            f"node address {address} is a name that cannot be looked up where the operator runs: "
+            "give the nodes addresses (NodeAddr) or the operator a resolver that knows them"
+        )
+    if rules.networks and not any(
+        parsed in ip_network(network, strict=False) for network in rules.networks
+    ):
+        return f"node address {address} lies outside network.nodeCIDRs of the SlurmCluster"
+    return ""
 
 
 def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJobStatus:

@@ -27,6 +27,8 @@ from isthmus.plan.policy.identity import choose
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
 _ABSENCES_NEEDED = 2
+_MAY_SERVE = frozenset({JobState.Running, JobState.Transient, JobState.Unknown})
+"""Among them SIGNALING, which SLURM may show while it delivers our TERM."""
 
 
 def stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -44,9 +46,8 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     submitted = status.submit_started_at is not None or status.job_id is not None
     if status.phase is not None and Phase(status.phase).terminal:
         return _done(observed, close_gate=False)
-    if not submitted and not observed.records:
-        return _done(observed, close_gate=False)
     if not (observed.cluster.usable and observed.cluster.fresh):
+        # Not even what was never submitted is let go: the status may be a restored one.
         return SlurmJobPlan(
             status=_draining(status, now=now).model_copy(
                 update={
@@ -55,6 +56,8 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
                 }
             )
         )
+    if not submitted and not observed.records:
+        return _done(observed, close_gate=False)
     choice = choose(records=observed.records, attempt=observed.attempt, bound=status.job_id)
     if choice.primary is not None:
         return _stop_job(observed, primary=choice.primary, surplus=choice.surplus, now=now)
@@ -86,7 +89,7 @@ def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> Slu
     state = observe(record)
     if state is JobState.Completing:
         return SlurmJobPlan(status=status.model_copy(update={"phase": Phase.TERMINATING}))
-    drains = status.ever_ready and state is JobState.Running
+    drains = status.ever_ready and state in _MAY_SERVE
     if not drains:
         return _cancel(status, record=record, repeat=limits.repeat, now=now)
     leaves_at = (epoch(status.draining_since) or now) + limits.deregister_delay

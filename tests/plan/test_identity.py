@@ -1,0 +1,128 @@
+"""Which of several jobs with an attempt's name is the attempt."""
+
+from __future__ import annotations
+
+from itertools import permutations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from isthmus.backends.slurm.records import JobRecord
+from isthmus.backends.slurm.states import JobState, observe
+from isthmus.plan.policy.identity import choose, passed_gate
+from tests.plan.builders import ATTEMPT, COMMENT, PUBLISHED, record
+
+GATE = {"state": "FAILED", "exit_code": 75 << 8}
+REFUSED = {"state": "FAILED", "reason": "BadConstraints"}
+
+
+def chosen(*records: JobRecord, bound: int | None = None) -> tuple[int | None, set[int]]:
+    found = choose(records=records, attempt=ATTEMPT, bound=bound)
+    primary = None if found.primary is None else found.primary.job_id
+    return primary, {one.job_id for one in found.surplus}
+
+
+@pytest.mark.parametrize(
+    ("records", "bound", "primary", "surplus"),
+    [
+        pytest.param([], None, None, set(), id="nothing"),
+        pytest.param([record(job_id=1)], None, 1, set(), id="the only one"),
+        pytest.param(
+            [record("COMPLETED", job_id=1), record("PENDING", job_id=2)], 1, 2, set(), id="live"
+        ),
+        pytest.param(
+            [record("PENDING", job_id=1), record(job_id=2)], 1, 2, {1}, id="started before pending"
+        ),
+        pytest.param(
+            [record(job_id=1), record(job_id=2, comment=PUBLISHED)],
+            1,
+            2,
+            {1},
+            id="behind the gate before all",
+        ),
+        pytest.param(
+            [record("PENDING", job_id=1), record("PENDING", job_id=2)],
+            None,
+            1,
+            {2},
+            id="lowest id",
+        ),
+        pytest.param(
+            [record("PENDING", job_id=1), record("PENDING", job_id=2)], 2, 2, {1}, id="known one"
+        ),
+        pytest.param(
+            [record(job_id=1), record("CONFIGURING", job_id=2)],
+            None,
+            1,
+            set(),
+            id="started ones are left to the gate",
+        ),
+        pytest.param(
+            [record(**GATE, job_id=3), record("COMPLETED", job_id=1)],
+            None,
+            1,
+            set(),
+            id="the gate's refusal says least",
+        ),
+        pytest.param(
+            [record(**REFUSED, job_id=3), record(**GATE, job_id=1)],
+            None,
+            1,
+            set(),
+            id="and SLURM's refusal less",
+        ),
+        pytest.param(
+            [record("FAILED", job_id=1), record("COMPLETED", job_id=2)],
+            None,
+            2,
+            set(),
+            id="the latest of the ended",
+        ),
+    ],
+)
+def test_choice(
+    records: list[JobRecord], bound: int | None, primary: int | None, surplus: set[int]
+) -> None:
+    for order in permutations(records):
+        assert chosen(*order, bound=bound) == (primary, surplus)
+
+
+@pytest.mark.parametrize(
+    ("comment", "expected"),
+    [
+        (PUBLISHED, True),
+        (COMMENT, False),
+        ("", False),
+        (PUBLISHED.replace(ATTEMPT, "abcdef"), False),
+        (f"{PUBLISHED} approved", False),
+    ],
+)
+def test_passed_gate(comment: str, expected: bool) -> None:
+    assert passed_gate(record(comment=comment), attempt=ATTEMPT) is expected
+
+
+STATES = st.sampled_from(
+    ["PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "COMPLETED", "FAILED", "NEVER_HEARD_OF"]
+)
+
+
+@given(
+    found=st.lists(st.tuples(STATES, st.sampled_from([COMMENT, PUBLISHED])), max_size=4),
+    bound=st.none() | st.integers(0, 4),
+)
+def test_what_always_holds(found: list[tuple[str, str]], bound: int | None) -> None:
+    records = [
+        record(state, comment=comment, job_id=index) for index, (state, comment) in enumerate(found)
+    ]
+    choice = choose(records=records, attempt=ATTEMPT, bound=bound)
+    assert (choice.primary is None) == (not records)
+    assert choice.primary not in choice.surplus
+    for extra in choice.surplus:
+        assert observe(extra).live
+        assert choice.primary is not None
+        # Nobody is cancelled for one that might turn out to be the wrong one.
+        assert passed_gate(choice.primary, attempt=ATTEMPT) or (observe(extra) is JobState.Pending)
+    if any(observe(one).live for one in records):
+        assert choice.primary is not None
+        assert observe(choice.primary).live

@@ -1,0 +1,200 @@
+"""How an attempt whose object is being deleted comes to its end."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from isthmus.api.conditions import Phase
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.api.times import rfc3339
+from isthmus.backends.slurm.records import JobRecord
+from isthmus.plan.actions import (
+    Cancel,
+    CloseGate,
+    ConfirmGone,
+    DeleteSlice,
+    RemoveFinalizer,
+    Submit,
+    Terminate,
+)
+from isthmus.plan.slurmjob import plan_slurm_job
+from isthmus.plan.slurmjob_observation import SlurmJobPlan
+from tests.plan.builders import DENIED, MEMBER, NOW, PUBLISHED, STALE, job, record, status
+
+TWO = (NOW - 35, NOW - 5)
+SUBMITTED = status(Phase.SUBMITTING)
+
+
+def plan(
+    *records: JobRecord, status: SlurmJobStatus | None = None, now: float = NOW, **changes: Any
+) -> SlurmJobPlan:
+    observed = job(*records, status=status, deleting=True, **changes)
+    return plan_slurm_job(observed, now=now)
+
+
+def test_without_our_finalizer_nothing_is_done() -> None:
+    assert plan(record(), status=status(Phase.READY), has_finalizer=False).actions == ()
+
+
+class TestServingWorker:
+    """Leave the membership, wait, TERM, wait, scancel."""
+
+    def test_the_chain(self) -> None:
+        running = record(comment=PUBLISHED)
+        first = plan(running, status=status(Phase.READY), slice_target=MEMBER)
+        assert first.actions == (DeleteSlice(),)
+        assert first.status.phase == Phase.DRAINING
+        assert first.status.healthy is False
+        assert first.requeue_after == pytest.approx(5)
+
+        waits = plan(running, status=first.status, now=NOW + 4)
+        assert waits.actions == ()
+        assert waits.requeue_after == pytest.approx(1)
+
+        term = plan(running, status=first.status, now=NOW + 5)
+        assert term.actions == (Terminate(job_id=101),)
+        assert term.requeue_after == pytest.approx(300)
+
+        drains = plan(running, status=term.status, now=NOW + 200)
+        assert drains.actions == ()
+        assert drains.requeue_after == pytest.approx(105)
+
+        over = plan(running, status=term.status, now=NOW + 305)
+        assert over.actions == (Cancel(job_id=101),)
+        assert plan(running, status=over.status, now=NOW + 310).actions == ()
+        assert plan(running, status=over.status, now=NOW + 315).actions == (Cancel(job_id=101),)
+
+        ending = plan(record("COMPLETING"), status=over.status, now=NOW + 316)
+        assert ending.actions == ()
+        gone = plan(record("CANCELLED"), status=ending.status, now=NOW + 320)
+        assert gone.actions == (RemoveFinalizer(),)
+
+    @pytest.mark.parametrize("word", ["SIGNALING", "RESIZING", "NEVER_HEARD_OF"])
+    def test_a_passing_word_does_not_cut_the_drain_short(self, word: str) -> None:
+        """SLURM itself shows SIGNALING while it delivers our TERM."""
+        first = plan(record(), status=status(Phase.READY)).status
+        assert plan(record(word), status=first, now=NOW + 1).actions == ()
+        term = plan(record(word), status=first, now=NOW + 5)
+        assert term.actions == (Terminate(job_id=101),)
+        assert plan(record(word), status=term.status, now=NOW + 6).actions == ()
+
+    def test_an_engine_that_ends_early_is_not_cancelled(self) -> None:
+        first = plan(record(), status=status(Phase.READY)).status
+        assert plan(record("COMPLETED"), status=first).actions == (RemoveFinalizer(),)
+
+    def test_a_degraded_worker_may_still_have_requests(self) -> None:
+        assert plan(record(), status=status(Phase.DEGRADED)).actions == ()
+
+
+@pytest.mark.parametrize(
+    ("state", "before"),
+    [
+        ("PENDING", Phase.PENDING),
+        ("PENDING", Phase.SUBMIT_UNKNOWN),
+        ("RUNNING", Phase.STARTING),
+        ("CONFIGURING", Phase.STARTING),
+        ("SUSPENDED", Phase.DEGRADED),
+    ],
+)
+def test_what_serves_nobody_is_cancelled_at_once(state: str, before: Phase) -> None:
+    found = plan(record(state), status=status(before))
+    assert found.actions == (Cancel(job_id=101),)
+    assert found.status.phase == Phase.DRAINING
+
+
+def test_surplus_jobs_are_cancelled_too() -> None:
+    found = plan(record("PENDING"), record("PENDING", job_id=102), status=status(Phase.PENDING))
+    assert set(found.actions) == {Cancel(job_id=101), Cancel(job_id=102)}
+
+
+class TestNothingLeft:
+    @pytest.mark.parametrize("over", [phase for phase in Phase if phase.terminal])
+    def test_an_ended_attempt_goes_even_where_the_cluster_cannot_be_seen(self, over: Phase) -> None:
+        found = plan(status=status(over), cluster_changes=STALE, slice_target=MEMBER)
+        assert found.actions == (DeleteSlice(), RemoveFinalizer())
+
+    def test_a_never_submitted_one_goes(self) -> None:
+        assert plan(status=status(Phase.WAITING)).actions == (RemoveFinalizer(),)
+
+    def test_not_before_the_cluster_was_seen(self) -> None:
+        """The status may be a restored one: its job is then still in the queue."""
+        for how in (STALE, DENIED):
+            found = plan(status=SlurmJobStatus(), cluster_changes=how)
+            assert found.actions == ()
+
+    def test_one_with_a_lost_status_is_found_and_cancelled(self) -> None:
+        assert plan(record("PENDING")).actions == (Cancel(job_id=101),)
+
+    def test_seen_and_missing_needs_two_snapshots_and_the_second_source(self) -> None:
+        before = status(Phase.READY)
+        assert plan(status=before, last_seen=NOW - 35).actions == ()
+        twice = plan(status=before, starts=TWO, last_seen=NOW - 65)
+        assert twice.actions == (ConfirmGone(job_id=101),)
+        gone = plan(status=twice.status, starts=TWO, confirmed_gone=True)
+        assert gone.actions == (RemoveFinalizer(),)
+
+
+class TestUnclear:
+    """A submission whose outcome is not known is resolved before anything is let go."""
+
+    def test_it_is_looked_for_then_its_gate_is_closed(self) -> None:
+        since = NOW + 0.0
+        first = plan(status=SUBMITTED)
+        assert first.actions == ()
+        assert first.status.unknown_since == rfc3339(since)
+        assert first.requeue_after == pytest.approx(120)
+        early = plan(status=first.status, starts=(since + 10, since + 90), now=since + 121)
+        assert early.actions == ()
+        one = plan(status=first.status, starts=(since + 90, since + 121), now=since + 125)
+        assert one.actions == ()
+        assert one.requeue_after is not None
+        assert one.requeue_after >= 1
+        both = plan(status=first.status, starts=(since + 121, since + 151), now=since + 155)
+        assert both.actions == (CloseGate(), RemoveFinalizer())
+
+    def test_acknowledged_and_never_seen_too(self) -> None:
+        acknowledged = status(Phase.PENDING, state=None)
+        found = plan(status=acknowledged, starts=TWO)
+        assert found.actions == ()
+        assert found.status.unknown_since == rfc3339(NOW)
+
+    def test_what_turns_up_is_ended(self) -> None:
+        first = plan(status=SUBMITTED).status
+        assert plan(record("PENDING"), status=first).actions == (Cancel(job_id=101),)
+        over = plan(record("CANCELLED"), status=status(Phase.SUBMIT_UNKNOWN))
+        assert over.actions == (CloseGate(), RemoveFinalizer())
+
+
+@pytest.mark.parametrize("how", [STALE, DENIED])
+@pytest.mark.parametrize(
+    "before",
+    [Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN, Phase.PENDING, Phase.STARTING, Phase.READY],
+)
+def test_an_unseen_cluster_holds_the_object_and_says_why(
+    how: dict[str, Any], before: Phase
+) -> None:
+    found = plan(status=status(before), cluster_changes=how)
+    assert found.actions == ()
+    assert found.status.phase == Phase.DRAINING
+    assert found.status.reason == how["reason"]
+    assert how["message"] in (found.status.message or "")
+    again = plan(status=found.status, cluster_changes=how, now=NOW + 900)
+    assert again.status == found.status
+
+
+def test_after_the_outage_the_chain_goes_on() -> None:
+    held = plan(status=status(Phase.READY), cluster_changes=STALE, slice_target=MEMBER)
+    assert held.actions == (DeleteSlice(),)
+    back = plan(record(), status=held.status, now=NOW + 900)
+    assert back.actions == (Terminate(job_id=101),)
+
+
+def test_nothing_is_submitted_for_an_object_that_is_being_deleted() -> None:
+    observed = job(status=status(Phase.SUBMIT_UNKNOWN), starts=(NOW + 200, NOW + 230))
+    wanted = plan_slurm_job(observed, now=NOW + 240)
+    assert any(isinstance(action, Submit) for action in wanted.actions)
+    unwanted = plan_slurm_job(replace(observed, deleting=True), now=NOW + 240)
+    assert not any(isinstance(action, Submit) for action in unwanted.actions)

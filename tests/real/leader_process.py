@@ -1,0 +1,45 @@
+"""A process that "writes" whenever its elector lets it: one line per write, with the time.
+
+Run by `test_leader_election.py` as a process of its own, so that it can be killed and stopped.
+"""
+
+import asyncio
+import sys
+
+from isthmus.apiserver.client import KubernetesApiServer
+from isthmus.apiserver.connection import Connection
+from isthmus.errors import NotLeaderError
+from isthmus.reconcile.leader import LeaderElector, uptime
+
+
+async def main(kubeconfig: str, namespace: str, identity: str, duration: float) -> None:
+    api = await KubernetesApiServer.connect(Connection(kubeconfig=kubeconfig), timeout=5)
+    elector = LeaderElector(
+        api,
+        namespace=namespace,
+        name="isthmus",
+        identity=identity,
+        lease_duration=duration,
+        renew_interval=duration / 8,
+        request_timeout=duration / 10,
+    )
+    print("candidate", uptime(), flush=True)
+    await elector.acquire()
+    keeping = asyncio.create_task(elector.keep())
+    stopping = asyncio.create_task(asyncio.to_thread(sys.stdin.readline))
+    try:
+        while not keeping.done() and not stopping.done():
+            elector.check()
+            print("write", uptime(), flush=True)
+            await asyncio.sleep(0.01)
+    except NotLeaderError:
+        print("refused", uptime(), flush=True)
+    if stopping.done():
+        keeping.cancel()
+        await elector.release()
+        print("released", uptime(), flush=True)
+    await api.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(sys.argv[1], sys.argv[2], sys.argv[3], float(sys.argv[4])))
