@@ -36,7 +36,7 @@ def demo(config: Config) -> None:
     playground.up()
     operator = Operator(playground)
     with playground.progress.step("operator started as the account " + config.user):
-        operator.start()
+        operator.restart()  # with the code as it is now, also when it ran already
     cluster = manifests.slurm_cluster(config.state, bin_folder=playground.slurm.bin_folder)
     name, namespace = apply_sample(playground.kubectl, cluster)
     playground.progress.say(f"applied {SAMPLE.relative_to(REPOSITORY)}; waiting for READY")

@@ -12,7 +12,7 @@ import json
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,6 +68,12 @@ which whoami xargs yes
 """
 # A pod's first process: sleeps, reaps, and ends at once when told to.
 PAUSE = ["/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 2147483647 & wait $!; done"]
+# vLLM's image has an entry point as the real one has (only arguments are given), SGLang's none.
+ENGINE_IMAGES: dict[str, list[str]] = {
+    VLLM_IMAGE: ["vllm", "serve"],
+    SGLANG_IMAGE: [],
+    PAUSE_IMAGE: PAUSE,
+}
 STATIC = {
     "etc/passwd": "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534::/:/bin/false\n",
     "etc/group": "root:x:0:\nnogroup:x:65534:\n",
@@ -100,19 +106,20 @@ def ensure(cache: Path, progress: Progress) -> Path:
     """
     folder = cache / "images"
     folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".engines-") as scratch:
+    with locked(folder), tempfile.TemporaryDirectory(dir=folder, prefix=".engines-") as scratch:
         from playground.engines.install import install
 
         engines = Path(scratch) / "engines"
         install(engines)
         engine_layer = engines_layer(engines)
-        base = _base_layer_file(folder, progress)
+        base = base_layer_file(folder, progress)
         key = hashlib.sha256(f"{FORMAT} {base.name} {engine_layer.digest}".encode()).hexdigest()
         archive = folder / f"images-{key[:12]}.tar"
         if not archive.exists():
             with progress.step(f"container images made: {archive.name}"):
                 fresh = Path(scratch) / "images.tar"
-                write_archive(fresh, layers=[Layer(base.read_bytes()), engine_layer])
+                layers = [Layer(base.read_bytes()), engine_layer]
+                write_archive(fresh, layers=layers, images=ENGINE_IMAGES)
                 fresh.rename(archive)
             made = sorted(folder.glob("images-*.tar"), key=lambda path: path.stat().st_mtime)
             for old in made[:-KEPT]:
@@ -121,14 +128,15 @@ def ensure(cache: Path, progress: Progress) -> Path:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path) -> Iterator[None]:
+    """One at a time makes layers and archives in the folder."""
     with (folder / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
 
-def _base_layer_file(folder: Path, progress: Progress) -> Path:
-    """The layer of Debian packages; its name holds a hash of what is in it."""
+def base_layer_file(folder: Path, progress: Progress) -> Path:
+    """The layer of Debian packages; its name holds a hash of what is in it. Take the lock."""
     record = folder / "base.json"
     wanted = hashlib.sha256(json.dumps([FORMAT, DEBIAN, LEFT_OUT, APPLETS]).encode()).hexdigest()
     if record.exists():
@@ -153,24 +161,24 @@ def base_layer(archives: Iterable[Path]) -> Layer:
     seen: set[str] = set()
     with tarfile.open(fileobj=buffer, mode="w") as layer:
         for name in MERGED:
-            _add_link(layer, name, f"usr/{name}")
+            add_link(layer, name, f"usr/{name}")
         for folder in ("usr", *(f"usr/{name}" for name in MERGED), "etc", "root", "proc", "sys"):
-            _add_folder(layer, folder)
-        _add_folder(layer, "tmp", mode=0o1777)
+            add_folder(layer, folder)
+        add_folder(layer, "tmp", mode=0o1777)
         seen |= {"usr", "etc", "root", "tmp", *MERGED, *(f"usr/{name}" for name in MERGED)}
         for archive in archives:
-            _copy_package(archive, layer, seen)
+            copy_package(archive, layer, seen)
         for name, text in STATIC.items():
-            _add_file(layer, name, text.encode())
+            add_file(layer, name, text.encode())
         links = {f"usr/bin/{name}": "busybox" for name in APPLETS.split()}
         links |= {"usr/bin/python3": PYTHON, "usr/bin/python": PYTHON}
         for name, target in links.items():
             if name not in seen:
-                _add_link(layer, name, target)
+                add_link(layer, name, target)
     return Layer(buffer.getvalue())
 
 
-def _copy_package(archive: Path, layer: tarfile.TarFile, seen: set[str]) -> None:
+def copy_package(archive: Path, layer: tarfile.TarFile, seen: set[str]) -> None:
     """Copy a package's files, with paths below /usr where Debian has links."""
     done = subprocess.run(
         ["dpkg-deb", "--fsys-tarfile", str(archive)],
@@ -204,53 +212,56 @@ def engines_layer(folder: Path) -> Layer:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as layer:
         for parent in ("opt", ENGINES):
-            _add_folder(layer, parent)
+            add_folder(layer, parent)
         for path in sorted(folder.rglob("*")):
             name = f"{ENGINES}/{path.relative_to(folder)}"
             if "__pycache__" in path.parts:
                 continue
             if path.is_symlink():
-                _add_link(layer, name, str(path.readlink()))
+                add_link(layer, name, str(path.readlink()))
             elif path.is_dir():
-                _add_folder(layer, name)
+                add_folder(layer, name)
             else:
                 mode = 0o755 if path.stat().st_mode & 0o100 else 0o644
-                _add_file(layer, name, path.read_bytes(), mode=mode)
+                add_file(layer, name, path.read_bytes(), mode=mode)
     return Layer(buffer.getvalue())
 
 
-def _add_folder(layer: tarfile.TarFile, name: str, *, mode: int = 0o755) -> None:
+def add_folder(layer: tarfile.TarFile, name: str, *, mode: int = 0o755) -> None:
+    """Put a folder into a layer."""
     info = tarfile.TarInfo(name)
     info.type, info.mode = tarfile.DIRTYPE, mode
     layer.addfile(info)
 
 
-def _add_link(layer: tarfile.TarFile, name: str, target: str) -> None:
+def add_link(layer: tarfile.TarFile, name: str, target: str) -> None:
+    """Put a symbolic link into a layer."""
     info = tarfile.TarInfo(name)
     info.type, info.linkname = tarfile.SYMTYPE, target
     layer.addfile(info)
 
 
-def _add_file(layer: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644) -> None:
+def add_file(
+    layer: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644, mtime: int = 0
+) -> None:
+    """Put a file into a layer."""
     info = tarfile.TarInfo(name)
-    info.size, info.mode = len(content), mode
+    info.size, info.mode, info.mtime = len(content), mode, mtime
     layer.addfile(info, io.BytesIO(content))
 
 
-def write_archive(target: Path, *, layers: list[Layer]) -> None:
-    """Write the OCI archive of the three images that share these layers.
-
-    vLLM's image has an entry point as the real one has (only arguments are given), SGLang's none.
-    """
-    images: dict[str, list[str]] = {
-        VLLM_IMAGE: ["vllm", "serve"],
-        SGLANG_IMAGE: [],
-        PAUSE_IMAGE: PAUSE,
-    }
+def write_archive(
+    target: Path,
+    *,
+    layers: list[Layer],
+    images: Mapping[str, list[str]],
+    working_folder: str = "/",
+) -> None:
+    """Write the OCI archive of images (name → entry point) that share these layers."""
     blobs = {layer.digest: layer.content for layer in layers}
     manifests = []
     for name, entrypoint in images.items():
-        config = _config(entrypoint, layers)
+        config = _config(entrypoint, layers, working_folder)
         manifest = _manifest(config, layers)
         blobs |= {digest(config): config, digest(manifest): manifest}
         annotations = {"annotations": {"io.containerd.image.name": name}}
@@ -260,15 +271,15 @@ def write_archive(target: Path, *, layers: list[Layer]) -> None:
     files |= {f"blobs/{name.replace(':', '/')}": blob for name, blob in blobs.items()}
     with tarfile.open(target, "w") as archive:
         for path, content in files.items():
-            _add_file(archive, path, content)
+            add_file(archive, path, content)
 
 
 def _descriptor(kind: str, blob: bytes) -> dict[str, object]:
     return {"mediaType": f"{MEDIA}.{kind}", "digest": digest(blob), "size": len(blob)}
 
 
-def _config(entrypoint: list[str], layers: list[Layer]) -> bytes:
-    run: dict[str, object] = {"Env": [f"PATH={PATH}"], "WorkingDir": "/"}
+def _config(entrypoint: list[str], layers: list[Layer], working_folder: str) -> bytes:
+    run: dict[str, object] = {"Env": [f"PATH={PATH}"], "WorkingDir": working_folder}
     if entrypoint:
         run["Entrypoint"] = entrypoint
     return json.dumps(

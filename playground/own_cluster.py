@@ -61,8 +61,11 @@ def own_cluster(*, sample: Path, assume_yes: bool) -> None:
 
         wait_until_ready(call, name=name, namespace=namespace, check=check)
         show_tables(call)
-        remove = " ".join(f"-f {_shown(path)}" for path in reversed(files))
-        print(f"\nThe operator runs until you press Ctrl-C. To remove all: kubectl delete {remove}")
+        rest = " ".join(f"-f {_shown(path)}" for path in reversed(files[:-1]))
+        print(
+            "\nThe operator runs until you press Ctrl-C. To remove all, first, while it runs:\n"
+            f"  kubectl delete -f {_shown(sample)}\nand then\n  kubectl delete {rest}"
+        )
         operator.wait()
 
 

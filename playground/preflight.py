@@ -4,7 +4,7 @@ import os
 import platform
 
 from playground import gotool, packages
-from playground.config import Config
+from playground.config import FORBIDDEN_STATE, Config
 from playground.errors import PlaygroundError
 
 NOT_TRIED = (
@@ -37,6 +37,11 @@ def check(config: Config) -> None:
         problems.append(f"there is no apt-get: use Debian 12, or a machine with {absent}")
     if config.parts & {"kubernetes", "apiserver"}:
         problems += gotool.problems(config.cache)
+    if any(str(config.cache).startswith(f"{folder}/") for folder in FORBIDDEN_STATE):
+        problems.append(
+            f"the cache {config.cache} lies where nodes have file systems of their own; "
+            "set XDG_CACHE_HOME to another folder"
+        )
     closed = [str(p) for p in config.state.parents if p.exists() and not p.stat().st_mode & 0o001]
     if closed:
         problems.append(

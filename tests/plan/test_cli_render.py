@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from isthmus.cli.main import app
 from typer.testing import CliRunner
+
+from isthmus.cli.main import app
 
 SAMPLES = Path(__file__).resolve().parents[2] / "deploy" / "samples"
 CLUSTER = SAMPLES / "slurmcluster.yaml"

@@ -115,6 +115,24 @@ def test_failed_pass_is_tried_again_ever_more_slowly(error: Exception) -> None:
     run_virtual(main)
 
 
+def test_failures_before_a_success_do_not_slow_the_next_retry() -> None:
+    fails = [True] * 8 + [False, True] + [False] * 20
+
+    async def step(key: Key) -> float | None:
+        if fails.pop(0):
+            raise ApiUnavailableError("down")
+        return 100
+
+    async def main() -> None:
+        queue, reconciler, loop = world(step)
+        queue.add(A)
+        await run_for(loop, queue, 600)
+        *_, failed_again, recovered = reconciler.times("a")[:11]
+        assert recovered - failed_again <= 1
+
+    run_virtual(main)
+
+
 def test_broken_object_does_not_stop_the_others() -> None:
     async def step(key: Key) -> float | None:
         if key == A:

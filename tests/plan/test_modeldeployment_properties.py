@@ -1,4 +1,4 @@
-"""One ModelDeployment over anything: which actions may never be planned, and when there are none."""
+"""One ModelDeployment over anything: what is never planned, and when there is nothing to do."""
 
 from __future__ import annotations
 

@@ -47,25 +47,9 @@ from tests.plan.builders import (
 )
 
 HARMLESS = (AddFinalizer, EnsureSlice, DeleteSlice)
-WORDS = st.sampled_from(
-    [
-        "PENDING",
-        "RUNNING",
-        "CONFIGURING",
-        "COMPLETING",
-        "SUSPENDED",
-        "REQUEUED",
-        "REQUEUE_HOLD",
-        "SIGNALING",
-        "NEVER_HEARD_OF",
-        "COMPLETED",
-        "FAILED",
-        "CANCELLED",
-        "TIMEOUT",
-        "NODE_FAIL",
-        "PREEMPTED",
-    ]
-)
+LIVE = ("PENDING", "RUNNING", "CONFIGURING", "COMPLETING", "SUSPENDED", "REQUEUED", "SIGNALING")
+OVER = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED")
+WORDS = st.sampled_from([*LIVE, *OVER, "REQUEUE_HOLD", "NEVER_HEARD_OF"])
 
 
 @st.composite

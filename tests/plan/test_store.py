@@ -66,6 +66,7 @@ def test_late_events_of_a_deleted_uid_do_not_bring_it_back() -> None:
     assert held.get(PODS, NS, "a") is None
     assert held.put(PODS, obj("a", 8, uid="another")), "a new object of the same name is new"
     assert not held.remove(PODS, NS, "a", "uid-a", 7), "and the old one's deletion is not its own"
+    assert not held.remove(PODS, NS, "a", "uid-a"), "not even by a late answer without a version"
     assert version(held) == 8
 
 

@@ -145,3 +145,32 @@ def test_memory_and_status_lost(world: World, operator: Operator) -> None:
     world.wait_agree("adopt", slurm=2)
     assert {job["id"] for job in world.jobs("adopt")} == jobs
     assert_one_engine_per_attempt(world, "adopt")
+
+
+@pytest.mark.timeout(240)
+def test_api_server_restarts(world: World, operator: Operator) -> None:
+    """Kubernetes' own API server goes away and comes back: the data path does not notice."""
+    world.apply(
+        deployment("apidown", kubernetes_pool(priority=1, maxReplicas=1), slurm_pool(), replicas=2)
+    )
+    world.wait_agree("apidown", kubernetes=1, slurm=1)
+    members, jobs = world.members("apidown"), {job["id"] for job in world.jobs("apidown")}
+    url = world.service_url("apidown")
+    kubernetes = world.playground.kubernetes
+    kubernetes.kill_apiserver()
+    try:
+        end = time.monotonic() + 10
+        while time.monotonic() < end:
+            assert world.chat(url)
+            time.sleep(0.5)
+    finally:
+        kubernetes.start_apiserver()
+    # The operator either rode it out or ended non-zero, as its supervisor wants it; a restart
+    # continues without a new job.
+    if not operator.running:
+        operator.start()
+    world.wait_agree("apidown", kubernetes=1, slurm=1)
+    assert world.members("apidown") == members
+    assert {job["id"] for job in world.jobs("apidown")} == jobs
+    world.scale("apidown", 3)
+    world.wait_agree("apidown", kubernetes=1, slurm=2)

@@ -249,7 +249,7 @@ def _pending_status(
     same = (
         before is not None
         and before.pending_class == pending.pending_class
-        and before.reason == pending.reason
+        and before.reason == pending.reason[:64]
     )
     since = epoch(before.since) if before is not None and same else pending.since
     return PendingStatus(

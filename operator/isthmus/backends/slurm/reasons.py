@@ -211,8 +211,8 @@ OUTAGE_ADVICE = {
     "ConfigurationUnavailable": "Check slurm.conf or SLURM_CONF where the commands run.",
     "IncompatibleRelease": "Check that commands.binDir is of the cluster's release.",
     "CommandNotFound": "Set commands.binDir to the folder that has squeue and sbatch.",
-    "CommandTimeout": "The command was ended at its time limit (commands.timeout): slurmctld hangs, "
-    "is down, or limits the commands of this user.",
+    "CommandTimeout": "The command was ended at its time limit (commands.timeout): slurmctld "
+    "hangs, is down, or limits the commands of this user.",
     "IncompleteOutput": "The answer broke off or was not what squeue prints; nothing is concluded.",
     "WorkDirectoryUnavailable": "Check files.workDirectory of the SlurmCluster.",
     "CommandFailed": "See the message of the command.",

@@ -1,0 +1,243 @@
+"""What pods, Deployments and the Service look like."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from isthmus.api.desired import (
+    Desired,
+    Engine,
+    EngineType,
+    EnvironmentVariable,
+    Health,
+    KubernetesPlacement,
+    Pool,
+    Worker,
+)
+from isthmus.backends.kubernetes.render import (
+    deployment,
+    pod_template,
+    service,
+    service_spec,
+)
+from tests.plan.builders import desired, k8s_pool, slurm_pool
+
+LABELS = {
+    "isthmus.dev/modeldeployment": "llama",
+    "isthmus.dev/pool": "k8s",
+    "isthmus.dev/revision": "abc234",
+}
+
+
+def template(
+    pool: Pool | None = None, wanted: Desired | None = None, *, pre_stop: int = 5, drain: int = 300
+) -> dict[str, Any]:
+    one = pool or k8s_pool()
+    return pod_template(
+        desired=wanted or desired(one),
+        pool=one,
+        revision="abc234",
+        pre_stop_seconds=pre_stop,
+        drain_seconds=drain,
+    )
+
+
+def container(*args: Any, **changes: Any) -> dict[str, Any]:
+    spec = template(*args, **changes)["spec"]
+    assert len(spec["containers"]) == 1
+    found: dict[str, Any] = spec["containers"][0]
+    return found
+
+
+class TestLabels:
+    def test_a_pod_is_in_rotation_from_birth(self) -> None:
+        assert template()["metadata"]["labels"] == {
+            **LABELS,
+            "app.kubernetes.io/managed-by": "isthmus",
+            "isthmus.dev/traffic": "on",
+        }
+
+    def test_the_deployments_selector_has_no_traffic_label(self) -> None:
+        """So that a pod that was taken out of rotation stays the Deployment's."""
+        made: dict[str, Any] = deployment(
+            desired=desired(), pool="k8s", revision="abc234", template=template(), replicas=2
+        )
+        assert made["spec"]["selector"] == {"matchLabels": LABELS}
+        pod = made["spec"]["template"]["metadata"]["labels"]
+        assert LABELS.items() <= pod.items()
+
+    def test_the_services_selector_finds_every_pod_and_only_those_in_traffic(self) -> None:
+        spec: dict[str, Any] = service_spec(desired=desired())
+        assert spec["selector"] == {
+            "isthmus.dev/modeldeployment": "llama",
+            "isthmus.dev/traffic": "on",
+        }
+        assert spec["selector"].items() <= template()["metadata"]["labels"].items()
+
+
+class TestDeployment:
+    MADE: dict[str, Any] = deployment(
+        desired=desired(), pool="k8s", revision="abc234", template=template(), replicas=2
+    )
+
+    def test_it_belongs_to_the_model_deployment(self) -> None:
+        meta = self.MADE["metadata"]
+        assert (meta["name"], meta["namespace"]) == ("llama-k8s-abc234", "team-a")
+        assert meta["labels"]["app.kubernetes.io/managed-by"] == "isthmus"
+        assert meta["labels"].items() >= LABELS.items()
+        assert meta["ownerReferences"] == [
+            {
+                "apiVersion": "isthmus.dev/v1alpha1",
+                "kind": "ModelDeployment",
+                "name": "llama",
+                "uid": "uid-llama",
+                "controller": True,
+                "blockOwnerDeletion": False,
+            }
+        ]
+
+    def test_it_gives_the_engine_its_time_to_start(self) -> None:
+        assert self.MADE["spec"]["replicas"] == 2
+        assert self.MADE["spec"]["progressDeadlineSeconds"] > Health().startup_timeout
+
+    def test_the_frozen_template_is_taken_as_it_is(self) -> None:
+        odd: Mapping[str, object] = {"metadata": {}, "spec": {"written by": "an older release"}}
+        made: dict[str, Any] = deployment(
+            desired=desired(), pool="k8s", revision="abc234", template=odd, replicas=1
+        )
+        assert made["spec"]["template"] == odd
+
+
+class TestContainer:
+    def test_the_command_is_the_engines(self) -> None:
+        found = container()
+        assert found["image"] == "vllm/vllm-openai:v0.33.0"
+        assert found["command"] == ["vllm", "serve"]
+        assert found["args"][0] == "meta-llama/Llama-3.1-8B"
+        assert "--port=8000" in found["args"]
+        assert "--shutdown-timeout=300" in found["args"]
+        assert found["ports"] == [{"name": "http", "containerPort": 8000}]
+
+    def test_a_path_is_told_as_it_is(self) -> None:
+        one = k8s_pool()
+        wanted = desired(one)
+        model = type(wanted.model)(source="/models/llama", served_names=("llama",))
+        assert container(one, desired(one, model=model))["args"][0] == "/models/llama"
+
+    @pytest.mark.parametrize(
+        ("shape", "resources"),
+        [
+            (Worker(gpus_per_node=2), {"limits": {"nvidia.com/gpu": "2"}}),
+            (
+                Worker(gpus_per_node=1, cpu="8", memory="64Gi"),
+                {
+                    "requests": {"cpu": "8", "memory": "64Gi"},
+                    "limits": {"nvidia.com/gpu": "1"},
+                },
+            ),
+            (Worker(gpus_per_node=0), {}),
+            (Worker(gpus_per_node=0, cpu="500m"), {"requests": {"cpu": "500m"}}),
+        ],
+    )
+    def test_resources(self, shape: Worker, resources: dict[str, Any]) -> None:
+        assert container(k8s_pool(worker=shape))["resources"] == resources
+
+    def test_another_gpu_resource(self) -> None:
+        placement = KubernetesPlacement(gpu_resource="amd.com/gpu", node_selector={})
+        assert container(k8s_pool(kubernetes=placement))["resources"] == {
+            "limits": {"amd.com/gpu": "1"}
+        }
+
+    def test_environment(self) -> None:
+        source = {"secretKeyRef": {"name": "hf", "key": "token"}}
+        engine = Engine(
+            type=EngineType.VLLM,
+            image="x",
+            env=(
+                EnvironmentVariable(name="A", value="1"),
+                EnvironmentVariable(name="EMPTY", value=""),
+                EnvironmentVariable(name="HF_TOKEN", value_from=source),
+            ),
+        )
+        assert container(k8s_pool(engine=engine))["env"] == [
+            {"name": "A", "value": "1"},
+            {"name": "EMPTY", "value": ""},
+            {"name": "HF_TOKEN", "valueFrom": source},
+        ]
+        assert "env" not in container()
+
+    @pytest.mark.parametrize(
+        ("engine", "health", "ready", "patience"),
+        [(EngineType.VLLM, "/health", "/health", 5), (EngineType.SGLANG, "/health", "/ready", 20)],
+    )
+    def test_probes(self, engine: EngineType, health: str, ready: str, patience: int) -> None:
+        one = k8s_pool(engine=Engine(type=engine, image="x"))
+        times = Health(startup_timeout=601, interval=7.4, success_threshold=2, failure_threshold=4)
+        found = container(one, desired(one, health=times))
+        start, readiness, live = (
+            found[kind] for kind in ("startupProbe", "readinessProbe", "livenessProbe")
+        )
+        assert [probe["httpGet"]["path"] for probe in (start, readiness, live)] == [
+            health,
+            ready,
+            health,
+        ]
+        assert {probe["httpGet"]["port"] for probe in (start, readiness, live)} == {"http"}
+        assert start["periodSeconds"] * start["failureThreshold"] >= 601
+        assert start["periodSeconds"] * (start["failureThreshold"] - 1) <= 601
+        assert (start["timeoutSeconds"], live["timeoutSeconds"]) == (patience, patience)
+        assert readiness["periodSeconds"] == 7
+        assert (readiness["successThreshold"], readiness["failureThreshold"]) == (2, 4)
+        # A restart costs a model load, so liveness is slower than readiness.
+        assert live["periodSeconds"] * live["failureThreshold"] >= 60
+        # Kubernetes takes nothing but 1 for these two.
+        assert "successThreshold" not in start
+        assert "successThreshold" not in live
+
+
+class TestShutdown:
+    def test_the_grace_covers_the_wait_and_the_drain(self) -> None:
+        spec = template(pre_stop=5, drain=300)["spec"]
+        assert spec["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
+        assert spec["terminationGracePeriodSeconds"] > 5 + 300
+
+    def test_without_a_wait_there_is_no_hook(self) -> None:
+        """Kubernetes before 1.34 refuses a sleep of 0."""
+        assert "lifecycle" not in container(pre_stop=0)
+
+
+class TestPod:
+    def test_placement(self) -> None:
+        own = {"key": "gpu", "operator": "Exists"}
+        placement = KubernetesPlacement(node_selector={"zone": "a"}, tolerations=(own,))
+        spec = template(k8s_pool(kubernetes=placement))["spec"]
+        assert spec["nodeSelector"] == {"zone": "a"}
+        assert spec["tolerations"][0] == own
+        lost = {t["key"]: t["tolerationSeconds"] for t in spec["tolerations"][1:]}
+        assert lost == {
+            "node.kubernetes.io/not-ready": 30,
+            "node.kubernetes.io/unreachable": 30,
+        }
+        assert "nodeSelector" not in template()["spec"]
+
+    def test_a_service_named_vllm_cannot_break_vllm(self) -> None:
+        assert template()["spec"]["enableServiceLinks"] is False
+
+    def test_model_code_gets_no_token_of_the_cluster(self) -> None:
+        assert template()["spec"]["automountServiceAccountToken"] is False
+
+    def test_a_pool_on_slurm_has_no_pods(self) -> None:
+        with pytest.raises(ValueError, match="hpc is not on Kubernetes"):
+            template(slurm_pool())
+
+
+def test_service() -> None:
+    made: dict[str, Any] = service(desired=desired())
+    assert made["metadata"]["name"] == "llama"
+    assert made["metadata"]["labels"]["app.kubernetes.io/managed-by"] == "isthmus"
+    assert made["spec"]["ports"] == [
+        {"name": "http", "port": 80, "protocol": "TCP", "targetPort": "http"}
+    ]
