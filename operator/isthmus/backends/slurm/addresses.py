@@ -21,7 +21,7 @@ NOT_FOUND_SECONDS = 30.0
 
 
 async def system_lookup(name: str) -> str | None:
-    """The first address that the resolver gives, IPv4 before IPv6; None if there is none in time."""
+    """The first address that the resolver gives, IPv4 before IPv6; None if none in time."""
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(LOOKUP_SECONDS):
