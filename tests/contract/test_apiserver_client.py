@@ -470,9 +470,10 @@ async def test_own_writes_can_be_read_from_the_store_at_once(
     job = {
         "metadata": {"namespace": namespace, "name": "j", "finalizers": ["isthmus.dev/slurm-job"]}
     } | {"spec": SLURM_JOB_SPEC}
+    await gated.apply(SLURM_JOBS, job, dry_run=True)
+    assert stored() is None, "a dry run is no write"
     made = await gated.create(SLURM_JOBS, job)
     assert uid(stored() or {}) == uid(made)
-    await gated.apply(SLURM_JOBS, job, dry_run=True)
     patch = {"status": {"phase": "Pending"}}
     await gated.patch(SLURM_JOBS, namespace=namespace, name="j", patch=patch, subresource="status")
     assert dig(stored(), "status", "phase") == "Pending"

@@ -254,3 +254,24 @@ def test_shut_down_lets_the_pass_under_way_finish() -> None:
         assert finished == [A]
 
     run_virtual(main)
+
+
+def test_progress_is_told_and_its_end_is_an_error() -> None:
+    async def step(key: Key) -> float | None:
+        return 1
+
+    async def main() -> None:
+        queue, _, loop = world(step)
+        queue.add(A)
+        running = asyncio.create_task(loop.run())
+        await asyncio.sleep(1000.5)
+        assert loop.check_progress() == "0 objects wait"
+        running.cancel()  # nobody works any more, and nobody has noticed
+        await asyncio.wait({running})
+        queue.add(B)
+        assert loop.check_progress() == "1 objects wait"
+        await asyncio.sleep(61)
+        with pytest.raises(RuntimeError, match="no pass ends"):
+            loop.check_progress()
+
+    run_virtual(main)

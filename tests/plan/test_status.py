@@ -304,13 +304,6 @@ class TestSlurmReachable:
         assert ConditionType.SLURM_REACHABLE not in {one.type for one in found.conditions}
 
 
-def test_a_name_conflict_is_what_there_is_to_say() -> None:
-    found = status(deployment(desired(), group("ready"), conflict="Service team-a/llama exists"))
-    assert said(found, ConditionType.READY) == ("False", Reason.NAME_CONFLICT)
-    assert said(found, ConditionType.PROGRESSING) == ("False", Reason.NAME_CONFLICT)
-    assert found.summary == "NameConflict"
-
-
 class TestDeleting:
     def test_it_says_how_many_are_left_and_counts_none(self) -> None:
         wanted = replace(desired(*BOTH), deleting=True)

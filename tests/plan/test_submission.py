@@ -11,6 +11,7 @@ from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import rfc3339
 from isthmus.backends.slurm.records import Refused, Submitted, Unclear
 from isthmus.plan.actions import Cancel, Submit
+from isthmus.plan.policy.submission import may_submit
 from isthmus.plan.slurmjob import after_submission, plan_slurm_job
 from isthmus.plan.slurmjob_observation import SlurmJobPlan
 from tests.plan.builders import DENIED, NOW, PUBLISHED, STALE, job, record, status
@@ -49,6 +50,12 @@ def test_it_waits(changes: dict[str, Any]) -> None:
     plan = plan_slurm_job(job(status=status(Phase.WAITING), **changes), now=NOW)
     assert plan.actions == ()
     assert plan.status.phase == Phase.WAITING
+
+
+@pytest.mark.parametrize("how", [STALE, DENIED, {"unresolved": 16}])
+def test_the_rule_itself_asks_for_a_cluster_in_sight(how: dict[str, Any]) -> None:
+    assert may_submit(job())
+    assert not may_submit(job(cluster_changes=how))
 
 
 def test_unclear_ones_below_the_bound_stop_nothing() -> None:

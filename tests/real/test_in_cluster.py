@@ -4,11 +4,16 @@ No kubeconfig, no home folder, no root, a read-only file system. It serves Kuber
 image has no SLURM commands, which the SlurmCluster of this playground must show, and nothing more.
 """
 
+import contextlib
+import os
+import signal
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import yaml
 
+from playground.errors import PlaygroundError
 from playground.operator_image import import_operator_image
 from playground.operator_process import NAMESPACE, SERVICE_ACCOUNT, Operator
 from tests.real.conftest import FAST_SETTINGS
@@ -21,8 +26,7 @@ LABELS = {"app": NAME}
 
 def workload(image: str) -> Json:
     """The Deployment of the operator, with every restriction that a strict cluster asks for."""
-    settings = FAST_SETTINGS | {"installation-id": "incluster", "liveness-port": "8081"}
-    settings["installation-id"] = "inclust1"
+    settings = FAST_SETTINGS | {"installation-id": "incluste", "liveness-port": "8081"}
     environment = [
         {"name": f"ISTHMUS_{name.replace('-', '_').upper()}", "value": value}
         for name, value in settings.items()
@@ -38,7 +42,7 @@ def workload(image: str) -> Json:
             "initialDelaySeconds": 5,
             "periodSeconds": 2,
             "timeoutSeconds": 5,
-            "failureThreshold": 15,
+            "failureThreshold": 4,
         },
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -112,6 +116,19 @@ class OperatorPod:
         return str(until(leading, "the pod of the operator leads", timeout=90))
 
 
+def operator_process(pod: Json) -> int:
+    """The pid on the host of a pod's only process."""
+    uid = pod["metadata"]["uid"]
+    for folder in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            arguments = (
+                (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else []
+            )
+            if b"isthmus" in arguments and uid in (folder / "cgroup").read_text():
+                return int(folder.name)
+    raise AssertionError(f"no process of pod {uid}")
+
+
 @pytest.fixture
 def pod(world: World, operator: Operator) -> Iterator[OperatorPod]:
     """The operator runs as a pod, and as nothing else."""
@@ -122,7 +139,8 @@ def pod(world: World, operator: Operator) -> Iterator[OperatorPod]:
     try:
         yield pod
     finally:
-        print(pod.log())
+        with contextlib.suppress(PlaygroundError):
+            print(pod.log())
         world.kubectl("delete", "deployment", NAME, "-n", NAMESPACE)
         until(lambda: not pod.pods(), "the pod of the operator is gone")
 
@@ -142,9 +160,10 @@ def test_operator_as_a_pod(world: World, pod: OperatorPod) -> None:
     assert "Traceback" not in log
     assert " ERROR " not in log
     assert "orbidden" not in log, "deploy/rbac.yaml allows all that it does"
+    assert "healthz" not in log, "probes do not fill the log"
     # What needs SLURM's commands says so; it is the only thing that does not work.
     cluster = world.get("slc", "hpc", NAMESPACE)["status"]["conditions"]
-    assert [c["reason"] for c in cluster if c["type"] == "Reachable"] == ["CommandNotFound"]
+    assert [c["reason"] for c in cluster if c["type"] == "SlurmReachable"] == ["CommandNotFound"]
 
     world.kubectl("delete", "pod", first, "-n", NAMESPACE)
     second = pod.wait_leading()
@@ -153,3 +172,18 @@ def test_operator_as_a_pod(world: World, pod: OperatorPod) -> None:
     world.scale("inside", 2)
     world.wait_agree("inside", kubernetes=2)
     assert pod.restarts() == 0
+
+
+@pytest.mark.timeout(300)
+def test_frozen_pod_is_restarted_by_its_probe(world: World, pod: OperatorPod) -> None:
+    """A process that hangs holds no Lease, and its probe ends it."""
+    pod.wait_leading()
+    before = pod.holder()
+    world.apply(deployment("frozen", kubernetes_pool(), replicas=1))
+    world.wait_agree("frozen", kubernetes=1)
+    os.kill(operator_process(pod.pods()[0]), signal.SIGSTOP)
+    until(lambda: pod.restarts() == 1, "the kubelet restarts the container", timeout=90)
+    pod.wait_leading()
+    until(lambda: pod.holder() != before, "the new process leads")
+    world.scale("frozen", 2)
+    world.wait_agree("frozen", kubernetes=2)

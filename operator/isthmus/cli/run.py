@@ -140,6 +140,6 @@ def configure_logging(settings: Settings) -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
     logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
-    # One line per request would bury what matters.
-    logging.getLogger("httpx").setLevel(logging.WARNING)
-    logging.getLogger("httpcore").setLevel(logging.WARNING)
+    # One line per request or per liveness probe would bury what matters.
+    for name in ("httpx", "httpcore", "aiohttp.access", "kopf.activities.probe"):
+        logging.getLogger(name).setLevel(logging.WARNING)

@@ -42,7 +42,6 @@ class ModelDeploymentObservation:
         groups: workers by pool and revision, pools that left the specification included.
         clusters: SLURM pool name (also one that left the specification) to its cluster's state.
         service_ok: the Service is there and as we want it.
-        conflict: why an object that we need cannot be ours, "" if nothing is in the way.
         retry_base: first back-off after a failed attempt, seconds.
         retry_cap: longest back-off, seconds.
     """
@@ -57,7 +56,6 @@ class ModelDeploymentObservation:
     status: ModelDeploymentStatus
     retry_base: float
     retry_cap: float
-    conflict: str = ""
 
     def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:
         """Groups of a pool, in the order given."""

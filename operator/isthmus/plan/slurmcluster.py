@@ -6,7 +6,7 @@ from isthmus.api.conditions import ConditionType, Reason, set_condition
 from isthmus.api.slurmcluster import SlurmClusterStatus
 from isthmus.backends.slurm.records import Snapshot
 from isthmus.backends.slurm.states import node_usable, observe
-from isthmus.plan.status import models, typed
+from isthmus.plan.condition_models import models, typed
 
 
 @dataclass(frozen=True, slots=True)

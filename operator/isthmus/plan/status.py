@@ -6,10 +6,8 @@ written when nothing changed.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from isthmus.api import names
-from isthmus.api.base import ConditionModel
 from isthmus.api.conditions import (
     Condition,
     ConditionType,
@@ -26,45 +24,11 @@ from isthmus.api.modeldeployment_status import (
 )
 from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.base import Pending, Worker
+from isthmus.plan.condition_models import models, typed
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
+from isthmus.plan.verdicts import SEVERITY, Totals, available, progressing, ready
 
-SEVERITY: tuple[PendingClass, ...] = (
-    PendingClass.UNREACHABLE,
-    PendingClass.NEVER,
-    PendingClass.IMAGE,
-    PendingClass.FAILING,
-    PendingClass.HELD,
-    PendingClass.QUOTA,
-    PendingClass.UNSCHEDULABLE,
-    PendingClass.RESOURCES,
-    PendingClass.SUBMISSION,
-    PendingClass.STARTUP,
-)
-"""The cause that is shown when workers of a pool wait for different ones, the worst first."""
-
-STUCK = frozenset(SEVERITY[:5])
-"""Waiting alone does not help."""
-
-_READY_REASONS: Mapping[PendingClass, Reason] = {
-    PendingClass.NEVER: Reason.PENDING_NEVER,
-    PendingClass.IMAGE: Reason.IMAGE_PULL_ERROR,
-    PendingClass.HELD: Reason.PENDING_HELD,
-    PendingClass.QUOTA: Reason.PENDING_QUOTA,
-    PendingClass.UNSCHEDULABLE: Reason.UNSCHEDULABLE,
-    PendingClass.RESOURCES: Reason.PENDING_RESOURCES,
-}
 _MESSAGE_LIMIT = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class _Totals:
-    desired: int
-    placed: int
-    live: int
-    available: int
-    updated: int
-    updated_available: int
-    outdated: int
 
 
 def deployment_status(
@@ -137,10 +101,10 @@ def deleting_status(observed: ModelDeploymentObservation, *, now: float) -> Mode
     )
 
 
-def _count(observed: ModelDeploymentObservation, targets: Mapping[str, int]) -> _Totals:
+def _count(observed: ModelDeploymentObservation, targets: Mapping[str, int]) -> Totals:
     live = [worker for group in observed.groups for worker in group.live_workers]
     updated = [w for w in live if observed.current.get(w.pool) == w.revision]
-    return _Totals(
+    return Totals(
         desired=observed.desired.replicas,
         placed=sum(targets.values()),
         live=len(live),
@@ -263,14 +227,14 @@ def _pending_status(
 def _conditions(
     observed: ModelDeploymentObservation,
     *,
-    totals: _Totals,
+    totals: Totals,
     pools: tuple[PoolStatus, ...],
     now: float,
 ) -> tuple[Condition, ...]:
     found: list[tuple[ConditionType, bool, str, str]] = [
-        (ConditionType.READY, *_ready(observed, totals=totals, pools=pools)),
-        (ConditionType.AVAILABLE, *_available(totals)),
-        (ConditionType.PROGRESSING, *_progressing(observed, totals=totals, pools=pools)),
+        (ConditionType.READY, *ready(totals=totals, pools=pools)),
+        (ConditionType.AVAILABLE, *available(totals)),
+        (ConditionType.PROGRESSING, *progressing(totals=totals, pools=pools)),
     ]
     conditions = _carried(observed)
     wanted = {pool.name for pool in observed.desired.pools if pool.backend == "slurm"}
@@ -295,114 +259,6 @@ def _conditions(
     return conditions
 
 
-def _worst(pools: tuple[PoolStatus, ...]) -> PoolStatus | None:
-    waiting = [pool for pool in pools if pool.pending and pool.pending.pending_class]
-    return min(
-        waiting,
-        key=lambda pool: (
-            SEVERITY.index(pool.pending.pending_class)
-            if pool.pending and pool.pending.pending_class
-            else len(SEVERITY)
-        ),
-        default=None,
-    )
-
-
-def _cause(pool: PoolStatus) -> tuple[str, str]:
-    """Reason and message of a pool that waits."""
-    pending = pool.pending
-    if pending is None or pending.pending_class is None:
-        return Reason.WORKERS_NOT_READY, ""
-    reason: str = _READY_REASONS.get(pending.pending_class, Reason.WORKERS_NOT_READY)
-    if pending.pending_class in {PendingClass.UNREACHABLE, PendingClass.FAILING}:
-        reason = pending.reason or reason
-    if pending.pending_class is PendingClass.NEVER and pending.reason == Reason.SUBMIT_REFUSED:
-        reason = Reason.SUBMIT_REFUSED
-    return reason, f"pool {pool.name}: {pending.reason}: {pending.message}"
-
-
-def _ready(
-    observed: ModelDeploymentObservation, *, totals: _Totals, pools: tuple[PoolStatus, ...]
-) -> tuple[bool, str, str]:
-    told = f"{totals.available} of {totals.desired} workers are ready"
-    if observed.conflict:
-        return False, Reason.NAME_CONFLICT, observed.conflict
-    if totals.updated_available >= totals.desired and totals.outdated == 0:
-        return True, Reason.ALL_WORKERS_READY, told
-    worst = _worst(pools)
-    if totals.placed < totals.desired and totals.updated_available >= totals.placed:
-        return (
-            False,
-            Reason.INSUFFICIENT_CAPACITY,
-            f"{told}; the pools take {totals.placed}: raise a maxReplicas, or lower replicas",
-        )
-    if (
-        worst is not None
-        and worst.pending
-        and worst.pending.pending_class is not (PendingClass.STARTUP)
-    ):
-        reason, message = _cause(worst)
-        return False, reason, f"{told}; {message}"
-    if totals.outdated:
-        return (
-            False,
-            Reason.ROLLOUT_IN_PROGRESS,
-            f"{told}, {totals.outdated} of them of an older revision",
-        )
-    return False, Reason.WORKERS_NOT_READY, told
-
-
-def _available(totals: _Totals) -> tuple[bool, str, str]:
-    if totals.desired == 0:
-        return True, Reason.SCALED_TO_ZERO, "no workers are wanted"
-    if totals.available:
-        return True, Reason.WORKERS_AVAILABLE, f"{totals.available} workers serve"
-    return False, Reason.NO_WORKERS_READY, "no worker serves: requests fail"
-
-
-def _progressing(
-    observed: ModelDeploymentObservation, *, totals: _Totals, pools: tuple[PoolStatus, ...]
-) -> tuple[bool, str, str]:
-    if observed.conflict:
-        return False, Reason.NAME_CONFLICT, observed.conflict
-    worst = _worst(pools)
-    if worst is not None and worst.pending and worst.pending.pending_class in STUCK:
-        return False, *_cause(worst)
-    told = f"{totals.updated_available} of {totals.placed} workers are ready and up to date"
-    if totals.outdated:
-        extra = "" if worst is None else f"; {_cause(worst)[1]}"
-        return True, Reason.ROLLOUT_IN_PROGRESS, told + extra
-    if totals.live > totals.placed:
-        return True, Reason.SCALING_DOWN, told
-    if totals.updated_available < totals.placed:
-        extra = "" if worst is None else f"; {_cause(worst)[1]}"
-        return True, Reason.SCALING_UP, told + extra
-    return True, Reason.ROLLOUT_COMPLETE, told
-
-
 def _carried(observed: ModelDeploymentObservation) -> tuple[Condition, ...]:
     """The conditions as they stand, so that moments of change are kept."""
     return tuple(typed(condition) for condition in observed.status.conditions)
-
-
-def typed(condition: ConditionModel) -> Condition:
-    """A condition as `set_condition` takes it."""
-    typed: Condition = {
-        "type": condition.type,
-        "status": "True"
-        if condition.status == "True"
-        else "False"
-        if condition.status == "False"
-        else "Unknown",
-        "reason": condition.reason,
-        "message": condition.message,
-        "lastTransitionTime": condition.last_transition_time or "",
-    }
-    if condition.observed_generation is not None:
-        typed["observedGeneration"] = condition.observed_generation
-    return typed
-
-
-def models(conditions: tuple[Condition, ...]) -> tuple[ConditionModel, ...]:
-    """Conditions as the status takes them."""
-    return tuple(ConditionModel.model_validate(condition) for condition in conditions)

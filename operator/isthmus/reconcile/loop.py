@@ -125,6 +125,18 @@ class Loop:
         await self._pass(key)
         return True
 
+    def check_progress(self) -> str:
+        """Tell how the loop does; for a liveness probe.
+
+        Raises:
+            RuntimeError: objects wait, and no pass has ended for twice its time limit.
+        """
+        waiting, limit = self._queue.depth(), 2 * self._time_limit
+        idle = 0.0 if self.last_pass_at is None else self._clock() - self.last_pass_at
+        if self._queue.oldest_age() > limit and (self.last_pass_at is None or idle > limit):
+            raise RuntimeError(f"{waiting} objects wait, and no pass ends")
+        return f"{waiting} objects wait"
+
     async def _work(self) -> None:
         while (key := await self._queue.get()) is not None:
             await self._pass(key)

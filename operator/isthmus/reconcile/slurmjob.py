@@ -45,6 +45,7 @@ from isthmus.plan.actions import (
     Submit,
     Terminate,
 )
+from isthmus.plan.policy.polling import LOOK_EVERY, look_in
 from isthmus.plan.slurmjob import after_submission, plan_slurm_job
 from isthmus.plan.slurmjob_observation import (
     ClusterObservation,
@@ -139,7 +140,24 @@ class SlurmJobReconciler:
             else:
                 await self._act(parts, action)
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
-        return plan.requeue_after
+        return self._again(parts, observed, status=status, requeue_after=plan.requeue_after)
+
+    def _again(
+        self,
+        parts: _Parts,
+        observed: SlurmJobObservation,
+        *,
+        status: SlurmJobStatus,
+        requeue_after: float | None,
+    ) -> float | None:
+        """When to look again; a start that is awaited has its cluster looked at sooner."""
+        soon = look_in(observed, status=status, now=self._clock())
+        if soon is None:
+            return requeue_after
+        if soon == 0.0:
+            self._clusters.poke(_reference(parts.job))
+            soon = LOOK_EVERY
+        return soon if requeue_after is None else min(soon, requeue_after)
 
     # ---- observing: no I/O
 

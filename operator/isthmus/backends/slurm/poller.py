@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import Awaitable, Callable
 
 from isthmus.backends.slurm.client import SlurmClient
@@ -32,7 +31,7 @@ class Poller:
         backoff_cap: float = 300.0,
         probe_interval: float = 15.0,
         poke_gap: float = 2.0,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
     ) -> None:
@@ -47,7 +46,7 @@ class Poller:
             probe_interval: seconds between two cheap probes while polls fail; the first probe
                 that is answered after one that was not brings the next poll forward.
             poke_gap: least seconds between two polls, however often `poke` is called.
-            clock: monotonic seconds.
+            clock: monotonic seconds; by default the clock of the running loop.
             sleep: waits that long.
             uniform: a random number between two.
         """
@@ -58,7 +57,7 @@ class Poller:
         self._backoff_cap = max(interval, backoff_cap)
         self._probe_interval = probe_interval
         self._poke_gap = poke_gap
-        self._clock = clock
+        self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._sleep = sleep
         self._uniform = uniform
         self._poked = asyncio.Event()

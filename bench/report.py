@@ -1,0 +1,104 @@
+"""The tables of a run, for the terminal and as Markdown."""
+
+import os
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.table import Table
+
+from bench.idle import Idle
+from bench.lab import LOAD_SECONDS
+from bench.startup import Comparison
+
+
+@dataclass(slots=True)
+class Report:
+    """Everything that one run has measured."""
+
+    command: str
+    runs: int
+    comparisons: list[Comparison] = field(default_factory=list)
+    idles: list[Idle] = field(default_factory=list)
+
+
+Rows = list[tuple[str, ...]]
+
+
+def console_tables(report: Report) -> Iterator[Table]:
+    """For the terminal."""
+    for title, rows in _sections(report):
+        table = Table(title=title, title_justify="left")
+        for index, head in enumerate(rows[0]):
+            table.add_column(head, justify="right" if index else "left")
+        for row in rows[1:]:
+            table.add_row(*row)
+        yield table
+
+
+def markdown(report: Report) -> str:
+    """The tables with what they were measured on."""
+    lines = [
+        f"Measured on {datetime.now(UTC):%Y-%m-%d} by `{report.command}` on {_machine()}. "
+        f"The simulated engines load for {LOAD_SECONDS} s.",
+    ]
+    for title, rows in _sections(report):
+        lines += ["", f"**{title}**", "", _line(rows[0])]
+        lines.append(_line(("---", *("---:" for _ in rows[0][1:]))))
+        lines += [_line(row) for row in rows[1:]]
+    return "\n".join(lines) + "\n"
+
+
+def _line(row: tuple[str, ...]) -> str:
+    return f"| {' | '.join(row)} |"
+
+
+def _sections(report: Report) -> Iterator[tuple[str, Rows]]:
+    if report.comparisons:
+        title = f"Until workers serve, in seconds: median of {report.runs} (least to most)"
+        yield title, _comparison_rows(report.comparisons)
+    if report.idles:
+        yield "While nothing changes", _idle_rows(report.idles)
+
+
+def _comparison_rows(comparisons: list[Comparison]) -> Rows:
+    rows: Rows = [("what", "raw commands", "raw", "Isthmus", "ratio", "more")]
+    for each in comparisons:
+        raw, ours = statistics.median(each.raw), statistics.median(each.isthmus)
+        rows.append(
+            (
+                each.name,
+                each.raw_name,
+                _times(each.raw),
+                _times(each.isthmus),
+                f"{ours / raw:.2f}",
+                f"{ours - raw:+.2f} s",
+            )
+        )
+    return rows
+
+
+def _times(values: list[float]) -> str:
+    return f"{statistics.median(values):.2f} ({min(values):.2f} to {max(values):.2f})"
+
+
+def _idle_rows(idles: list[Idle]) -> Rows:
+    heads = [f"{each.workers} SLURM workers" for each in idles]
+    rows: Rows = [("", *heads)]
+    lines: dict[str, Callable[[Idle], str]] = {
+        "requests to slurmctld, per minute": lambda i: f"{i.rpcs / i.seconds * 60:.1f}",
+        "writes to the API server, but the Lease's": lambda i: f"{i.writes} in {i.seconds:.0f} s",
+        "renewals of the Lease, per minute": lambda i: f"{i.renewals / i.seconds * 60:.0f}",
+        "processor time of the operator": lambda i: f"{i.cpu / i.seconds:.2%}",
+        "processor time of its commands": lambda i: f"{i.commands_cpu / i.seconds:.2%}",
+        "memory of the operator, resident": lambda i: f"{i.memory:.0f} MiB",
+    }
+    rows += [(name, *(value(each) for each in idles)) for name, value in lines.items()]
+    return rows
+
+
+def _machine() -> str:
+    memory = Path("/proc/meminfo").read_text(encoding="utf-8").split()[1]
+    return f"{os.cpu_count()} processors and {int(memory) / 2**20:.0f} GiB of memory"

@@ -1,0 +1,133 @@
+"""What the conditions of a ModelDeployment say: Ready, Available, Progressing.
+
+Apart from the status, which aggregates; here is the judgement, in the order in which causes count.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from isthmus.api.conditions import PendingClass, Reason
+from isthmus.api.modeldeployment_status import PoolStatus
+
+Verdict: TypeAlias = tuple[bool, str, str]
+"""Status, reason and message of a condition."""
+
+SEVERITY: tuple[PendingClass, ...] = (
+    PendingClass.UNREACHABLE,
+    PendingClass.NEVER,
+    PendingClass.IMAGE,
+    PendingClass.FAILING,
+    PendingClass.HELD,
+    PendingClass.QUOTA,
+    PendingClass.UNSCHEDULABLE,
+    PendingClass.RESOURCES,
+    PendingClass.SUBMISSION,
+    PendingClass.STARTUP,
+)
+"""The cause that is shown when workers of a pool wait for different ones, the worst first."""
+
+STUCK = frozenset(SEVERITY[:5])
+"""Waiting alone does not help."""
+
+_READY_REASONS: Mapping[PendingClass, Reason] = {
+    PendingClass.NEVER: Reason.PENDING_NEVER,
+    PendingClass.IMAGE: Reason.IMAGE_PULL_ERROR,
+    PendingClass.HELD: Reason.PENDING_HELD,
+    PendingClass.QUOTA: Reason.PENDING_QUOTA,
+    PendingClass.UNSCHEDULABLE: Reason.UNSCHEDULABLE,
+    PendingClass.RESOURCES: Reason.PENDING_RESOURCES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """Workers of a deployment; ending and failed ones are not counted."""
+
+    desired: int
+    placed: int
+    live: int
+    available: int
+    updated: int
+    updated_available: int
+    outdated: int
+
+
+def _worst(pools: tuple[PoolStatus, ...]) -> PoolStatus | None:
+    waiting = [pool for pool in pools if pool.pending and pool.pending.pending_class]
+    return min(
+        waiting,
+        key=lambda pool: (
+            SEVERITY.index(pool.pending.pending_class)
+            if pool.pending and pool.pending.pending_class
+            else len(SEVERITY)
+        ),
+        default=None,
+    )
+
+
+def _cause(pool: PoolStatus) -> tuple[str, str]:
+    """Reason and message of a pool that waits."""
+    pending = pool.pending
+    if pending is None or pending.pending_class is None:
+        return Reason.WORKERS_NOT_READY, ""
+    reason: str = _READY_REASONS.get(pending.pending_class, Reason.WORKERS_NOT_READY)
+    if pending.pending_class in {PendingClass.UNREACHABLE, PendingClass.FAILING}:
+        reason = pending.reason or reason
+    if pending.pending_class is PendingClass.NEVER and pending.reason == Reason.SUBMIT_REFUSED:
+        reason = Reason.SUBMIT_REFUSED
+    return reason, f"pool {pool.name}: {pending.reason}: {pending.message}"
+
+
+def ready(*, totals: Totals, pools: tuple[PoolStatus, ...]) -> Verdict:
+    """Whether all desired workers are ready and of the current revision."""
+    told = f"{totals.available} of {totals.desired} workers are ready"
+    if totals.updated_available >= totals.desired and totals.outdated == 0:
+        return True, Reason.ALL_WORKERS_READY, told
+    worst = _worst(pools)
+    if totals.placed < totals.desired and totals.updated_available >= totals.placed:
+        return (
+            False,
+            Reason.INSUFFICIENT_CAPACITY,
+            f"{told}; the pools take {totals.placed}: raise a maxReplicas, or lower replicas",
+        )
+    if (
+        worst is not None
+        and worst.pending
+        and worst.pending.pending_class is not PendingClass.STARTUP
+    ):
+        reason, message = _cause(worst)
+        return False, reason, f"{told}; {message}"
+    if totals.outdated:
+        return (
+            False,
+            Reason.ROLLOUT_IN_PROGRESS,
+            f"{told}, {totals.outdated} of them of an older revision",
+        )
+    return False, Reason.WORKERS_NOT_READY, told
+
+
+def available(totals: Totals) -> Verdict:
+    """Whether anybody serves."""
+    if totals.desired == 0:
+        return True, Reason.SCALED_TO_ZERO, "no workers are wanted"
+    if totals.available:
+        return True, Reason.WORKERS_AVAILABLE, f"{totals.available} workers serve"
+    return False, Reason.NO_WORKERS_READY, "no worker serves: requests fail"
+
+
+def progressing(*, totals: Totals, pools: tuple[PoolStatus, ...]) -> Verdict:
+    """Whether the wanted state is reached or being approached; False where waiting cannot help."""
+    worst = _worst(pools)
+    if worst is not None and worst.pending and worst.pending.pending_class in STUCK:
+        return False, *_cause(worst)
+    told = f"{totals.updated_available} of {totals.placed} workers are ready and up to date"
+    if totals.outdated:
+        extra = "" if worst is None else f"; {_cause(worst)[1]}"
+        return True, Reason.ROLLOUT_IN_PROGRESS, told + extra
+    if totals.live > totals.placed:
+        return True, Reason.SCALING_DOWN, told
+    if totals.updated_available < totals.placed:
+        extra = "" if worst is None else f"; {_cause(worst)[1]}"
+        return True, Reason.SCALING_UP, told + extra
+    return True, Reason.ROLLOUT_COMPLETE, told

@@ -1,0 +1,221 @@
+"""The simulated API server: what etcd would hold, and the rules by which it changes.
+
+Objects are never changed in place, so whoever was handed one may keep it. Nothing here waits or
+fails by chance; the way from an operator to it, with its delays and faults, is `apiedge`.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from typing import Any, TypeAlias
+
+from isthmus.api.times import rfc3339
+from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.objects import ObjectList
+from isthmus.apiserver.resources import Resource
+from isthmus.errors import (
+    ApiAlreadyExistsError,
+    ApiConflictError,
+    ApiInvalidError,
+    ApiNotFoundError,
+)
+
+Json: TypeAlias = dict[str, Any]
+Place: TypeAlias = tuple[str, str]
+Listener: TypeAlias = Callable[[Resource, str, Json, str], None]
+"""Called with (resource, ADDED | MODIFIED | DELETED, object, who did it)."""
+
+_STATUS_IS_APART = frozenset(
+    {"ModelDeployment", "SlurmCluster", "SlurmJob", "Deployment", "Pod", "Service"}
+)
+
+
+class ApiSimulator:
+    """All objects, one revision counter, and listeners for every change."""
+
+    def __init__(self, *, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._objects: dict[Resource, dict[Place, Json]] = {}
+        self._uids: set[str] = set()
+        self._numbers = itertools.count(1)
+        self.version = 100
+        self.listeners: list[Listener] = []
+        self.writes = 0  # of operators, leases aside
+
+    # ---- reading
+
+    def get(self, resource: Resource, namespace: str, name: str) -> Json | None:
+        return self._objects.get(resource, {}).get((namespace, name))
+
+    def all(self, resource: Resource) -> list[Json]:
+        return list(self._objects.get(resource, {}).values())
+
+    def everything(self) -> Iterator[tuple[Resource, Json]]:
+        for resource, places in self._objects.items():
+            for obj in list(places.values()):
+                yield resource, obj
+
+    def exists(self, uid: str) -> bool:
+        return uid in self._uids
+
+    def list(
+        self, resource: Resource, *, label_selector: str, namespaces: Sequence[str] | None
+    ) -> ObjectList:
+        items = [
+            obj
+            for (namespace, _), obj in sorted(self._objects.get(resource, {}).items())
+            if (namespaces is None or namespace in namespaces) and selected(obj, label_selector)
+        ]
+        return ObjectList(items=tuple(items), resource_version=self.version)
+
+    # ---- writing
+
+    def create(self, resource: Resource, obj: Mapping[str, Any], *, by: str) -> Json:
+        place = k8s.namespace(obj), k8s.name(obj)
+        if self.get(resource, *place) is not None:
+            raise ApiAlreadyExistsError(
+                f"create {resource} {place}: exists", status=409, reason="AlreadyExists"
+            )
+        new = deepcopy(dict(obj))
+        if resource.kind in _STATUS_IS_APART:
+            new.pop("status", None)
+        uid = f"uid-{next(self._numbers)}"
+        new["apiVersion"], new["kind"] = resource.api_version, resource.kind
+        new["metadata"] = {
+            **new["metadata"],
+            "uid": uid,
+            "creationTimestamp": rfc3339(int(self._clock())),
+            "generation": 1,
+        }
+        self._uids.add(uid)
+        return self._store(resource, "ADDED", new, by=by)
+
+    def apply(self, resource: Resource, obj: Mapping[str, Any], *, by: str) -> Json:
+        """Server-side apply, good enough: what is given replaces what is there, key by key."""
+        place = k8s.namespace(obj), k8s.name(obj)
+        if self.get(resource, *place) is None:
+            return self.create(resource, obj, by=by)
+        patch = deepcopy(dict(obj))
+        return self.patch(resource, *place, patch=patch, subresource="", by=by)
+
+    def patch(
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        patch: Mapping[str, Any],
+        subresource: str,
+        by: str,
+    ) -> Json:
+        old = self._required(resource, namespace, name)
+        wanted = k8s.metadata(patch)
+        for field in ("resourceVersion", "uid"):
+            if wanted.get(field) not in (None, old["metadata"][field]):
+                raise ApiConflictError(
+                    f"patch {resource} {namespace}/{name}: {field} differs",
+                    status=409,
+                    reason="Conflict",
+                )
+        apart = resource.kind in _STATUS_IS_APART
+        given = {k: v for k, v in patch.items() if k not in ("apiVersion", "kind")}
+        if subresource == "status":
+            given = {"status": given.get("status", {})}
+        elif apart:
+            given.pop("status", None)
+        meta = {k: v for k, v in given.pop("metadata", {}).items() if k not in _FIXED}
+        new = merged(old, given)
+        new["metadata"] = merged(old["metadata"], meta)
+        _check_finalizers(old, new)
+        if new == old:
+            return old
+        if new.get("spec") != old.get("spec"):
+            new["metadata"]["generation"] = old["metadata"]["generation"] + 1
+        return self._store(resource, "MODIFIED", new, by=by)
+
+    def delete(
+        self, resource: Resource, namespace: str, name: str, *, uid: str | None = None, by: str
+    ) -> Json | None:
+        """Delete; pods get a grace period, which the simulated kubelet ends."""
+        old = self._required(resource, namespace, name)
+        if uid is not None and uid != k8s.uid(old):
+            raise ApiConflictError(
+                f"delete {resource} {namespace}/{name}: uid differs", status=409, reason="Conflict"
+            )
+        if k8s.deletion_timestamp(old) is not None:
+            return old
+        grace = 30 if resource.kind == "Pod" else 0
+        new = {**old, "metadata": dict(old["metadata"])}
+        new["metadata"]["deletionTimestamp"] = rfc3339(int(self._clock()) + grace)
+        new["metadata"]["deletionGracePeriodSeconds"] = grace
+        new["metadata"]["generation"] = old["metadata"]["generation"] + 1
+        if not grace and not k8s.finalizers(old):
+            self._store(resource, "DELETED", new, by=by)
+            return None
+        return self._store(resource, "MODIFIED", new, by=by)
+
+    def remove_pod(self, resource: Resource, namespace: str, name: str) -> None:
+        """The kubelet's last word about a pod."""
+        old = self.get(resource, namespace, name)
+        if old is not None:
+            self._store(resource, "DELETED", {**old, "metadata": dict(old["metadata"])}, by="node")
+
+    def _required(self, resource: Resource, namespace: str, name: str) -> Json:
+        found = self.get(resource, namespace, name)
+        if found is None:
+            raise ApiNotFoundError(
+                f"{resource} {namespace}/{name} not found", status=404, reason="NotFound"
+            )
+        return found
+
+    def _store(self, resource: Resource, event: str, new: Json, *, by: str) -> Json:
+        self.version += 1
+        new["metadata"]["resourceVersion"] = str(self.version)
+        place = new["metadata"].get("namespace", ""), new["metadata"]["name"]
+        ended = k8s.deletion_timestamp(new) is not None and not k8s.finalizers(new)
+        grace = new["metadata"].get("deletionGracePeriodSeconds")
+        if event == "MODIFIED" and ended and not grace:
+            event = "DELETED"
+        if event == "DELETED":
+            self._objects[resource].pop(place)
+            self._uids.discard(new["metadata"]["uid"])
+        else:
+            self._objects.setdefault(resource, {})[place] = new
+        for listener in tuple(self.listeners):
+            listener(resource, event, new, by)
+        return new
+
+
+_FIXED = frozenset(
+    {"resourceVersion", "uid", "name", "namespace", "creationTimestamp", "generation"}
+)
+
+
+def _check_finalizers(old: Json, new: Json) -> None:
+    added = set(k8s.finalizers(new)) - set(k8s.finalizers(old))
+    if added and k8s.deletion_timestamp(old) is not None:
+        raise ApiInvalidError(
+            "no new finalizers can be added if the object is being deleted", status=422
+        )
+
+
+def merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
+    """RFC 7386: null takes away, mappings are merged, everything else is replaced."""
+    new = dict(old)
+    for key, value in patch.items():
+        if value is None:
+            new.pop(key, None)
+        elif isinstance(value, Mapping):
+            before = new.get(key)
+            new[key] = merged(before if isinstance(before, Mapping) else {}, value)
+        else:
+            new[key] = value
+    return new
+
+
+def selected(obj: Mapping[str, Any], selector: str) -> bool:
+    """Equality selectors only: all that the operator uses."""
+    if not selector:
+        return True
+    key, _, value = selector.partition("=")
+    return k8s.labels(obj).get(key) == value
