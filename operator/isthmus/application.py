@@ -50,6 +50,8 @@ _ATTEMPT_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _KILL_AFTER_SECONDS = 5.0
 _MESSAGE_TIMEOUT_SECONDS = 10.0
 _MARGIN_SECONDS = 30.0
+_FINISH_SECONDS = 20.0
+"""Below the 30 s after which kopf kills a process whose watch has ended."""
 
 
 def new_attempt() -> str:
@@ -250,8 +252,9 @@ async def _run_parts(
         parts.triggers.attach()
         parts.triggers.add_all()
         _log.info("In sync with the API server; reconciling")
+        loop = asyncio.create_task(parts.loop.run(), name="loop")
         tasks += [
-            asyncio.create_task(parts.loop.run(), name="loop"),
+            loop,
             asyncio.create_task(parts.relist.run(), name="relist"),
             asyncio.ensure_future(parts.fatal),
         ]
@@ -262,16 +265,28 @@ async def _run_parts(
                 ),
                 store=parts.store,
                 connection=connection,
-                probes={"sync": lambda: _require(parts.store.synced)},
+                probes={
+                    "sync": lambda: _require(parts.store.synced),
+                    "loop": parts.loop.check_progress,
+                },
                 on_listed=parts.relist.request,
             ),
             name="watch",
         )
         await _first_of(watch, tasks)
+        await _finish_passes(loop, parts.queue)
     finally:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _finish_passes(loop: "asyncio.Task[None]", queue: WorkQueue) -> None:
+    """Told to stop: begin no pass, and let those under way end, which may hold an sbatch."""
+    queue.shut_down()
+    done, _ = await asyncio.wait({loop}, timeout=_FINISH_SECONDS)
+    if not done:
+        _log.warning("Passes still run after %.0f s and are cut off", _FINISH_SECONDS)
 
 
 def _require(synced: bool) -> str:

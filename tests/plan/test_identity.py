@@ -29,7 +29,7 @@ def chosen(*records: JobRecord, bound: int | None = None) -> tuple[int | None, s
         pytest.param([], None, None, set(), id="nothing"),
         pytest.param([record(job_id=1)], None, 1, set(), id="the only one"),
         pytest.param(
-            [record("COMPLETED", job_id=1), record("PENDING", job_id=2)], 1, 2, set(), id="live"
+            [record("COMPLETED", job_id=1), record("PENDING", job_id=2)], None, 2, set(), id="live"
         ),
         pytest.param(
             [record("PENDING", job_id=1), record(job_id=2)], 1, 2, {1}, id="started before pending"
@@ -126,3 +126,24 @@ def test_what_always_holds(found: list[tuple[str, str]], bound: int | None) -> N
     if any(observe(one).live for one in records):
         assert choice.primary is not None
         assert observe(choice.primary).live
+
+
+class TestGhostsOfAFollowedJob:
+    def test_one_turned_away_does_not_end_the_attempt(self) -> None:
+        """The followed job is missing from this snapshot: that needs more than a ghost's word."""
+        ghost = record("FAILED", job_id=105, exit_code=75 << 8)
+        assert choose(records=[ghost], attempt=ATTEMPT, bound=101).primary is None
+        assert choose(records=[ghost], attempt=ATTEMPT, bound=None).primary == ghost
+        assert choose(records=[ghost], attempt=ATTEMPT, bound=105).primary == ghost
+
+    def test_one_that_still_waits_does_not_revive_it(self) -> None:
+        over = record("FAILED", job_id=101, exit_code=1 << 8)
+        ghost = record("PENDING", job_id=105)
+        found = choose(records=[ghost, over], attempt=ATTEMPT, bound=101)
+        assert (found.primary, found.surplus) == (over, (ghost,))
+
+    def test_the_one_behind_the_gate_is_the_attempt(self) -> None:
+        over = record("CANCELLED", job_id=101)
+        engine = record("RUNNING", job_id=105, comment=PUBLISHED)
+        found = choose(records=[over, engine], attempt=ATTEMPT, bound=101)
+        assert found.primary == engine

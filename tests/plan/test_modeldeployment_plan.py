@@ -26,6 +26,7 @@ from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
 from tests.plan.builders import (
     NOW,
+    REACHABLE,
     UNREACHABLE,
     deployment,
     desired,
@@ -239,6 +240,23 @@ class TestUnreachable:
             CreateRevision(pool="k8s", revision="new"),
             CreateDeployment(pool="k8s", revision="new", replicas=3),
         ]
+
+    def test_a_pool_can_leave_the_cluster_under_its_own_name(self) -> None:
+        """Its jobs are left alone, and do not hold up the pods that take over."""
+        observed = deployment(
+            desired(k8s_pool("hpc"), replicas=2),
+            slurm_group("ready", "pending", revision="old"),
+            clusters={"hpc": UNREACHABLE},
+        )
+        found = plan_model_deployment(observed, now=NOW)
+        assert list(found.actions) == [
+            CreateRevision(pool="hpc", revision="new"),
+            CreateDeployment(pool="hpc", revision="new", replicas=2),
+        ]
+        assert (found.status.pools[0].desired, found.status.pools[0].pending) == (2, None)
+        back = replace(observed, clusters={"hpc": REACHABLE})
+        assert DeleteSlurmJob(name="hpc-old-1", uid="uid-hpc-old-1") in actions(back)
+        assert DeleteSlurmJob(name="hpc-old-0", uid="uid-hpc-old-0") not in actions(back)
 
     def test_a_cluster_that_does_not_exist_gets_nothing(self) -> None:
         missing = replace(UNREACHABLE, reason="ClusterNotFound", message="create it")

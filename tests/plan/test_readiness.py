@@ -112,3 +112,30 @@ class TestStartupTimeout:
         young = record(start_time=int(NOW) - 100)
         found = plan_slurm_job(job(young, status=status(Phase.STARTING)), now=NOW + 1e6)
         assert found.actions == ()
+
+
+class TestNetworks:
+    @pytest.mark.parametrize(
+        ("networks", "admitted"),
+        [
+            ((), True),
+            (("10.10.0.0/16",), True),
+            (("192.168.0.0/24", "10.10.0.1/32"), True),
+            (("10.11.0.0/16",), False),
+            (("fd00::/8",), False),
+        ],
+    )
+    def test_only_addresses_of_the_sites_networks(
+        self, networks: tuple[str, ...], admitted: bool
+    ) -> None:
+        observed = job(
+            record(comment=PUBLISHED), status=status(Phase.STARTING, host=None, port=None)
+        )
+        rules = replace(observed.endpoint, networks=networks)
+        found = located(
+            replace(observed, endpoint=rules), status=observed.status, record=observed.records[0]
+        )
+        assert (found.host == "10.10.0.1") is admitted
+        if not admitted:
+            assert found.reason == Reason.ADDRESS_REFUSED
+            assert "network.nodeCIDRs" in (found.message or "")

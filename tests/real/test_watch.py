@@ -83,6 +83,7 @@ async def watching(
             stop_flag=stop,
         )
     )
+    connections = open_connections()
     waiting = asyncio.create_task(ready.wait())
     await asyncio.wait({task, waiting}, return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
@@ -92,6 +93,17 @@ async def watching(
         stop.set()
         await asyncio.wait({task}, timeout=20)
         assert task.done(), "the watch did not stop"
+        # kopf does not wait for its TLS connections to close; whoever runs next would be blamed.
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(5):
+                while open_connections() > connections:  # noqa: ASYNC110
+                    await asyncio.sleep(0.01)
+
+
+def open_connections() -> int:
+    """Return how many files the running loop waits for."""
+    selector = asyncio.get_running_loop()._selector  # type: ignore[attr-defined]
+    return len(selector.get_map())
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ exist towards the targets (policy.rollout), translate the numbers into actions o
 forget what is no longer needed, and say what is (plan.status).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from isthmus.api.conditions import Phase
 from isthmus.backends.base import Worker, WorkerGroup
@@ -62,7 +62,7 @@ def plan_model_deployment(
     for state in states:
         actions.extend(_forget_attempts(state, now=now))
     actions.extend(_forget_revisions(observed))
-    targets = {state.name: state.target for state in states}
+    targets = place(replicas=observed.desired.replicas, pools=observed.desired.pools)
     return ModelDeploymentPlan(
         status=deployment_status(observed, targets=targets, now=now),
         actions=tuple(actions),
@@ -85,28 +85,30 @@ def pool_states(observed: ModelDeploymentObservation, *, now: float) -> tuple[Po
                 others=tuple(
                     group
                     for group in observed.groups_of(pool.name)
-                    if group.revision != current.revision
+                    if group.revision != current.revision and group.backend == pool.backend
                 ),
-                frozen=not observed.reachable(pool.name),
+                frozen=pool.backend == "slurm" and not observed.reachable(pool.name),
                 startable=(_retry_time(observed, current) or 0.0) <= now,
             )
         )
-    known = {pool.name for pool in desired.pools}
-    for name in sorted({group.pool for group in observed.groups} - known):
-        groups = observed.groups_of(name)
-        nothing = WorkerGroup(
-            pool=name, backend=groups[0].backend, revision="", wanted=0, exists=False
+    return (*states, *_left_over(observed))
+
+
+def _left_over(observed: ModelDeploymentObservation) -> Iterator[PoolState]:
+    """What no pool of the specification has any more: removed pools, or of the other scheduler.
+
+    The latter is apart from the pool, so that one can leave a cluster that cannot be seen.
+    """
+    kept = {(pool.name, pool.backend) for pool in observed.desired.pools}
+    found = {(group.pool, group.backend) for group in observed.groups} - kept
+    for name, backend in sorted(found):
+        yield PoolState(
+            name=name,
+            target=0,
+            current=WorkerGroup(pool=name, backend=backend, revision="", wanted=0, exists=False),
+            others=tuple(g for g in observed.groups_of(name) if g.backend == backend),
+            frozen=backend == "slurm" and not observed.reachable(name),
         )
-        states.append(
-            PoolState(
-                name=name,
-                target=0,
-                current=nothing,
-                others=groups,
-                frozen=not observed.reachable(name),
-            )
-        )
-    return tuple(states)
 
 
 def _retry_time(observed: ModelDeploymentObservation, group: WorkerGroup) -> float | None:

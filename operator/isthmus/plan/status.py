@@ -183,7 +183,7 @@ def _pool_pending(
     observed: ModelDeploymentObservation, *, pool: Pool, target: int
 ) -> Pending | None:
     """The worst cause for which the pool has fewer current workers than it should."""
-    view = observed.clusters.get(pool.name)
+    view = observed.clusters.get(pool.name) if pool.backend == "slurm" else None
     if view is not None and not view.reachable:
         return Pending(
             pending_class=PendingClass.UNREACHABLE, reason=view.reason, message=view.message

@@ -21,6 +21,7 @@ from isthmus.reconcile.store import Store
 from isthmus.watch.events import register_handlers
 
 _CREDENTIALS_LIFETIME = timedelta(minutes=10)
+_ENDING_SECONDS = 15.0  # kopf waits up to 5 s for tasks that it takes for its own
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +82,8 @@ async def run_watch(
         _register_probe(registry, name, probe)
     # Every object has a logger of kopf's that tells each event; the loop tells what matters.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    ending = asyncio.Event()
+    asked = asyncio.create_task(_wait_for(stop_flag or asyncio.Event()), name="stop flag")
     watching = asyncio.create_task(
         kopf.operator(
             registry=registry,
@@ -90,19 +93,27 @@ async def run_watch(
             namespaces=settings.namespaces,
             liveness_endpoint=_endpoint(settings.liveness_port),
             ready_flag=ready_flag,
-            stop_flag=stop_flag,
+            stop_flag=ending,
         ),
         name="kopf",
     )
     try:
-        await asyncio.wait({watching, login_failed}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({watching, asked, login_failed}, return_when=asyncio.FIRST_COMPLETED)
+        ending.set()
+        await asyncio.wait({watching}, timeout=_ENDING_SECONDS)
         if login_failed.done():
             await login_failed
-        await watching
+        if watching.done():
+            await watching
     finally:
         login_failed.cancel()
-        watching.cancel()
-        await asyncio.wait({watching})
+        for task in (asked, watching):
+            task.cancel()
+        await asyncio.wait({asked, watching})
+
+
+async def _wait_for(flag: asyncio.Event) -> None:
+    await flag.wait()
 
 
 def _kopf_settings(settings: WatchSettings) -> kopf.OperatorSettings:
@@ -148,9 +159,11 @@ def _register_login(
         try:
             return dataclasses.replace(await credentials(connection), expiration=expiration)
         except Exception as error:
-            # Of a login that fails kopf takes no notice: it would wait for credentials for ever.
+            # Of a login that fails kopf takes no notice: it waits for credentials for ever. So
+            # the failure is told to `run_watch`, which ends kopf and with it this wait.
             if not failed.done():
                 failed.set_exception(error)
+            await asyncio.Event().wait()
             raise
 
 

@@ -28,6 +28,9 @@ def choose(*, records: Sequence[JobRecord], attempt: str, bound: int | None) -> 
     the gate and goes before all; then a started one, the one we know already, the lowest id. Of
     ended ones, what was refused at submission or at the gate says least.
 
+    Once the followed job has ended by itself the attempt is over, whatever else still waits under
+    its name; and what was turned away never ends an attempt that another job is known to be.
+
     A started surplus job is cancelled only when the followed one has surely passed the gate: the
     gate ends it by itself, and cancelling the wrong one would end the only engine.
 
@@ -37,22 +40,16 @@ def choose(*, records: Sequence[JobRecord], attempt: str, bound: int | None) -> 
         bound: job id that the attempt is known by, None before that.
     """
     live = [record for record in records if observe(record).live]
+    followed = next((record for record in records if record.job_id == bound), None)
+    if followed is not None and _is_over(followed):
+        ghosts = tuple(record for record in live if not passed_gate(record, attempt=attempt))
+        if len(ghosts) == len(live):
+            pending = tuple(r for r in ghosts if observe(r) is JobState.Pending)
+            return Choice(primary=followed, surplus=pending)
     if live:
-        ordered = sorted(
-            live,
-            key=lambda record: (
-                not passed_gate(record, attempt=attempt),
-                observe(record) is JobState.Pending,
-                record.job_id != bound,
-                record.job_id,
-            ),
-        )
-        primary, rest = ordered[0], ordered[1:]
-        sure = passed_gate(primary, attempt=attempt)
-        surplus = tuple(r for r in rest if sure or observe(r) is JobState.Pending)
-        return Choice(primary=primary, surplus=surplus)
+        return _choose_live(live, attempt=attempt, bound=bound)
     ended = sorted(
-        records,
+        (record for record in records if bound in {None, record.job_id} or _is_over(record)),
         key=lambda record: (
             observe(record) is JobState.Refused,
             gate_refused(record),
@@ -61,6 +58,28 @@ def choose(*, records: Sequence[JobRecord], attempt: str, bound: int | None) -> 
         ),
     )
     return Choice(primary=ended[0] if ended else None)
+
+
+def _is_over(record: JobRecord) -> bool:
+    """Whether a record tells the end of the attempt: ended, and not just turned away."""
+    state = observe(record)
+    return not state.live and state is not JobState.Refused and not gate_refused(record)
+
+
+def _choose_live(live: Sequence[JobRecord], *, attempt: str, bound: int | None) -> Choice:
+    ordered = sorted(
+        live,
+        key=lambda record: (
+            not passed_gate(record, attempt=attempt),
+            observe(record) is JobState.Pending,
+            record.job_id != bound,
+            record.job_id,
+        ),
+    )
+    primary, rest = ordered[0], ordered[1:]
+    sure = passed_gate(primary, attempt=attempt)
+    surplus = tuple(r for r in rest if sure or observe(r) is JobState.Pending)
+    return Choice(primary=primary, surplus=surplus)
 
 
 def passed_gate(record: JobRecord, *, attempt: str) -> bool:

@@ -1,0 +1,128 @@
+"""Simulated engines, whatever else listens on a node, and the HTTP client that asks them.
+
+An engine is a process on a node. It knows nothing of SLURM and outlives slurmctld; the ledger of
+engines started is the oracle's first witness.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from random import Random
+
+import httpx
+
+Address = tuple[str, int]
+
+
+@dataclass(slots=True, eq=False)
+class Engine:
+    """One engine process, or a foreign server (`job_name` "").
+
+    Attributes:
+        attempt: what it reports as its own (`--weight-version`).
+        ready_at: loop time at which it has loaded.
+        checked: it once answered a probe as healthy, with this identity.
+    """
+
+    job_name: str
+    job_id: int
+    attempt: str
+    model: str
+    address: str
+    port: int
+    started_at: float
+    ready_at: float
+    arguments: tuple[str, ...] = ()
+    alive: bool = True
+    draining: bool = False
+    terminated_at: float | None = None
+    broken_until: float = 0.0  # answers 503
+    slow_until: float = 0.0  # answers too late
+    checked: bool = False
+    lost_by_slurm: bool = False  # slurmctld has forgotten it
+
+
+@dataclass(slots=True)
+class Machines:
+    """All compute nodes: who listens where, and who ever did."""
+
+    random: Random
+    listening: dict[Address, Engine] = field(default_factory=dict)
+    ledger: list[Engine] = field(default_factory=list)
+    unreachable_until: dict[str, float] = field(default_factory=dict)  # address → loop time
+
+    def start(self, engine: Engine) -> None:
+        """A process begins to run; it listens at once, as SGLang does, and says 503."""
+        self.ledger.append(engine)
+        self.listening[engine.address, engine.port] = engine
+
+    def end(self, engine: Engine) -> None:
+        """The process is gone, its port free."""
+        engine.alive = False
+        place = engine.address, engine.port
+        if self.listening.get(place) is engine:
+            del self.listening[place]
+
+    def running(self, job_name: str) -> list[Engine]:
+        """Engines of an attempt that are alive now."""
+        return [e for e in self.ledger if e.alive and e.job_name == job_name]
+
+    def serves(self, engine: Engine, *, now: float) -> bool:
+        """Whether it answers as healthy now."""
+        return (
+            engine.alive
+            and not engine.draining
+            and now >= max(engine.ready_at, engine.broken_until, engine.slow_until)
+            and now >= self.unreachable_until.get(engine.address, 0.0)
+        )
+
+
+@dataclass(slots=True)
+class _Answer:
+    status_code: int
+    body: bytes
+
+    async def aiter_bytes(self) -> AsyncIterator[bytes]:
+        yield self.body
+
+
+class ProbeClient:
+    """Takes the place of `httpx.AsyncClient` in the prober."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._machines = machines
+
+    async def __aenter__(self) -> "ProbeClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    @asynccontextmanager
+    async def stream(
+        self, method: str, url: str, *, headers: object = None
+    ) -> AsyncIterator[_Answer]:
+        assert method == "GET"
+        loop, machines = asyncio.get_running_loop(), self._machines
+        parsed = httpx.URL(url)
+        if loop.time() < machines.unreachable_until.get(parsed.host, 0.0):
+            await asyncio.sleep(600)
+        await asyncio.sleep(0.002 + 0.02 * machines.random.random())
+        engine = machines.listening.get((parsed.host, parsed.port or 80))
+        if engine is None:
+            raise httpx.ConnectError("connection refused")
+        if loop.time() < engine.slow_until:
+            await asyncio.sleep(600)
+        yield self._ask(engine, parsed.path, now=loop.time())
+
+    def _ask(self, engine: Engine, path: str, *, now: float) -> _Answer:
+        if not self._machines.serves(engine, now=now):
+            return _Answer(503, b"")
+        if path == "/v1/models":
+            return _Answer(200, json.dumps({"data": [{"id": engine.model}]}).encode())
+        if path == "/model_info":
+            engine.checked = True
+            return _Answer(200, json.dumps({"weight_version": engine.attempt}).encode())
+        return _Answer(200 if path in ("/health", "/ready") else 404, b"")

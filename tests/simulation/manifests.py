@@ -1,0 +1,71 @@
+"""What users and administrators of the simulated world write."""
+
+from random import Random
+from typing import Any
+
+from isthmus.api import names
+from tests.simulation.apiserver import Json
+
+CLUSTER = "hpc"
+OTHERS_JOB = "llama-isthmus9-0123456789-0-abcdef"
+"""A job of another installation under the same account."""
+
+
+def slurm_cluster(*, namespace: str, team: str, random: Random) -> Json:
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "SlurmCluster",
+        "metadata": {"namespace": namespace, "name": CLUSTER},
+        "spec": {
+            "login": {"local": {}},
+            "commands": {"pollInterval": random.choice(["15s", "30s", "30s", "60s"])},
+            "files": {"workDirectory": "/scratch/isthmus"},
+            "network": {"ports": {"from": 41000, "to": 41999}},
+            "access": {"allowedNamespaces": {"names": [team]}},
+        },
+    }
+
+
+def slurm_pool(**changes: Any) -> Json:
+    return {"name": "hpc", "slurm": {"clusterRef": {"name": CLUSTER}}, **changes}
+
+
+def kubernetes_pool(**changes: Any) -> Json:
+    return {"name": "k8s", "kubernetes": {}, **changes}
+
+
+def model_deployment(*, namespace: str, name: str, random: Random) -> Json:
+    """A deployment of one to three workers on SLURM, on Kubernetes or on both."""
+    kind = random.random()
+    if kind < 0.55:
+        pools = [slurm_pool()]
+    elif kind < 0.65:
+        pools = [kubernetes_pool()]
+    elif kind < 0.85:
+        pools = [slurm_pool(), kubernetes_pool(priority=10, maxReplicas=random.choice([1, 2]))]
+    else:
+        pools = [slurm_pool(minReplicas=1, maxReplicas=2), kubernetes_pool(priority=5)]
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": "ModelDeployment",
+        "metadata": {"namespace": namespace, "name": name},
+        "spec": {
+            "model": {"source": f"hf://org/{name}", "servedNames": [name]},
+            "replicas": random.choice([1, 1, 2, 2, 3]),
+            "pools": pools,
+            "health": {
+                "startupTimeout": random.choice(["3m", "10m"]),
+                "interval": random.choice(["10s", "15s", "30s"]),
+            },
+        },
+    }
+
+
+def with_arguments(obj: Json, *, length: int) -> list[Json]:
+    """The pools with another engine argument: a new revision of each."""
+    pools: list[Json] = []
+    for pool in obj["spec"]["pools"]:
+        flag = "--context-length" if "slurm" in pool else "--max-model-len"
+        engine = {**pool.get("engine", {}), "args": [f"{flag}={length}"]}
+        pools.append({**pool, "engine": engine})
+    return pools

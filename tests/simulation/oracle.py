@@ -1,0 +1,338 @@
+"""The judge: what must never happen, told from the simulators' own ledgers.
+
+It reads what etcd holds, what slurmctld and the nodes did and which commands were called, and never
+what an operator thinks. What depends on something that an operator can only learn later (a watch
+event under way) is judged with the delay that the world has just then.
+
+Comes with what builds it: requests cut before their drain budget, GPUs and submissions per minute
+within a site's limits, walltime and maintenance, secrets in recorded calls.
+"""
+
+from dataclasses import dataclass, field
+
+from isthmus.api import names
+from isthmus.api.conditions import Phase
+from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.resources import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    LEASES,
+    MODEL_DEPLOYMENTS,
+    SLURM_JOBS,
+    Resource,
+)
+from tests.simulation.apiserver import ApiSimulator, Json
+from tests.simulation.clock import Process
+from tests.simulation.engines import Engine, Machines
+from tests.simulation.slurm import Job, Slurm
+
+UNKNOWN_WAIT = 115.0
+"""Least seconds between two submissions of one attempt: 60 + 5 + 2 * 10 + 30, and jitter."""
+
+_WAITING = frozenset({None, Phase.WAITING, Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN, Phase.PENDING})
+
+
+@dataclass(slots=True)
+class _View:
+    """When one operator's process last saw the cluster."""
+
+    complete: float | None = None
+    failed: float | None = None
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One SlurmJob object, from its creation on."""
+
+    namespace: str
+    name: str
+    uid: str
+    deployment: str
+    intents: int = 0  # writes that made the phase Submitting
+    phase: str | None = None
+    submissions: list[float] = field(default_factory=list)
+    refused: bool = False
+    wiped: bool = False
+    deleted_at: float | None = None  # deletionTimestamp was set
+    gone: bool = False
+    slice_left: float | None = None
+
+
+class Oracle:
+    """Collects violations; the first one ends a run."""
+
+    def __init__(self, *, api: ApiSimulator, slurm: Slurm, machines: Machines) -> None:
+        self._api, self._slurm, self._machines = api, slurm, machines
+        self.violations: list[str] = []
+        self.off = False
+        self.attempts: dict[str, _Attempt] = {}  # job name → attempt
+        self.views: dict[str, _View] = {}
+        self.clocks_jumped = False
+        self.stale_after = 120.0
+        self.caches_late_until = 0.0
+        self.lag = 3.0
+        self._replicas: dict[tuple[str, str], list[tuple[float, int]]] = {}
+        self._members: dict[str, dict[str, float | None]] = {}  # Service → member → left at
+        api.listeners.append(self.changed)
+        slurm.on_claim.append(self.claimed)
+
+    def require(self, good: bool, what: str) -> None:
+        if not good and not self.off:
+            self.violations.append(f"{self._slurm.now:9.2f}  VIOLATION: {what}")
+
+    @property
+    def now(self) -> float:
+        return self._slurm.now
+
+    @property
+    def caches_late(self) -> bool:
+        """Whether operators may not know for long what is written in the API server."""
+        return self.now < self.caches_late_until
+
+    # ---- commands of operators
+
+    def looked(self, process: Process, *, complete: bool) -> None:
+        view = self.views.setdefault(process.name, _View())
+        if complete:
+            view.complete = self.now
+        else:
+            view.failed = self.now
+
+    def submits(self, process: Process, job_name: str) -> None:
+        self._slurm.tell(f"{process.name}: sbatch {job_name}")
+        self._leads(process, "sbatch")
+        self._sees(process, "sbatch", slack=30.0)
+        attempt = self.attempts.get(job_name)
+        if attempt is None:
+            self.require(False, f"sbatch of {job_name} without any SlurmJob")
+            return
+        self.require(not attempt.gone, f"sbatch of {job_name}, whose SlurmJob is gone")
+        if attempt.deleted_at is not None and not self.caches_late:
+            late = self.now - attempt.deleted_at
+            self.require(late < self.lag, f"sbatch of {job_name}, deleted {late:.0f} s ago")
+        attempt.submissions.append(self.now)
+        self.require(
+            len(attempt.submissions) <= attempt.intents,
+            f"sbatch of {job_name} without an acknowledged intent",
+        )
+        if len(attempt.submissions) > 1 and not attempt.wiped and not self.clocks_jumped:
+            since = self.now - attempt.submissions[-2]
+            self.require(
+                since >= UNKNOWN_WAIT - 2, f"{job_name} was submitted again after {since:.0f} s"
+            )
+
+    def terminates(self, process: Process, job_id: int, job_name: str) -> None:
+        self._slurm.tell(f"{process.name}: TERM to job {job_id} {job_name}")
+        attempt = self._stops(process, "TERM", job_id, job_name)
+        if attempt is None:
+            return
+        self.require(attempt.deleted_at is not None, f"TERM to {job_name}, which is wanted")
+        slice_ = self._api.get(ENDPOINT_SLICES, attempt.namespace, attempt.name)
+        self.require(slice_ is None, f"TERM to {job_name} while it is in the membership")
+        if attempt.slice_left is not None and not self.clocks_jumped:
+            since = self.now - attempt.slice_left
+            self.require(since > 4.0, f"TERM to {job_name} {since:.1f} s after it left")
+
+    def cancels(self, process: Process, job_id: int, job_name: str) -> None:
+        self._slurm.tell(f"{process.name}: scancel job {job_id} {job_name}")
+        attempt = self._stops(process, "scancel", job_id, job_name)
+        job = self._slurm.jobs.get(job_id)
+        if attempt is None or job is None or job.name != job_name or job.engine is None:
+            return
+        slice_ = self._api.get(ENDPOINT_SLICES, attempt.namespace, attempt.name)
+        self.require(slice_ is None, f"scancel of {job_name} while it is in the membership")
+        if attempt.deleted_at is None and job.state == "RUNNING":
+            self.require(not job.engine.checked, f"scancel of {job_name}, which serves")
+
+    def _stops(self, process: Process, what: str, job_id: int, job_name: str) -> _Attempt | None:
+        self._leads(process, what)
+        self._sees(process, what, slack=40.0)
+        attempt = self.attempts.get(job_name)
+        self.require(attempt is not None, f"{what} to job {job_id} {job_name}, which is not ours")
+        return attempt
+
+    def _leads(self, process: Process, what: str) -> None:
+        leases = self._api.all(LEASES)
+        holder = k8s.dig(leases[0], "spec", "holderIdentity") if leases else None
+        self.require(holder == process.name, f"{what} by {process.name}, but {holder} leads")
+
+    def _sees(self, process: Process, what: str, *, slack: float) -> None:
+        view = self.views.get(process.name, _View())
+        if view.complete is None:
+            self.require(False, f"{what} before {process.name} has seen the cluster")
+            return
+        age = self.now - view.complete
+        limit = self.stale_after + slack
+        if not self.clocks_jumped:
+            self.require(age <= limit, f"{what} on a cluster last seen {age:.0f} s ago")
+        if view.failed is not None and view.failed > view.complete:
+            blind = self.now - view.failed
+            self.require(blind <= slack, f"{what} on a cluster not seen for {blind:.0f} s")
+
+    # ---- the nodes
+
+    def claimed(self, job: Job) -> None:
+        """A job passed the start gate: an engine starts."""
+        attempt = self.attempts.get(job.name)
+        self.require(
+            attempt is not None and not attempt.gone,
+            f"engine of {job.name} starts, whose SlurmJob is gone",
+        )
+        engines = [engine for engine in self._machines.ledger if engine.job_name == job.name]
+        self.require(not engines, f"a second engine of attempt {job.name} starts")
+
+    # ---- the API server
+
+    def changed(self, resource: Resource, event: str, obj: Json, by: str) -> None:
+        ours = by.startswith("op")
+        if resource is MODEL_DEPLOYMENTS:
+            place = k8s.namespace(obj), k8s.name(obj)
+            wanted = 0 if k8s.deletion_timestamp(obj) else int(obj["spec"].get("replicas", 1))
+            known = self._replicas.setdefault(place, [])
+            if not known or known[-1][1] != wanted:
+                known.append((self.now, wanted))
+        elif resource is SLURM_JOBS:
+            self._slurm_job(event, obj, ours=ours)
+        elif resource is ENDPOINT_SLICES:
+            self._slice(event, obj, ours=ours)
+        elif resource is DEPLOYMENTS and ours and event != "ADDED":
+            self._not_below(obj, removed=frozenset())
+
+    def _slurm_job(self, event: str, obj: Json, *, ours: bool) -> None:
+        job_name = str(obj["spec"]["jobName"])
+        attempt = self.attempts.get(job_name)
+        if event == "ADDED":
+            self.require(attempt is None, f"two SlurmJobs of the name {job_name}")
+            self.attempts[job_name] = _Attempt(
+                k8s.namespace(obj), k8s.name(obj), k8s.uid(obj), str(obj["spec"]["deployment"])
+            )
+            if ours:
+                self._not_above(obj)
+            return
+        assert attempt is not None
+        if event == "DELETED":
+            attempt.gone = True
+            running = [e for e in self._machines.running(job_name) if not e.lost_by_slurm]
+            self.require(not running, f"SlurmJob of {job_name} let go while its engine runs")
+            return
+        if k8s.deletion_timestamp(obj) and attempt.deleted_at is None:
+            attempt.deleted_at = self.now
+            if ours:
+                self._not_below(obj, removed=frozenset({attempt.uid}))
+        status = obj.get("status", {})
+        phase = status.get("phase")
+        if ours and phase == Phase.SUBMITTING and attempt.phase != phase:
+            attempt.intents += 1
+        attempt.phase = phase
+
+    # ---- the membership
+
+    def _slice(self, event: str, obj: Json, *, ours: bool) -> None:
+        service = f"{k8s.namespace(obj)}/{k8s.labels(obj).get('kubernetes.io/service-name')}"
+        members = self._members.setdefault(service, {})
+        if k8s.labels(obj).get("endpointslice.kubernetes.io/managed-by") == names.GROUP:
+            owner = k8s.owner_uids(obj)[0]
+            members[owner] = self.now if event == "DELETED" else None
+            attempt = next((a for a in self.attempts.values() if a.uid == owner), None)
+            if attempt is not None and event == "DELETED":
+                attempt.slice_left = self.now
+            if ours and event != "DELETED":
+                self._traffic(obj, attempt)
+            return
+        ready = {
+            str(k8s.dig(endpoint, "targetRef", "uid"))
+            for endpoint in obj.get("endpoints", ())
+            if k8s.dig(endpoint, "conditions", "ready") and event != "DELETED"
+        }
+        for uid in ready:
+            members[uid] = None
+        for uid, left in members.items():
+            if left is None and uid not in ready and uid.startswith("uid-") and self._is_pod(uid):
+                members[uid] = self.now
+
+    def _is_pod(self, uid: str) -> bool:
+        return all(attempt.uid != uid for attempt in self.attempts.values())
+
+    def _traffic(self, obj: Json, attempt: _Attempt | None) -> None:
+        address = str(obj["endpoints"][0]["addresses"][0])
+        port = int(obj["ports"][0]["port"])
+        if attempt is None:
+            self.require(False, f"{address}:{port} in the membership without a SlurmJob")
+            return
+        job_name = next(n for n, a in self.attempts.items() if a is attempt)
+        found: list[Engine] = [
+            engine
+            for engine in self._machines.ledger
+            if (engine.address, engine.port) == (address, port) and engine.job_name == job_name
+        ]
+        self.require(
+            any(engine.checked for engine in found),
+            f"traffic for {job_name} to {address}:{port}, where it never answered",
+        )
+        if attempt.deleted_at is not None and not self.caches_late:
+            late = self.now - attempt.deleted_at
+            self.require(late < self.lag, f"traffic to {job_name}, deleted {late:.0f} s ago")
+
+    def _available(self, place: tuple[str, str]) -> set[str]:
+        """Members now, or so lately that an operator may not know better."""
+        members = self._members.get("/".join(place), {})
+        kept = {uid for uid, left in members.items() if left is None or self.now - left < 15}
+        leaving = {
+            a.uid
+            for a in self.attempts.values()
+            if a.deleted_at is not None and self.now - a.deleted_at > 0
+        }
+        return kept - leaving
+
+    def _not_below(self, obj: Json, *, removed: frozenset[str]) -> None:
+        """An operator takes something away: enough must be left."""
+        place = k8s.namespace(obj), str(k8s.labels(obj).get(names.LABEL_DEPLOYMENT))
+        wanted = self._wanted(place, low=True)
+        if self.caches_late or wanted == 0 or self._api.get(MODEL_DEPLOYMENTS, *place) is None:
+            return
+        before = self._available(place) | removed
+        if not removed & self._members.get("/".join(place), {}).keys():
+            return
+        if any(self._members["/".join(place)].get(uid) is not None for uid in removed):
+            return  # it had left the membership before
+        left = len(before - removed)
+        self.require(left >= wanted, f"{place}: a member is removed, {left} of {wanted} are left")
+
+    def _not_above(self, obj: Json) -> None:
+        """An operator adds something: not more than the surge."""
+        place = k8s.namespace(obj), str(obj["spec"]["deployment"])
+        live = [
+            job
+            for job in self._api.all(SLURM_JOBS)
+            if (k8s.namespace(job), job["spec"]["deployment"]) == place
+            and not k8s.deletion_timestamp(job)
+            and not _over(job)
+        ]
+        waiting = sum(k8s.dig(job, "status", "phase") in _WAITING for job in live)
+        pods = sum(
+            int(d["spec"]["replicas"])
+            for d in self._api.all(DEPLOYMENTS)
+            if k8s.namespace(d) == place[0]
+            and k8s.labels(d).get(names.LABEL_DEPLOYMENT) == place[1]
+            and not k8s.deletion_timestamp(d)
+        )
+        wanted = self._wanted(place, low=False)
+        total = len(live) + pods
+        if not self.caches_late:
+            said = f"{place}: {total} workers ({waiting} of them waiting) for {wanted}"
+            self.require(total - max(0, waiting - 1) <= wanted + 1, said)
+            self.require(total <= 2 * wanted + 1, said)
+
+    def _wanted(self, place: tuple[str, str], *, low: bool) -> int:
+        """Replicas wanted now, or lately by somebody who has not heard of a change."""
+        known = self._replicas.get(place, [(0.0, 0)])
+        recent = [known[-1][1]]
+        for (_, before), (changed, _) in zip(known, known[1:], strict=False):
+            if self.now - changed < 10:
+                recent.append(before)
+        return min(recent) if low else max(recent)
+
+
+def _over(job: Json) -> bool:
+    phase = k8s.dig(job, "status", "phase")
+    return phase is not None and Phase(str(phase)).terminal

@@ -1,0 +1,357 @@
+"""The simulated SLURM: slurmctld's jobs, the compute nodes' batch scripts, and all that goes wrong.
+
+What slurmctld believes (`jobs`) and what runs on the nodes (`machines`) are two things, and drift
+apart as they do in the real one. Source of the behaviour: measurements on 22.05, 24.11 and 26.05.
+"""
+
+import asyncio
+import itertools
+import re
+import shlex
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from random import Random
+from typing import Any
+
+from isthmus.backends.slurm.records import JobRecord, NodeRecord, SubmitRequest
+from tests.simulation.clock import EPOCH, outside
+from tests.simulation.engines import Engine, Machines
+
+LIVE = frozenset({"PENDING", "RUNNING", "COMPLETING", "SUSPENDED"})
+_STARTED = frozenset({"RUNNING", "SUSPENDED"})
+
+
+@dataclass(slots=True, eq=False)
+class Job:
+    """One job as slurmctld believes it to be; times are loop times."""
+
+    id: int
+    name: str
+    comment: str
+    request: SubmitRequest | None  # None: not a job of ours
+    submitted_at: float
+    eligible_at: float
+    state: str = "PENDING"
+    reason: str = "Priority"
+    held: bool = False
+    started_at: float | None = None
+    ended_at: float | None = None
+    node: str = ""
+    restarts: int = 0
+    exit_code: int = 0
+    engine: Engine | None = None
+
+
+@dataclass(slots=True)
+class Site:
+    """How this cluster behaves; faults change these values for a while."""
+
+    gpus: int = 6
+    queue_seconds: float = 20.0
+    load_seconds: float = 40.0
+    drain_seconds: float = 20.0
+    kill_wait: float = 5.0
+    min_job_age: float = 300.0
+    publish_delay: float = 1.0
+    forged_port: int | None = None
+    rewrite_comments: bool = False
+    crash_chance: float = 0.0
+    clock_skew: float = 0.0
+
+
+class Slurm:
+    """One cluster."""
+
+    def __init__(self, *, machines: Machines, random: Random, tell: Callable[[str], None]) -> None:
+        self.machines, self.random, self.tell = machines, random, tell
+        self.site = Site()
+        self.mode = "up"  # or "down", "hung"
+        self.jobs: dict[int, Job] = {}
+        self.claims: dict[str, str] = {}  # the shared folder: job name → who claimed it
+        self.nodes = {f"gpu{n:02}": f"10.10.0.{n}" for n in range(1, 5)}
+        self.waiting: list[Callable[[], None]] = []  # requests that a hung slurmctld will serve
+        self.submission_faults: deque[tuple[str, float]] = deque()
+        self.snapshot_faults: deque[str] = deque()
+        self.history: deque[tuple[JobRecord, ...]] = deque(maxlen=6)
+        self.on_claim: list[Callable[[Job], None]] = []
+        self._ids = itertools.count(1000)
+        self.context = outside()
+
+    # ---- time
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def wall_clock(self) -> float:
+        return EPOCH + self.now + self.site.clock_skew
+
+    def later(self, seconds: float, do: Callable[..., Any], *args: Any) -> None:
+        asyncio.get_running_loop().call_later(seconds, do, *args, context=self.context)
+
+    def chance(self, most: float) -> float:
+        return self.random.random() * most
+
+    # ---- slurmctld
+
+    def accept(self, request: SubmitRequest) -> Job:
+        """A submission reaches slurmctld and becomes a job."""
+        job = Job(
+            id=next(self._ids),
+            name=request.job_name,
+            comment=request.comment,
+            request=request,
+            submitted_at=self.now,
+            eligible_at=self.now + self.chance(self.site.queue_seconds),
+        )
+        self.jobs[job.id] = job
+        self.tell(f"slurm: job {job.id} accepted, {job.name}")
+        self.later(job.eligible_at - self.now + 0.01, self.schedule)
+        return job
+
+    def refuse(self, request: SubmitRequest, *, leaves_record: bool) -> None:
+        """A submission is refused; sometimes its record stays."""
+        if leaves_record:
+            job = self.accept(request)
+            self.end(job, "FAILED", exit_code=1 << 8, reason="BadConstraints")
+
+    def lose_newest(self, job: Job) -> None:
+        """slurmctld dies before it has saved an acknowledged job; its id is given again."""
+        if self.jobs.get(job.id) is job and job.state == "PENDING":
+            del self.jobs[job.id]
+            self._reuse_from(job.id)
+            self.tell(f"slurm: job {job.id} lost with slurmctld's state")
+
+    def _reuse_from(self, first: int) -> None:
+        free = [n for n in range(first, first + 40) if n not in self.jobs]
+        highest = max([first + 40, *self.jobs])
+        self._ids = itertools.chain(free, itertools.count(highest + 1))  # type: ignore[assignment]
+
+    def rollback(self, seconds: float) -> None:
+        """slurmctld comes up with a state that is some seconds old."""
+        then = self.now - seconds
+        for job in list(self.jobs.values()):
+            if job.submitted_at > then:
+                self._orphan(job)
+                del self.jobs[job.id]
+                self._reuse_from(min(job.id, *self.jobs) if self.jobs else job.id)
+            elif job.started_at is not None and job.started_at > then:
+                self._orphan(job)
+                job.state, job.reason, job.node = "PENDING", "Priority", ""
+                job.started_at = job.ended_at = None
+                job.eligible_at = self.now + 5 + self.chance(30)
+                self.later(job.eligible_at - self.now + 0.01, self.schedule)
+        self.tell(f"slurm: slurmctld back with its state of {seconds:.0f} s ago")
+
+    def _orphan(self, job: Job) -> None:
+        """A step that slurmctld does not know of runs until its node has told of it."""
+        engine, job.engine = job.engine, None
+        if engine is not None and engine.alive:
+            engine.lost_by_slurm = True
+            self.later(30 + self.chance(200), self.machines.end, engine)
+
+    def schedule(self) -> None:
+        """Start what can be started."""
+        used = sum(job.state in LIVE - {"PENDING"} for job in self.jobs.values())
+        for job in sorted(self.jobs.values(), key=lambda job: (job.submitted_at, job.id)):
+            if job.state != "PENDING" or job.held or job.eligible_at > self.now:
+                continue
+            if used >= self.site.gpus:
+                job.reason = "Resources"
+                continue
+            used += 1
+            self._start(job)
+
+    def _start(self, job: Job) -> None:
+        job.state, job.reason, job.started_at = "RUNNING", "None", self.now
+        job.node = self.random.choice(sorted(self.nodes))
+        if job.request is not None:
+            self.later(0.3 + self.chance(1.0), self._batch, job, job.started_at)
+
+    def end(self, job: Job, state: str, *, exit_code: int = 0, reason: str = "None") -> None:
+        """A job is over for slurmctld; its record goes after MinJobAge."""
+        if job.engine is not None:
+            self.machines.end(job.engine)
+            job.engine = None
+        job.state, job.exit_code, job.reason, job.ended_at = state, exit_code, reason, self.now
+        self.tell(f"slurm: job {job.id} {state} exit {exit_code} {job.name}")
+        self.later(self.site.min_job_age + self.chance(5), self.purge, job)
+        self.later(0.5, self.schedule)
+
+    def purge(self, job: Job) -> None:
+        if self.jobs.get(job.id) is job and job.state not in LIVE:
+            del self.jobs[job.id]
+
+    def cancel(self, job: Job) -> None:
+        """As scancel: at once for what waits, TERM and KILL for what runs."""
+        if job.state == "PENDING":
+            self.end(job, "CANCELLED")
+        elif job.state in _STARTED:
+            job.state = "COMPLETING"
+            if job.engine is not None:
+                job.engine.draining = True
+            self.later(0.05 + self.chance(self.site.kill_wait), self._cancelled, job)
+
+    def _cancelled(self, job: Job) -> None:
+        if job.state == "COMPLETING":
+            self.end(job, "CANCELLED", exit_code=15)
+
+    def terminate(self, job: Job) -> None:
+        """TERM to the batch shell, which passes it to the engine."""
+        engine = job.engine
+        if job.state != "RUNNING" or engine is None or engine.terminated_at is not None:
+            return
+        engine.terminated_at = self.now
+        engine.draining = True
+        self.later(0.2 + self.chance(self.site.drain_seconds), self._drained, job, engine)
+
+    def _drained(self, job: Job, engine: Engine) -> None:
+        if engine.alive and job.engine is engine and job.state == "RUNNING":
+            self.end(job, "COMPLETED")
+
+    def requeue(self, job: Job) -> None:
+        """The site puts a started job back into the queue, under the same id."""
+        if job.state not in _STARTED:
+            return
+        if job.engine is not None:
+            self.machines.end(job.engine)
+            job.engine = None
+        job.state, job.reason, job.restarts = "PENDING", "BeginTime", job.restarts + 1
+        job.node, job.started_at, job.submitted_at = "", None, self.now
+        job.eligible_at = self.now + 20 + self.chance(100)
+        self.later(job.eligible_at - self.now + 0.01, self.schedule)
+        self.tell(f"slurm: job {job.id} requeued")
+
+    def resume(self) -> None:
+        """A hung or dead slurmctld works again."""
+        self.mode = "up"
+        waiting, self.waiting = self.waiting, []
+        for do in waiting:
+            do()
+
+    # ---- a node: the batch script
+
+    def _batch(self, job: Job, started_at: float) -> None:
+        if job.state != "RUNNING" or job.started_at != started_at or job.engine is not None:
+            return
+        if job.name in self.claims:
+            self.end(job, "FAILED", exit_code=75 << 8, reason="NonZeroExitCode")
+            return
+        self.claims[job.name] = f"{job.id}.{job.restarts}"
+        for listener in self.on_claim:
+            listener(job)
+        assert job.request is not None
+        script = _Script(job.request.script)
+        port = self._free_port(job, script)
+        engine = Engine(
+            job_name=job.name,
+            job_id=job.id,
+            attempt=script.option("--weight-version"),
+            model=script.option("--served-model-name"),
+            address=self.nodes[job.node],
+            port=port,
+            started_at=self.now,
+            ready_at=self.now + 1 + self.chance(self.site.load_seconds),
+            arguments=script.command,
+        )
+        job.engine = engine
+        self.machines.start(engine)
+        self.tell(f"node: engine of {job.name} starts at {engine.address}:{port} (job {job.id})")
+        if self.chance(1.0) < self.site.crash_chance:
+            self.later(1 + self.chance(20), self._crash, job, engine)
+        told = self.site.forged_port or port
+        comment = f"{script.comment}:port={told}"
+        self.later(self.chance(self.site.publish_delay), self._publish, job, engine, comment)
+
+    def _publish(self, job: Job, engine: Engine, comment: str) -> None:
+        if not engine.alive or job.engine is not engine:
+            return
+        if self.mode != "up":
+            self.later(2.0, self._publish, job, engine, comment)
+            return
+        job.comment = "wckey=default" if self.site.rewrite_comments else comment
+
+    def _crash(self, job: Job, engine: Engine) -> None:
+        if engine.alive and job.engine is engine and job.state == "RUNNING":
+            self.end(job, "FAILED", exit_code=1 << 8, reason="NonZeroExitCode")
+
+    def _free_port(self, job: Job, script: "_Script") -> int:
+        first, last = script.ports
+        size = last - first + 1
+        ports = (first + (job.id * 37 + i) % size for i in range(size))
+        taken = self.machines.listening
+        return next(port for port in ports if (self.nodes[job.node], port) not in taken)
+
+    # ---- what the commands show
+
+    def job_records(self) -> tuple[JobRecord, ...]:
+        return tuple(self.record(job) for job in self.jobs.values())
+
+    def record(self, job: Job) -> JobRecord:
+        def wall(moment: float | None) -> int | None:
+            return None if moment is None else int(EPOCH + moment + self.site.clock_skew)
+
+        end = job.ended_at
+        if end is None and job.started_at is not None:
+            end = job.started_at + 8 * 3600
+        return JobRecord(
+            job_id=job.id,
+            name=job.name,
+            state=job.state,
+            restart_count=job.restarts,
+            batch_host=job.node,
+            nodes=job.node,
+            submit_time=wall(job.submitted_at),
+            start_time=wall(job.started_at),
+            end_time=wall(end),
+            time_limit_minutes=480,
+            exit_code=job.exit_code,
+            partition="gpu",
+            qos="",
+            reason=job.reason,
+            comment=job.comment,
+        )
+
+    def node_records(self) -> dict[str, NodeRecord]:
+        return {
+            name: NodeRecord(
+                name=name,
+                address=address,
+                states=frozenset({"MIXED"}),
+                reason="",
+                partitions=frozenset({"gpu"}),
+            )
+            for name, address in self.nodes.items()
+        }
+
+
+class _Script:
+    """What a batch script says, read as the shell would."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+        found = re.search(r"^\s*engine_command=\((.*)\)$", text, re.MULTILINE)
+        assert found is not None, "no engine_command in the script"
+        self.command = tuple(shlex.split(found[1]))
+
+    def constant(self, name: str) -> str:
+        found = re.search(rf"^{name}=(.*)$", self._text, re.MULTILINE)
+        assert found is not None, f"no {name} in the script"
+        return shlex.split(found[1])[0]
+
+    def option(self, name: str) -> str:
+        return next(a.partition("=")[2] for a in self.command if a.startswith(f"{name}="))
+
+    @property
+    def comment(self) -> str:
+        return self.constant("comment")
+
+    @property
+    def ports(self) -> tuple[int, int]:
+        return int(self.constant("port_from")), int(self.constant("port_to"))
+
+
+def as_old(records: tuple[JobRecord, ...]) -> tuple[JobRecord, ...]:
+    """A copy of an answer that slurmctld gave some time ago."""
+    return tuple(replace(record) for record in records)

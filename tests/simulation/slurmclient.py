@@ -1,0 +1,182 @@
+"""The `SlurmClient` of one operator process, as commands run by child processes.
+
+A child goes on when its operator is killed: an sbatch whose caller died is still accepted.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from random import Random
+from typing import Any, TypeVar
+
+from isthmus.backends.slurm.records import (
+    JobRecord,
+    Refused,
+    Snapshot,
+    SubmitOutcome,
+    SubmitRequest,
+    Submitted,
+    Unclear,
+)
+from isthmus.errors import SlurmUnavailableError
+from tests.simulation.clock import Process
+from tests.simulation.oracle import Oracle
+from tests.simulation.slurm import LIVE, Job, Slurm
+
+T = TypeVar("T")
+
+
+class SimulatedSlurmClient:
+    """One operator's way to the cluster."""
+
+    def __init__(
+        self, slurm: Slurm, *, process: Process, oracle: Oracle, submit_timeout: float
+    ) -> None:
+        self._slurm, self._process, self._oracle = slurm, process, oracle
+        self._submit_timeout = submit_timeout
+        self._random: Random = slurm.random
+
+    # ---- questions
+
+    async def snapshot(self) -> Snapshot:
+        started_at = self._process.wall_clock()
+        try:
+            records = await self._child(self._look())
+        except SlurmUnavailableError:
+            self._oracle.looked(self._process, complete=False)
+            raise
+        self._oracle.looked(self._process, complete=True)
+        return Snapshot(
+            jobs=records,
+            nodes=self._slurm.node_records(),
+            started_at=started_at,
+            taken_at=self._process.wall_clock(),
+            cluster_time=int(self._slurm.wall_clock()),
+        )
+
+    async def _look(self) -> tuple[JobRecord, ...]:
+        slurm = self._slurm
+        await self._answered()
+        fault = slurm.snapshot_faults.popleft() if slurm.snapshot_faults else ""
+        records = slurm.job_records()
+        if fault == "truncated":
+            raise SlurmUnavailableError("no end mark", reason="IncompleteOutput")
+        if fault == "failed":
+            raise SlurmUnavailableError("rc 1", reason="CommandFailed")
+        if fault == "empty":
+            return ()
+        if fault == "old" and slurm.history:
+            return slurm.history[0]
+        if fault == "reordered":
+            return tuple(self._random.sample(records, len(records)))
+        slurm.history.append(records)
+        await asyncio.sleep(self._random.random() * 0.3)
+        return records
+
+    async def ping(self) -> bool:
+        if self._slurm.mode == "hung":
+            await asyncio.sleep(10)
+        return self._slurm.mode == "up"
+
+    async def version(self) -> str:
+        return "22.05.8"
+
+    async def show_job(self, job_id: int) -> JobRecord | None:
+        await self._child(self._answered())
+        job = self._slurm.jobs.get(job_id)
+        return None if job is None else self._slurm.record(job)
+
+    async def prepare_work_directory(self, work_directory: str) -> None:
+        await asyncio.sleep(0.05)
+
+    # ---- changes
+
+    async def submit(self, request: SubmitRequest) -> SubmitOutcome:
+        self._oracle.submits(self._process, request.job_name)
+        return await self._child(self._sbatch(request))
+
+    async def _sbatch(self, request: SubmitRequest) -> SubmitOutcome:
+        slurm = self._slurm
+        await asyncio.sleep(0.05 + self._random.random() * 0.4)
+        fault, seconds = ("", 0.0)
+        if slurm.submission_faults:
+            fault, seconds = slurm.submission_faults.popleft()
+            slurm.tell(f"fault: sbatch of {request.job_name}: {fault} {seconds:.0f}")
+        if slurm.mode == "down":
+            await asyncio.sleep(9.5)
+            return Unclear("Unable to contact slurm controller (connect failure)")
+        if slurm.mode == "hung":
+            slurm.waiting.append(lambda: self._accept(request))
+            await asyncio.sleep(10)
+            return Unclear("Socket timed out on send/recv operation")
+        if fault == "no-reply":
+            slurm.accept(request)
+            await asyncio.sleep(self._submit_timeout)
+            return Unclear("no answer in time")
+        if fault == "ghost":
+            slurm.later(seconds, self._accept, request)
+            await asyncio.sleep(self._random.random() * self._submit_timeout)
+            return Unclear("Socket timed out on send/recv operation")
+        if fault == "unclear":
+            return Unclear("the connection was lost")
+        if fault in {"refused", "bad-constraints"}:
+            slurm.refuse(request, leaves_record=fault == "bad-constraints")
+            return Refused(reason="NodeConfigurationNotAvailable", message="not available")
+        job = slurm.accept(request)
+        if fault == "lost":
+            slurm.later(seconds, slurm.lose_newest, job)
+        return Submitted(job.id)
+
+    def _accept(self, request: SubmitRequest) -> None:
+        self._slurm.accept(request)
+
+    async def terminate(self, *, job_id: int, job_name: str) -> None:
+        self._oracle.terminates(self._process, job_id, job_name)
+        await self._change(job_id, job_name, self._slurm.terminate)
+
+    async def cancel(self, *, job_id: int, job_name: str) -> None:
+        self._oracle.cancels(self._process, job_id, job_name)
+        await self._change(job_id, job_name, self._slurm.cancel)
+
+    async def _change(self, job_id: int, job_name: str, do: Callable[[Job], None]) -> None:
+        """scancel: by id and exact name; what does not match is left alone."""
+
+        def work() -> None:
+            job = self._slurm.jobs.get(job_id)
+            if job is not None and job.name == job_name and job.state in LIVE:
+                do(job)
+
+        async def child() -> None:
+            if self._slurm.mode == "hung":
+                self._slurm.waiting.append(work)
+            await self._answered()
+            work()
+
+        await self._child(child())
+
+    async def close_gate(self, *, work_directory: str, job_name: str) -> bool:
+        await asyncio.sleep(0.05)
+        return self._slurm.claims.setdefault(job_name, "closed") == "closed"
+
+    # ---- the commands' own ways to fail
+
+    async def _answered(self) -> None:
+        """Wait as long as a command takes.
+
+        Raises:
+            SlurmUnavailableError: slurmctld does not answer.
+        """
+        await asyncio.sleep(0.05 + self._random.random() * 0.5)
+        if self._slurm.mode == "down":
+            await asyncio.sleep(9)
+            raise SlurmUnavailableError(
+                "Unable to contact slurm controller", reason="ControllerUnreachable"
+            )
+        if self._slurm.mode == "hung":
+            await asyncio.sleep(10)
+            raise SlurmUnavailableError("Socket timed out", reason="ControllerTimeout")
+
+    async def _child(self, work: Coroutine[Any, Any, T]) -> T:
+        """Run in a process of its own, which does not end with its parent."""
+        loop = asyncio.get_running_loop()
+        task = loop.create_task(work, context=self._slurm.context)
+        return await asyncio.shield(task)

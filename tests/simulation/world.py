@@ -1,0 +1,117 @@
+"""The world of one run: the simulators, the operators, the clock and the trace."""
+
+import asyncio
+import contextlib
+from collections.abc import Iterator
+from random import Random
+
+from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, Resource
+from isthmus.errors import ApiError
+from isthmus.settings import Settings
+from tests.simulation.apiedge import ApiEdge, Weather
+from tests.simulation.apiserver import ApiSimulator, Json
+from tests.simulation.clock import EPOCH, Process
+from tests.simulation.controllers import Controllers, Nodes
+from tests.simulation.engines import Machines
+from tests.simulation.operators import Replica
+from tests.simulation.oracle import Oracle
+from tests.simulation.slurm import Slurm
+
+NAMESPACE = "team-a"
+SYSTEM = "isthmus-system"
+INSTALLATION = "isthmus0"
+
+
+class World:
+    """Everything, at one moment of virtual time."""
+
+    def __init__(self, seed: str, *, replicas: int) -> None:
+        self.seed = seed
+        self.random = Random(f"{seed}/world")
+        self.trace: list[str] = []
+        self.over = False
+        self.watch_delay = 0.3
+        self.watches_broken = False
+        self.weather = Weather()
+        self.api = ApiSimulator(clock=self.wall_clock)
+        self.machines = Machines(random=Random(f"{seed}/machines"))
+        self.slurm = Slurm(machines=self.machines, random=Random(f"{seed}/slurm"), tell=self.tell)
+        self.controllers = Controllers(
+            self.api, nodes=Nodes(), random=Random(f"{seed}/controllers")
+        )
+        self.oracle = Oracle(api=self.api, slurm=self.slurm, machines=self.machines)
+        self.api.listeners.append(self._told)
+        self.operators = [Replica(self, number) for number in range(1, replicas + 1)]
+
+    @property
+    def now(self) -> float:
+        return asyncio.get_running_loop().time()
+
+    def wall_clock(self) -> float:
+        return EPOCH + self.now
+
+    def tell(self, text: str) -> None:
+        self.trace.append(f"{self.now:9.2f}  {text}")
+
+    def edge(self, process: Process, *, timeout: float) -> ApiEdge:
+        return ApiEdge(
+            self.api,
+            weather=self.weather,
+            timeout=timeout,
+            random=Random(f"{self.seed}/{process.name}/{timeout}"),
+            by=process.name,
+        )
+
+    def settings(self, identity: str) -> Settings:
+        return Settings(
+            namespace=SYSTEM,
+            identity=identity,
+            installation_id=INSTALLATION,
+            liveness_port=None,
+            termination_grace=60.0,
+        )
+
+    def caches_late(self, seconds: float) -> None:
+        """From now on operators may not know for some seconds what has been written."""
+        until = self.now + seconds
+        self.oracle.caches_late_until = max(self.oracle.caches_late_until, until)
+
+    @contextlib.contextmanager
+    def may_fail(self) -> Iterator[None]:
+        """What a user does may be too late, or come twice."""
+        try:
+            yield
+        except ApiError as error:
+            self.tell(f"user: {error}")
+
+    def deployments(self) -> list[Json]:
+        return sorted(self.api.all(MODEL_DEPLOYMENTS), key=k8s.name)
+
+    def _told(self, resource: Resource, event: str, obj: Json, by: str) -> None:
+        if resource.plural in {"leases", "pods"} and by in {"node", "controller"}:
+            return
+        if resource.plural == "leases":
+            holder = k8s.dig(obj, "spec", "holderIdentity")
+            if holder != getattr(self, "_holder", None):
+                self._holder = holder
+                self.tell(f"lease: {holder}")
+            return
+        what = ""
+        if resource.kind == "SlurmJob":
+            what = _said(obj, "phase", "reason", "jobId", "state", "url")
+        elif resource.kind == "ModelDeployment":
+            what = f"{k8s.dig(obj, 'spec', 'replicas')} {_said(obj, 'ready', 'summary')}"
+        elif resource.kind == "Deployment":
+            what = f"replicas={k8s.dig(obj, 'spec', 'replicas')}"
+        elif resource.kind == "EndpointSlice":
+            what = str(
+                [(e["addresses"][0], e["conditions"]["ready"]) for e in obj.get("endpoints", ())]
+            )
+        end = " (deleting)" if k8s.deletion_timestamp(obj) else ""
+        self.tell(f"{by}: {event} {resource.kind} {k8s.name(obj)}{end} {what}")
+
+
+def _said(obj: Json, *keys: str) -> str:
+    status = obj.get("status", {})
+    return " ".join(f"{key}={status[key]}" for key in keys if key in status)
