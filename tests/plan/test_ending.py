@@ -6,6 +6,7 @@ import pytest
 
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.times import rfc3339
+from isthmus.plan.policy.backoff import PENALISED
 from isthmus.plan.policy.ending import ended
 from tests.plan.builders import NOW, record, status
 
@@ -63,3 +64,33 @@ def test_what_we_ended_keeps_our_reason(state: str) -> None:
         Reason.STARTUP_TIMEOUT,
         "too slow",
     )
+
+
+MINUTES = 60
+
+
+@pytest.mark.parametrize(
+    ("limit", "ran", "expired"),
+    [
+        # The batch script sends TERM 330 s before the end, or in the middle of a short job.
+        (480, 480 * MINUTES - 325, True),
+        (480, 480 * MINUTES - 335, False),
+        (2, 61, True),
+        (2, 58, False),
+        (None, 480 * MINUTES, False),
+    ],
+)
+@pytest.mark.parametrize(("state", "exit_code"), [("COMPLETED", 0), ("FAILED", 143 << 8)])
+def test_engine_ended_by_the_timer_of_its_job_is_expired_and_not_at_fault(
+    state: str, exit_code: int, limit: int | None, ran: int, expired: bool
+) -> None:
+    job = record(
+        state,
+        time_limit_minutes=limit,
+        start_time=int(NOW) - ran,
+        end_time=int(NOW),
+        exit_code=exit_code,
+    )
+    found = ended(status=status(Phase.READY), record=job, log=LOG)
+    assert (found.phase is Phase.EXPIRED) == expired
+    assert (found.phase in PENALISED) != expired

@@ -116,16 +116,21 @@ def test_what_always_holds(found: list[tuple[str, str]], bound: int | None) -> N
         record(state, comment=comment, job_id=index) for index, (state, comment) in enumerate(found)
     ]
     choice = choose(records=records, attempt=ATTEMPT, bound=bound)
-    assert (choice.primary is None) == (not records)
+    if choice.primary is None:
+        assert all(not observe(one).live for one in records)
     assert choice.primary not in choice.surplus
     for extra in choice.surplus:
         assert observe(extra).live
         assert choice.primary is not None
         # Nobody is cancelled for one that might turn out to be the wrong one.
         assert passed_gate(choice.primary, attempt=ATTEMPT) or (observe(extra) is JobState.Pending)
-    if any(observe(one).live for one in records):
+    started = [one for one in records if observe(one).live and observe(one) is not JobState.Pending]
+    if started and choice.primary not in started:
         assert choice.primary is not None
-        assert observe(choice.primary).live
+        assert passed_gate(choice.primary, attempt=ATTEMPT)
+    for one in records:
+        # No live job is overlooked: followed, cancelled, or ended by the gate.
+        assert not observe(one).live or one in {choice.primary, *choice.surplus, *started}
 
 
 class TestGhostsOfAFollowedJob:

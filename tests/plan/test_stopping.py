@@ -198,3 +198,14 @@ def test_nothing_is_submitted_for_an_object_that_is_being_deleted() -> None:
     assert any(isinstance(action, Submit) for action in wanted.actions)
     unwanted = plan_slurm_job(replace(observed, deleting=True), now=NOW + 240)
     assert not any(isinstance(action, Submit) for action in unwanted.actions)
+
+
+def test_a_ghost_is_cancelled_before_an_ended_attempt_is_let_go() -> None:
+    """The attempt is over, and a second submission of it still waits in the queue."""
+    over, ghost = record("CANCELLED", job_id=101), record("PENDING", job_id=105)
+    ended = status(Phase.FINISHED, job_id=101, state="CANCELLED")
+    plan = plan_slurm_job(job(over, ghost, status=ended, deleting=True), now=NOW)
+    assert plan.actions == (Cancel(job_id=105),)
+    gone = record("CANCELLED", job_id=105)
+    plan = plan_slurm_job(job(over, gone, status=ended, deleting=True), now=NOW)
+    assert plan.actions == (RemoveFinalizer(),)

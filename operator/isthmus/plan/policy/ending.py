@@ -4,6 +4,7 @@ from collections.abc import Mapping
 
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.backends.slurm.options import TERM_LEAD_SECONDS
 from isthmus.backends.slurm.records import JobRecord
 from isthmus.backends.slurm.states import (
     JobState,
@@ -65,10 +66,26 @@ def ended(*, status: SlurmJobStatus, record: JobRecord, log: str) -> SlurmJobSta
     """
     if status.cancelled_at is not None:
         return status.model_copy(update={"phase": Phase.FAILED, "healthy": False})
-    phase, reason, message = _ENDINGS.get(observe(record), _failed(record, log))
+    state = observe(record)
+    if state in {JobState.Finished, JobState.Failed} and ended_for_time(record):
+        state = JobState.Expired
+    phase, reason, message = _ENDINGS.get(state, _failed(record, log))
     return status.model_copy(
         update={"phase": phase, "reason": reason, "message": message, "healthy": False}
     )
+
+
+def ended_for_time(record: JobRecord) -> bool:
+    """Whether a job ended so close to its granted end that its own timer had ended the engine.
+
+    The batch script sends TERM that long before the end (at most half of what was granted), and an
+    engine that drains then ends by itself: SLURM calls it COMPLETED, and it is no fault of the
+    worker's. A failure of its own within this time is taken for the same; the next attempt shows.
+    """
+    if record.start_time is None or record.end_time is None or record.time_limit_minutes is None:
+        return False
+    granted = record.time_limit_minutes * 60
+    return record.end_time - record.start_time >= granted - min(TERM_LEAD_SECONDS, granted / 2)
 
 
 def _failed(record: JobRecord, log: str) -> tuple[Phase, Reason, str]:

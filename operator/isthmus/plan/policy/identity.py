@@ -28,8 +28,9 @@ def choose(*, records: Sequence[JobRecord], attempt: str, bound: int | None) -> 
     the gate and goes before all; then a started one, the one we know already, the lowest id. Of
     ended ones, what was refused at submission or at the gate says least.
 
-    Once the followed job has ended by itself the attempt is over, whatever else still waits under
-    its name; and what was turned away never ends an attempt that another job is known to be.
+    Once the followed job has ended the attempt is over, and what only waits under its name is
+    cancelled (what has started may be behind the gate and is followed); and a job that was turned
+    away never ends an attempt that another job is known to be.
 
     A started surplus job is cancelled only when the followed one has surely passed the gate: the
     gate ends it by itself, and cancelling the wrong one would end the only engine.
@@ -42,10 +43,8 @@ def choose(*, records: Sequence[JobRecord], attempt: str, bound: int | None) -> 
     live = [record for record in records if observe(record).live]
     followed = next((record for record in records if record.job_id == bound), None)
     if followed is not None and _is_over(followed):
-        ghosts = tuple(record for record in live if not passed_gate(record, attempt=attempt))
-        if len(ghosts) == len(live):
-            pending = tuple(r for r in ghosts if observe(r) is JobState.Pending)
-            return Choice(primary=followed, surplus=pending)
+        if all(observe(record) is JobState.Pending for record in live):
+            return Choice(primary=followed, surplus=tuple(live))
     if live:
         return _choose_live(live, attempt=attempt, bound=bound)
     ended = sorted(

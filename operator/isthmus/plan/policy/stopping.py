@@ -44,7 +44,8 @@ def stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
 def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     status = observed.status
     submitted = status.submit_started_at is not None or status.job_id is not None
-    if status.phase is not None and Phase(status.phase).terminal:
+    over = status.phase is not None and Phase(status.phase).terminal
+    if over and not any(observe(record).live for record in observed.records):
         return _done(observed, close_gate=False)
     if not (observed.cluster.usable and observed.cluster.fresh):
         # Not even what was never submitted is let go: the status may be a restored one.
@@ -71,11 +72,17 @@ def _stop_job(
     surplus: tuple[JobRecord, ...],
     now: float,
 ) -> SlurmJobPlan:
+    actions: tuple[SlurmJobAction, ...] = tuple(Cancel(job_id=r.job_id) for r in surplus)
     if not observe(primary).live:
+        if actions:
+            return SlurmJobPlan(
+                status=_draining(observed.status, now=now),
+                actions=actions,
+                requeue_after=observed.limits.repeat,
+            )
         # A second submission may still be on its way where the first one was unclear.
         unclear = submission.is_unclear(observed.status)
         return _done(observed, close_gate=unclear)
-    actions: tuple[SlurmJobAction, ...] = tuple(Cancel(job_id=r.job_id) for r in surplus)
     plan = _end(observed, record=primary, now=now)
     return replace(plan, actions=actions + plan.actions)
 

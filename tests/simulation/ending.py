@@ -1,0 +1,131 @@
+"""What must be true once faults have stopped and everything has settled: the end of every run."""
+
+from collections.abc import Iterator
+
+from isthmus.api import names
+from isthmus.api.conditions import Phase
+from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.resources import (
+    CONTROLLER_REVISIONS,
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    PODS,
+    SERVICES,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+)
+from tests.simulation.apiserver import Json
+from tests.simulation.controllers import is_ready
+from tests.simulation.slurm import LIVE
+from tests.simulation.world import INSTALLATION, World
+
+
+def unsettled(world: World) -> list[str]:
+    """Everything that is not as it should be in the end."""
+    return [*_deployments(world), *_jobs(world), *_leftovers(world), *_membership(world)]
+
+
+def _deployments(world: World) -> Iterator[str]:
+    for obj in world.deployments():
+        name = k8s.name(obj)
+        if k8s.deletion_timestamp(obj):
+            yield f"{name} is still being deleted"
+            continue
+        wanted = _placeable(obj)
+        found = _serving(world, obj)
+        if found != wanted:
+            yield f"{name}: {found} workers of the current revision serve, {wanted} are wanted"
+        status = obj.get("status", {})
+        generation = obj["metadata"]["generation"]
+        if status.get("observedGeneration") != generation:
+            yield f"{name}: observedGeneration is {status.get('observedGeneration')}"
+        for count in ("replicas", "readyReplicas", "updatedReplicas", "availableReplicas"):
+            if status.get(count) != wanted:
+                yield f"{name}: {count} is {status.get(count)} instead of {wanted}"
+        ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+        full = wanted == obj["spec"].get("replicas", 1)
+        if (ready.get("status") == "True") != full:
+            yield f"{name}: Ready is {ready}"
+
+
+def _placeable(obj: Json) -> int:
+    room = 0
+    for pool in obj["spec"]["pools"]:
+        room += pool.get("maxReplicas", 1000)
+    return min(int(obj["spec"].get("replicas", 1)), room)
+
+
+def _serving(world: World, obj: Json) -> int:
+    """Workers of the current revision that a client can reach, from the nodes' point of view."""
+    arguments = {
+        pool["name"]: tuple(pool.get("engine", {}).get("args", ())) for pool in obj["spec"]["pools"]
+    }
+    found = 0
+    for job in _owned(world, obj):
+        if k8s.deletion_timestamp(job) or job["spec"]["pool"] not in arguments:
+            continue
+        engines = world.machines.running(str(job["spec"]["jobName"]))
+        found += any(
+            world.machines.serves(engine, now=world.now)
+            and set(arguments[job["spec"]["pool"]]) <= set(engine.arguments)
+            and world.api.get(ENDPOINT_SLICES, k8s.namespace(job), k8s.name(job)) is not None
+            for engine in engines
+        )
+    for pod in world.api.all(PODS):
+        pool = k8s.labels(pod).get(names.LABEL_POOL, "")
+        if k8s.labels(pod).get(names.LABEL_DEPLOYMENT) != k8s.name(obj) or pool not in arguments:
+            continue
+        container = k8s.dig(pod, "spec", "containers", 0, "args", default=[])
+        assert isinstance(container, list)
+        current = set(arguments[pool]) <= set(container)
+        found += is_ready(pod) and not k8s.deletion_timestamp(pod) and current
+    return found
+
+
+def _owned(world: World, obj: Json) -> list[Json]:
+    return [job for job in world.api.all(SLURM_JOBS) if k8s.uid(obj) in k8s.owner_uids(job)]
+
+
+def _jobs(world: World) -> Iterator[str]:
+    """In SLURM exactly the jobs of live attempts."""
+    live = {
+        job.name
+        for job in world.slurm.jobs.values()
+        if job.state in LIVE and names.parse_slurm_job_name(job.name) is not None
+    }
+    ours = {name for name in live if f"-{INSTALLATION}-" in name}
+    wanted = set()
+    for job in world.api.all(SLURM_JOBS):
+        if k8s.deletion_timestamp(job):
+            yield f"SlurmJob {k8s.name(job)} is still being deleted"
+        phase = k8s.dig(job, "status", "phase")
+        if phase is None or not Phase(str(phase)).terminal:
+            wanted.add(str(job["spec"]["jobName"]))
+    for name in sorted(ours - wanted):
+        yield f"job {name} has no SlurmJob"
+    for name in sorted(wanted - ours):
+        yield f"SlurmJob of {name} has no job"
+
+
+def _leftovers(world: World) -> Iterator[str]:
+    known = {k8s.name(obj) for obj in world.deployments()}
+    for resource in (SLURM_JOBS, DEPLOYMENTS, CONTROLLER_REVISIONS, SERVICES, PODS):
+        for obj in world.api.all(resource):
+            owner = k8s.labels(obj).get(names.LABEL_DEPLOYMENT)
+            if owner not in known:
+                yield f"{resource.kind} {k8s.name(obj)} is left of {owner}"
+    for obj in world.api.all(SLURM_CLUSTERS):
+        if k8s.deletion_timestamp(obj):
+            yield "the SlurmCluster is still being deleted"
+
+
+def _membership(world: World) -> Iterator[str]:
+    for obj in world.api.all(ENDPOINT_SLICES):
+        labels = k8s.labels(obj)
+        if labels.get("endpointslice.kubernetes.io/managed-by") != names.GROUP:
+            continue
+        place = str(obj["endpoints"][0]["addresses"][0]), int(obj["ports"][0]["port"])
+        engine = world.machines.listening.get(place)
+        job = world.api.get(SLURM_JOBS, k8s.namespace(obj), k8s.name(obj))
+        if job is None or engine is None or engine.attempt != job["spec"]["attempt"]:
+            yield f"the membership leads to {place}, where no worker of ours is"

@@ -1,0 +1,207 @@
+"""Runs a seed: makes the world, lets things happen, stops the faults, waits, judges; and shrinks.
+
+A seed decides the first objects and what happens when. Each happening has randomness of its own,
+so that leaving some out keeps the others what they were.
+"""
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from random import Random
+
+from isthmus.apiserver.resources import MODEL_DEPLOYMENTS
+from tests.simulation import events, manifests
+from tests.simulation.clock import SimulationLoop
+from tests.simulation.ending import unsettled
+from tests.simulation.operators import seed_everything, simulated_edges
+from tests.simulation.slurm import Job
+from tests.simulation.world import NAMESPACE, World
+
+FAULT_SECONDS = 1200.0
+SETTLING_SECONDS = 3600.0
+QUIET_SECONDS = 400.0
+"""More than a relist and several resyncs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something that is going to happen."""
+
+    at: float
+    name: str
+    salt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a run ended; `failure` is "" if all was well."""
+
+    seed: int
+    failure: str
+    happenings: tuple[Happening, ...]
+    trace: tuple[str, ...]
+    settled_after: float = 0.0
+
+    @property
+    def fingerprint(self) -> str:
+        return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()[:16]
+
+
+def plan(seed: int) -> tuple[Happening, ...]:
+    """What happens in a run of this seed."""
+    random = Random(f"{seed}/plan")
+    names = sorted(events.HAPPENINGS)
+    weights = [events.HAPPENINGS[name][0] for name in names]
+    # Not everything in every run: faults that meet again and again find more than a mixture.
+    chosen = [w if random.random() < 0.5 else 0.0 for w in weights]
+    if not any(chosen):
+        chosen = weights
+    count = random.choice([2, 5, 10, 15, 25])
+    found = [
+        Happening(
+            at=round(random.random() * FAULT_SECONDS, 3),
+            name=random.choices(names, chosen)[0],
+            salt=random.randrange(1 << 30),
+        )
+        for _ in range(count)
+    ]
+    return tuple(sorted(found, key=lambda happening: happening.at))
+
+
+def run(seed: int, happenings: Sequence[Happening] | None = None) -> Result:
+    """Run one seed, with all that happens in it or with a part of that."""
+    chosen = plan(seed) if happenings is None else tuple(happenings)
+    seed_everything(f"{seed}/global")
+    with simulated_edges(), _quiet_logs(), asyncio.Runner(loop_factory=SimulationLoop) as runner:
+        runner.get_loop().set_exception_handler(lambda loop, context: None)
+        return runner.run(_live(seed, chosen))
+
+
+async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
+    random = Random(f"{seed}/start")
+    world = World(str(seed), replicas=random.choice([1, 1, 2]))
+    _first_objects(world, random)
+    for operator in world.operators:
+        operator.start()
+    failure, settled = "", 0.0
+    try:
+        for happening in happenings:
+            await _until(world, happening.at)
+            world.tell(f"* {happening.name}")
+            events.HAPPENINGS[happening.name][1](world, Random(happening.salt))
+        await _until(world, FAULT_SECONDS)
+        events.heal(world, Random(f"{seed}/heal"))
+        settled = await _settle(world)
+        await _stay_quiet(world)
+    except _Failed as error:
+        failure = str(error)
+    world.over = world.oracle.off = True
+    for replica in world.operators:
+        for process in replica.lives:
+            if process.stopped:
+                process.resume()  # to be cancelled properly
+    return Result(seed, failure, happenings, tuple(world.trace), settled)
+
+
+class _Failed(Exception):
+    pass
+
+
+async def _until(world: World, moment: float) -> None:
+    while world.now < moment:
+        await asyncio.sleep(min(5.0, moment - world.now))
+        if world.oracle.violations:
+            raise _Failed("\n".join(world.oracle.violations[:3]))
+
+
+async def _settle(world: World) -> float:
+    begin = world.now
+    while missing := unsettled(world):
+        if world.now - begin > SETTLING_SECONDS:
+            raise _Failed("not settled:\n" + "\n".join(missing))
+        await _until(world, world.now + 10)
+    return world.now - begin
+
+
+async def _stay_quiet(world: World) -> None:
+    """Settled is settled: nothing is written any more, and it stays as it is."""
+    await _until(world, world.now + 60)
+    writes, begin = world.api.writes, len(world.trace)
+    await _until(world, world.now + QUIET_SECONDS)
+    missing = unsettled(world)
+    if missing:
+        raise _Failed("settled, and not any more:\n" + "\n".join(missing))
+    if world.api.writes != writes:
+        said = [line for line in world.trace[begin:] if " op" in line]
+        raise _Failed(f"{world.api.writes - writes} writes while idle:\n" + "\n".join(said[:5]))
+
+
+def _first_objects(world: World, random: Random) -> None:
+    events.ensure_cluster(world, random)
+    for name in random.choice([["llama"], ["llama"], ["llama", "qwen"]]):
+        wanted = manifests.model_deployment(namespace=NAMESPACE, name=name, random=random)
+        world.api.create(MODEL_DEPLOYMENTS, wanted, by="user")
+    others = Job(
+        id=999,
+        name=manifests.OTHERS_JOB,
+        comment="isthmus:v1:isthmus9:team-a/llama:hpc:0:abcdef:port=41000",
+        request=None,
+        submitted_at=0.0,
+        eligible_at=0.0,
+        state="RUNNING",
+        started_at=0.0,
+        node="gpu01",
+    )
+    world.slurm.jobs[others.id] = others
+
+
+@contextlib.contextmanager
+def _quiet_logs() -> Iterator[None]:
+    before = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def shrink(result: Result) -> Result:
+    """Leave out what is not needed for a failure, halves first, then one by one."""
+    best = result
+    size = max(1, len(best.happenings) // 2)
+    while size:
+        index = 0
+        while index < len(best.happenings):
+            fewer = best.happenings[:index] + best.happenings[index + size :]
+            tried = run(best.seed, fewer)
+            if tried.failure:
+                best = tried
+            else:
+                index += size
+        size //= 2
+    return best
+
+
+def report(result: Result, *, lines: int = 80) -> str:
+    """What a person needs to replay and to understand a failure."""
+    happened = [f"{h.at:9.2f}  {h.name}" for h in result.happenings]
+    return "\n".join(
+        [
+            f"seed {result.seed} fails:",
+            result.failure,
+            "",
+            "with",
+            *happened,
+            "",
+            "trace, its end:",
+            *result.trace[-lines:],
+        ]
+    )
+
+
+def run_many(seeds: Iterable[int]) -> list[Result]:
+    """Run seeds and return those that fail."""
+    return [result for seed in seeds if (result := run(seed)).failure]
