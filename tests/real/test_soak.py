@@ -96,7 +96,7 @@ class Untouched:
         self.before = self.look()
 
     def look(self) -> set[str]:
-        sjs = [sj for sj in self.world.objects("sj", self.name)]
+        sjs = self.world.objects("sj", self.name)
         return {
             *(p["metadata"]["uid"] for p in self.world.objects("pods", self.name)),
             *(sj["metadata"]["uid"] for sj in sjs if sj["spec"]["jobName"] != self.but),
@@ -148,7 +148,7 @@ def test_end_moved_closer(world: World) -> None:
 
 @pytest.mark.timeout(400)
 def test_two_minutes_to_live(world: World) -> None:
-    """A time limit of 2 minutes: the worker ends as Expired and is replaced, again and again."""
+    """A time limit of 2 minutes: the worker ends as Expired and is replaced; nothing else is touched."""
     short = slurm_pool(slurm={"timeLimit": "2m"})
     world.apply(deployment("short", kubernetes_pool(priority=1, maxReplicas=1), short, replicas=2))
     world.wait_agree("short", kubernetes=1, slurm=1)

@@ -6,7 +6,7 @@ its sender is killed or stopped meanwhile.
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from random import Random
 from typing import Any
 
@@ -27,17 +27,17 @@ class Weather:
     conflict: float = 0.0
     busy: float = 0.0
     slowest: float = 0.02  # seconds, each way
-    context: Any = field(default_factory=outside)
 
 
 class ApiEdge:
     """One client of the API server."""
 
     def __init__(
-        self, server: ApiSimulator, *, weather: Weather, timeout: float, random: Random, by: str
+        self, server: ApiSimulator, *, weather: Callable[[], Weather], timeout: float, random: Random, by: str
     ) -> None:
         self._server, self._weather, self._timeout = server, weather, timeout
         self._random, self._by = random, by
+        self._context = outside()
 
     async def close(self) -> None:
         pass
@@ -80,7 +80,7 @@ class ApiEdge:
         subresource: str = "",
     ) -> Object:
         def do() -> Object:
-            if self._random.random() < self._weather.conflict and resource is not LEASES:
+            if self._random.random() < self._weather().conflict and resource is not LEASES:
                 self._touch(resource, namespace, name)
             return self._server.patch(
                 resource, namespace, name, patch=patch, subresource=subresource, by=self._by
@@ -118,7 +118,7 @@ class ApiEdge:
 
     async def _call(self, do: Callable[[], Any], *, writes: bool) -> Any:
         """Send, have it done, get the reply: three moments, and a time limit over all."""
-        weather, random = self._weather, self._random
+        weather, random = self._weather(), self._random
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         if weather.down:
@@ -153,7 +153,7 @@ class ApiEdge:
                     value = do()
             except ApiError as found:
                 error = error or found
-            loop.call_later(max(0.0, back), answer, value, error, context=weather.context)
+            loop.call_later(max(0.0, back), answer, value, error, context=self._context)
 
-        loop.call_at(loop.time() + there, arrive, context=weather.context)
+        loop.call_at(loop.time() + there, arrive, context=self._context)
         return await future

@@ -117,6 +117,9 @@ def _leftovers(world: World) -> Iterator[str]:
     for obj in world.api.all(SLURM_CLUSTERS):
         if k8s.deletion_timestamp(obj):
             yield "the SlurmCluster is still being deleted"
+        found = obj.get("status", {}).get("conditions", ())
+        if not any(c["type"] == "SlurmReachable" and c["status"] == "True" for c in found):
+            yield "the SlurmCluster is said to be unreachable"
 
 
 def _membership(world: World) -> Iterator[str]:

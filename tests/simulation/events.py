@@ -541,7 +541,7 @@ def heal(world: World, random: Random) -> None:
     world.machines.unreachable_until.clear()
     for engine in world.machines.ledger:
         engine.broken_until = engine.slow_until = 0.0
-    world.weather.__init__()  # type: ignore[misc]
+    world.weather = type(world.weather)()
     world.watch_delay = 0.3
     mend_watches(world)
     for replica in world.operators:

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import hashlib
 import logging
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -119,16 +120,16 @@ async def _until(world: World, moment: float) -> None:
 
 async def _settle(world: World) -> float:
     begin = world.now
-    while missing := unsettled(world):
+    while world.slurm.ghosts or (missing := unsettled(world)):
         if world.now - begin > SETTLING_SECONDS:
-            raise _Failed("not settled:\n" + "\n".join(missing))
+            raise _Failed("\n".join(["not settled:", *missing]))
         await _until(world, world.now + 10)
     return world.now - begin
 
 
 async def _stay_quiet(world: World) -> None:
     """Settled is settled: nothing is written any more, and it stays as it is."""
-    await _until(world, world.now + 60)
+    await _until(world, world.now + 130)  # two polls
     writes, begin = world.api.writes, len(world.trace)
     await _until(world, world.now + QUIET_SECONDS)
     missing = unsettled(world)
@@ -177,12 +178,18 @@ def shrink(result: Result) -> Result:
         while index < len(best.happenings):
             fewer = best.happenings[:index] + best.happenings[index + size :]
             tried = run(best.seed, fewer)
-            if tried.failure:
+            if _kind(tried.failure) == _kind(best.failure):
                 best = tried
             else:
                 index += size
         size //= 2
     return best
+
+
+def _kind(failure: str) -> str:
+    """The words of a failure without what differs from run to run."""
+    words = re.sub(r"[-\w']*\d[-\w.:']*", "#", failure.partition("\n")[0])
+    return re.sub(r"llama|qwen", "#", words)
 
 
 def report(result: Result, *, lines: int = 80) -> str:

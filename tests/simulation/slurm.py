@@ -74,6 +74,7 @@ class Slurm:
         self.submission_faults: deque[tuple[str, float]] = deque()
         self.snapshot_faults: deque[str] = deque()
         self.history: deque[tuple[JobRecord, ...]] = deque(maxlen=6)
+        self.ghosts = 0  # submissions that are still under way to slurmctld
         self.on_claim: list[Callable[[Job], None]] = []
         self._ids = itertools.count(1000)
         self.context = outside()

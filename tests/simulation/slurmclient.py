@@ -113,7 +113,8 @@ class SimulatedSlurmClient:
             await asyncio.sleep(self._submit_timeout)
             return Unclear("no answer in time")
         if fault == "ghost":
-            slurm.later(seconds, self._accept, request)
+            slurm.ghosts += 1
+            slurm.later(seconds, self._arrive, request)
             await asyncio.sleep(self._random.random() * self._submit_timeout)
             return Unclear("Socket timed out on send/recv operation")
         if fault == "unclear":
@@ -125,6 +126,10 @@ class SimulatedSlurmClient:
         if fault == "lost":
             slurm.later(seconds, slurm.lose_newest, job)
         return Submitted(job.id)
+
+    def _arrive(self, request: SubmitRequest) -> None:
+        self._slurm.ghosts -= 1
+        self._slurm.accept(request)
 
     def _accept(self, request: SubmitRequest) -> None:
         self._slurm.accept(request)

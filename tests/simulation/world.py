@@ -57,7 +57,7 @@ class World:
     def edge(self, process: Process, *, timeout: float) -> ApiEdge:
         return ApiEdge(
             self.api,
-            weather=self.weather,
+            weather=lambda: self.weather,
             timeout=timeout,
             random=Random(f"{self.seed}/{process.name}/{timeout}"),
             by=process.name,

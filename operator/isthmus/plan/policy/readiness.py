@@ -19,8 +19,11 @@ def located(
 ) -> SlurmJobStatus:
     """The status with host, port and URL, where the job has published a port for this attempt.
 
-    What is known is kept when a site rewrites the comment later.
+    What is known is kept when a site rewrites the comment later. A worker that was ready stays where
+    it is, whatever its comment says: an engine does not move, and comments can be forged.
     """
+    if status.ever_ready and status.url is not None:
+        return status
     published = parse_comment(record.comment)
     snapshot = observed.cluster.snapshot
     node = snapshot.nodes.get(record.node) if snapshot else None
