@@ -55,13 +55,13 @@ def measure_idle(lab: Lab, *, seconds: float) -> list[Idle]:
                 lab.wait_members(*names, count=1)
             elif workers:
                 lab.delete("ModelDeployment", *names)
-                lab.wait_gone(*names)
+                lab.wait_idle(*names)
                 names = many_names("idle")
                 start_many(lab, names)
             _settle(lab)
             found.append(_look(lab, workers=workers, seconds=seconds))
     lab.delete("ModelDeployment", *names)
-    lab.wait_gone(*names)
+    lab.wait_idle(*names)
     return found
 
 
@@ -80,24 +80,36 @@ def _settle(lab: Lab) -> None:
 
 
 def _look(lab: Lab, *, workers: int, seconds: float) -> Idle:
+    """Look from one poll to another, so that the rate does not depend on where it begins."""
     pid = lab.operator.pid
+    rpcs = _next_poll(lab)
     begin, renewals, seen = time.monotonic(), -1, ""
-    rpcs, writes, cpu = _rpcs(lab), _writes(lab), _cpu(pid)
+    writes, cpu = _writes(lab), _cpu(pid)
     while time.monotonic() - begin < seconds:
         renewed = str(lab.get(_LEASE)["spec"]["renewTime"])
         renewals, seen = renewals + (renewed != seen), renewed
         time.sleep(_LOOK_AT_LEASE_EVERY)
+    asked = _next_poll(lab) - rpcs
     own, commands = (now - then for now, then in zip(_cpu(pid), cpu, strict=True))
     return Idle(
         workers=workers,
         seconds=time.monotonic() - begin,
-        rpcs=_rpcs(lab) - rpcs,
+        rpcs=asked,
         writes=_writes(lab) - writes,
         renewals=renewals,
         cpu=own,
         commands_cpu=commands,
         memory=_memory(pid),
     )
+
+
+def _next_poll(lab: Lab) -> int:
+    """Wait until the operator has asked slurmctld again, and return all that it asked so far."""
+    before = now = _rpcs(lab)
+    while now == before or now != _rpcs(lab):
+        now = _rpcs(lab)
+        time.sleep(_LOOK_AT_LEASE_EVERY)
+    return now
 
 
 def _rpcs(lab: Lab) -> int:

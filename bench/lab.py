@@ -156,22 +156,11 @@ class Lab:
         path = f"/api/v1/namespaces/default/pods?labelSelector={selector}"
         self.wait(lambda: not self.get(path)["items"], what="the pods are gone")
 
-    def wait_gone(self, *names: str) -> None:
-        """Wait until nothing of these ModelDeployments runs."""
+    def wait_idle(self, *names: str) -> None:
+        """Wait until no pod of these ModelDeployments and no job at all is left."""
         for name in names:
             self.wait_no_pods(f"{_OURS}%3D{name}")
-        paths = [f"{_NAMESPACED['ModelDeployment']}/{name}" for name in names]
-        self.wait(lambda: not any(map(self._exists, paths)), what="the ModelDeployments are gone")
         self.wait_no_jobs()
-
-    def _exists(self, path: str) -> bool:
-        try:
-            self.get(path)
-        except PlaygroundError as error:
-            if " 404 " in str(error):
-                return False
-            raise
-        return True
 
     # -- SLURM
 

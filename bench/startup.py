@@ -63,7 +63,7 @@ def _pod_template(lab: Lab) -> Json:
     lab.wait_members(*names, count=1)
     template: Json = lab.deployment_of(names[0])["spec"]["template"]
     lab.delete("ModelDeployment", *names)
-    lab.wait_gone(*names)
+    lab.wait_idle(*names)
     return template
 
 
@@ -88,7 +88,7 @@ def _isthmus(lab: Lab, name: str, *, backend: str, into: Pair) -> None:
     into[0].isthmus.append(_timed(start))
     into[1].isthmus.append(_timed(scale))
     lab.delete("ModelDeployment", name)
-    lab.wait_gone(name)
+    lab.wait_idle(name)
 
 
 def _raw_pods(lab: Lab, name: str, *, template: Json, into: Pair) -> None:
@@ -149,7 +149,7 @@ def _many(lab: Lab, number: int, *, job: BatchJob, into: Comparison) -> None:
 
     into.isthmus.append(_timed(start))
     lab.delete("ModelDeployment", *names)
-    lab.wait_gone(*names)
+    lab.wait_idle(*names)
     ids: list[str] = []
 
     def submit() -> None:

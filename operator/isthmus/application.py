@@ -200,6 +200,7 @@ def _assemble(
             prober=prober,
             installation_id=settings.installation_id,
             limits=limits_of(settings),
+            resync=settings.resync_interval,
             clock=time.time,
         ),
         MODEL_DEPLOYMENT: ModelDeploymentReconciler(

@@ -174,8 +174,8 @@ class TestUpdate:
     def test_then_one_is_exchanged_for_one(self) -> None:
         observed = deployment(desired(replicas=2), group("ready"), self.OLD)
         assert actions(observed) == [
-            ScaleDeployment(pool="k8s", revision="new", replicas=2),
             ScaleDeployment(pool="k8s", revision="old", replicas=1),
+            ScaleDeployment(pool="k8s", revision="new", replicas=2),
         ]
 
     def test_the_empty_deployment_of_an_old_revision_goes(self) -> None:
@@ -196,8 +196,8 @@ class TestUpdate:
         ]
         ready = jobs(slurm_worker("n", slot=2))
         assert actions(deployment(wanted, ready, old)) == [
-            CreateSlurmJob(pool="hpc", revision="new", slot=3),
             DeleteSlurmJob(name="hpc-old-1", uid="uid-hpc-old-1"),
+            CreateSlurmJob(pool="hpc", revision="new", slot=3),
         ]
 
     def test_going_back_is_scaling_the_old_one_up_again(self) -> None:

@@ -92,7 +92,8 @@ class TestStartupTimeout:
 
     def test_it_ends_the_attempt(self) -> None:
         late = record(start_time=int(NOW) - 5 - 1801)
-        found = plan_slurm_job(job(late, status=status(Phase.STARTING)), now=NOW)
+        starting = status(Phase.STARTING)
+        found = plan_slurm_job(job(late, status=starting, probe_healthy=False), now=NOW)
         assert found.actions == (Cancel(job_id=101),)
         assert found.status.reason == Reason.STARTUP_TIMEOUT
         assert "startupTimeout" in (found.status.message or "")

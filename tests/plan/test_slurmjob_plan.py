@@ -126,10 +126,19 @@ class TestFollowing:
 
     def test_an_attempt_that_is_over_stays_over(self) -> None:
         over = status(Phase.FAILED, job_id=101, reason="JobFailed")
-        found = plan(job(record("RUNNING", comment=PUBLISHED), status=over, probe_healthy=True))
+        found = plan(job(record("COMPLETED", comment=PUBLISHED), status=over, probe_healthy=True))
         assert found.status == over
         assert found.actions == ()
         assert plan(job(status=over, slice_target=MEMBER)).actions == (DeleteSlice(),)
+
+    def test_a_job_that_turns_up_after_the_end_of_its_attempt_is_cancelled(self) -> None:
+        over = status(Phase.FAILED, job_id=101, reason="JobFailed")
+        for state in ("PENDING", "RUNNING"):
+            found = plan(job(record(state, job_id=102), status=over, probe_healthy=True))
+            assert found.status.phase == Phase.FAILED
+            assert found.actions == (Cancel(job_id=102),)
+            again = plan(job(record(state, job_id=102), status=found.status))
+            assert again.actions == ()
 
     @pytest.mark.parametrize("state", ["REQUEUED", "REQUEUE_HOLD", "SPECIAL_EXIT", "PENDING"])
     def test_a_requeued_job_leaves_the_membership_and_is_given_up(self, state: str) -> None:
@@ -156,7 +165,8 @@ class TestFollowing:
         assert away.phase == Phase.DEGRADED
         assert plan(job(record(), status=away)).status.phase == Phase.STARTING
         late = record(start_time=int(NOW) - 1900)
-        assert plan(job(late, status=away)).actions == (Cancel(job_id=101),)
+        gone = plan(job(late, status=away, probe_healthy=False))
+        assert gone.actions == (Cancel(job_id=101),)
 
 
 class TestPending:
@@ -316,7 +326,8 @@ class TestUnseenCluster:
         assert found.actions == (DeleteSlice(),)
 
     def test_a_worker_that_was_given_up_does_not_join(self) -> None:
-        given_up = plan(job(record(start_time=int(NOW) - 1900), status=status(Phase.STARTING)))
+        late = record(start_time=int(NOW) - 1900)
+        given_up = plan(job(late, status=status(Phase.STARTING), probe_healthy=False))
         assert Cancel(job_id=101) in given_up.actions
         found = plan(job(status=given_up.status, cluster_changes=STALE, probe_healthy=True))
         assert found.actions == ()
@@ -341,17 +352,42 @@ class TestMembership:
 
     def test_another_address_is_not_trusted_before_it_was_probed(self) -> None:
         """Any job of the same user may rewrite the comment."""
+        before = status(Phase.STARTING)
         moved = record(comment=PUBLISHED.replace("41000", "41666"))
-        found = plan(
-            job(moved, status=status(Phase.READY), probe_healthy=True, slice_target=MEMBER)
-        )
+        found = plan(job(moved, status=before, probe_healthy=True))
         assert found.status.phase == Phase.STARTING
-        assert found.actions == (DeleteSlice(),)
         assert found.status.port == 41666
-        silent = plan(job(moved, status=found.status))
-        assert silent.status.phase == Phase.STARTING
-        answered = plan(job(moved, status=silent.status, probe_healthy=True))
+        assert found.actions == ()
+        answered = plan(job(moved, status=found.status, probe_healthy=True))
         assert answered.actions == (EnsureSlice("10.10.0.1", 41666),)
+
+    def test_without_an_address_nothing_is_ready(self) -> None:
+        """The status was wiped and the comment rewritten; the probes still speak of the address."""
+        found = plan(job(record(comment="account=proj"), probe_healthy=True))
+        assert found.status.phase == Phase.STARTING
+        late = record(comment="account=proj", start_time=int(NOW) - 7200)
+        assert plan(job(late, probe_healthy=True)).actions == (Cancel(job_id=101),)
+
+    @pytest.mark.parametrize("port", ["22", "41666"])
+    def test_a_forged_comment_does_not_move_a_worker_that_serves(self, port: str) -> None:
+        forged = record(comment=PUBLISHED.replace("41000", port))
+        for phase in (Phase.READY, Phase.DEGRADED):
+            found = plan(
+                job(forged, status=status(phase), probe_healthy=True, slice_target=MEMBER)
+            )
+            assert found.status.phase == Phase.READY
+            assert found.status.url == "http://10.10.0.1:41000"
+            assert found.actions == ()
+
+    def test_a_late_look_cancels_nothing_before_the_probes_have_spoken(self) -> None:
+        """A status that was wiped, or an operator that was away for longer than a start may take."""
+        old = record(comment=PUBLISHED, start_time=int(NOW) - 7200)
+        found = plan(job(old))
+        assert found.status.phase == Phase.STARTING
+        assert found.actions == ()
+        assert plan(job(old, status=found.status, probe_healthy=True)).status.phase == Phase.READY
+        never = plan(job(old, status=found.status, probe_healthy=False))
+        assert never.actions == (Cancel(job_id=101),)
 
     def test_a_rewritten_comment_changes_nothing(self) -> None:
         for comment in ("", "site policy", PUBLISHED.replace(ATTEMPT, "abcdef")):

@@ -209,3 +209,23 @@ def test_a_ghost_is_cancelled_before_an_ended_attempt_is_let_go() -> None:
     gone = record("CANCELLED", job_id=105)
     plan = plan_slurm_job(job(over, gone, status=ended, deleting=True), now=NOW)
     assert plan.actions == (RemoveFinalizer(),)
+
+
+class TestGhosts:
+    """A job of an earlier, unclear submission may turn up after the attempt has ended."""
+
+    REFUSED = status(Phase.FAILED, reason="SubmitRefused", submissions=2)
+
+    def test_the_gate_is_closed_where_no_job_of_the_attempt_started(self) -> None:
+        assert plan(status=self.REFUSED).actions == (CloseGate(), RemoveFinalizer())
+        never_ran = status(Phase.PENDING, submissions=2)
+        cancelled = plan(record("CANCELLED", start_time=None), status=never_ran)
+        assert cancelled.actions == (CloseGate(), RemoveFinalizer())
+
+    def test_nobody_can_come_after_one_clear_submission(self) -> None:
+        once = self.REFUSED.model_copy(update={"submissions": 1})
+        assert plan(status=once).actions == (RemoveFinalizer(),)
+
+    def test_nobody_can_come_once_the_gate_was_claimed(self) -> None:
+        ran = self.REFUSED.model_copy(update={"start_time": rfc3339(NOW - 100)})
+        assert plan(status=ran).actions == (RemoveFinalizer(),)

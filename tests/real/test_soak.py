@@ -15,7 +15,7 @@ import pytest
 
 from playground.errors import PlaygroundError
 from playground.operator_process import Operator
-from tests.real.test_crash import assert_one_engine_per_attempt
+from tests.real.test_crash import assert_one_engine_per_attempt, kill_and_start
 from tests.real.world import Json, World, deployment, kubernetes_pool, slurm_pool, until
 
 pytestmark = pytest.mark.soak
@@ -46,6 +46,11 @@ def always_served(world: World, name: str) -> Iterator[list[int]]:
     assert min(seen) > 0, f"members over time: {seen}"
 
 
+def starts(world: World) -> list[str]:
+    """Every attempt of this run whose engine was started."""
+    return [path.name for path in (world.playground.state / "jobs").glob("soak-*") if path.is_dir()]
+
+
 def soaked(replicas: int, *, vllm: int, sglang: int) -> Json:
     """The deployment with one of the variants of the engines' arguments."""
     pods = {"args": [f"--max-model-len={4096 + vllm}"]}
@@ -66,15 +71,16 @@ def test_killed_while_everything_changes(world: World, operator: Operator) -> No
             what = choice.choice(("replicas", "replicas", "vllm", "sglang"))
             wish[what] = choice.randint(2, 7) if what == "replicas" else choice.randrange(VARIANTS)
             world.apply(soaked(**wish))
-            # A start takes a second or two: the moments spread over start-up, the first list,
-            # submissions, and the time after.
-            time.sleep(choice.uniform(0.1, 5.0))
-            operator.kill()
-            operator.start()
+            # The moments spread over the decision, the submissions and what follows from them;
+            # now and then over the start, when the next one does not lead yet.
+            time.sleep(choice.choice((0.0, 0.5, 2.0)) + choice.uniform(0.0, 0.5))
+            kill_and_start(operator, lead=choice.random() > 0.1)
+        print(f"{len(world.all_jobs('all'))} jobs known to SLURM, {len(starts(world))} engines")
         wish |= {"replicas": 6}
         world.apply(soaked(**wish))
         world.wait_agree("soak", kubernetes=2, slurm=4, timeout=300)
     assert_one_engine_per_attempt(world, "soak")
+    assert len(starts(world)) > KILLS / 4, "the operator has had the time to do something"
     print(f"members: {min(members)} to {max(members)} in {len(members)} looks")
     for pod in world.objects("pods", "soak"):
         assert f"--max-model-len={4096 + wish['vllm']}" in pod["spec"]["containers"][0]["args"]
@@ -148,7 +154,7 @@ def test_end_moved_closer(world: World) -> None:
 
 @pytest.mark.timeout(400)
 def test_two_minutes_to_live(world: World) -> None:
-    """A time limit of 2 minutes: the worker ends as Expired and is replaced; nothing else is touched."""
+    """A time limit of 2 minutes: the worker ends as Expired and is replaced; the rest stays."""
     short = slurm_pool(slurm={"timeLimit": "2m"})
     world.apply(deployment("short", kubernetes_pool(priority=1, maxReplicas=1), short, replicas=2))
     world.wait_agree("short", kubernetes=1, slurm=1)

@@ -71,12 +71,12 @@ class Machines:
 
     def serves(self, engine: Engine, *, now: float) -> bool:
         """Whether it answers as healthy now."""
-        return (
-            engine.alive
-            and not engine.draining
-            and now >= max(engine.ready_at, engine.broken_until, engine.slow_until)
-            and now >= self.unreachable_until.get(engine.address, 0.0)
-        )
+        return engine.alive and not engine.draining and now >= self.good_since(engine)
+
+    def good_since(self, engine: Engine) -> float:
+        """From when on it answers as it should, if nothing more happens."""
+        away = self.unreachable_until.get(engine.address, 0.0)
+        return max(engine.ready_at, engine.broken_until, engine.slow_until, away)
 
 
 @dataclass(slots=True)

@@ -18,6 +18,7 @@ from isthmus.apiserver.resources import (
     ENDPOINT_SLICES,
     LEASES,
     MODEL_DEPLOYMENTS,
+    SLURM_CLUSTERS,
     SLURM_JOBS,
     Resource,
 )
@@ -54,6 +55,7 @@ class _Attempt:
     refused: bool = False
     wiped: bool = False
     deleted_at: float | None = None  # deletionTimestamp was set
+    over: bool = False
     gone: bool = False
     slice_left: float | None = None
 
@@ -141,8 +143,21 @@ class Oracle:
             return
         slice_ = self._api.get(ENDPOINT_SLICES, attempt.namespace, attempt.name)
         self.require(slice_ is None, f"scancel of {job_name} while it is in the membership")
-        if attempt.deleted_at is None and job.state == "RUNNING":
-            self.require(not job.engine.checked, f"scancel of {job_name}, which serves")
+        if attempt.deleted_at is None and job.state == "RUNNING" and not attempt.over:
+            unknown = attempt.wiped and not self._tells(job)
+            good = unknown or not job.engine.checked
+            self.require(good, f"scancel of {job_name}, which serves")
+
+    def _tells(self, job: Job) -> bool:
+        """Whether an operator that knows nothing could find out that a job's engine serves."""
+        engine = job.engine
+        if engine is None or not job.comment.endswith(f"{engine.attempt}:port={engine.port}"):
+            return False
+        found = self._api.all(SLURM_CLUSTERS)
+        ports = k8s.dig(found[0], "spec", "network", "ports", default={}) if found else {}
+        allowed = isinstance(ports, dict) and ports["from"] <= engine.port <= ports["to"]
+        long_enough = self.now - self._machines.good_since(engine) > 100  # three probes
+        return allowed and long_enough and self._machines.serves(engine, now=self.now)
 
     def _stops(self, process: Process, what: str, job_id: int, job_name: str) -> _Attempt | None:
         self._leads(process, what)
@@ -224,6 +239,7 @@ class Oracle:
         if ours and phase == Phase.SUBMITTING and attempt.phase != phase:
             attempt.intents += 1
         attempt.phase = phase
+        attempt.over = _over(obj)
 
     # ---- the membership
 

@@ -13,17 +13,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
-from isthmus.apiserver.resources import MODEL_DEPLOYMENTS
+from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_CLUSTERS
 from tests.simulation import events, manifests
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.ending import unsettled
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.slurm import Job
-from tests.simulation.world import NAMESPACE, World
+from tests.simulation.world import NAMESPACE, SYSTEM, World
 
-FAULT_SECONDS = 1200.0
+FAULT_SECONDS = 900.0
 SETTLING_SECONDS = 3600.0
-QUIET_SECONDS = 400.0
+QUIET_SECONDS = 330.0
 """More than a relist and several resyncs."""
 
 
@@ -95,6 +96,7 @@ async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
             events.HAPPENINGS[happening.name][1](world, Random(happening.salt))
         await _until(world, FAULT_SECONDS)
         events.heal(world, Random(f"{seed}/heal"))
+        await _give_back_the_cluster(world)
         settled = await _settle(world)
         await _stay_quiet(world)
     except _Failed as error:
@@ -116,6 +118,24 @@ async def _until(world: World, moment: float) -> None:
         await asyncio.sleep(min(5.0, moment - world.now))
         if world.oracle.violations:
             raise _Failed("\n".join(world.oracle.violations[:3]))
+
+
+async def _give_back_the_cluster(world: World) -> None:
+    """A SlurmCluster that is being deleted waits for its workers: scale them away, make it anew."""
+    found = world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER)
+    if found is None or not k8s.deletion_timestamp(found):
+        return
+    wanted = {k8s.name(obj): obj["spec"].get("replicas", 1) for obj in world.deployments()}
+    for obj in world.deployments():
+        events.edit(world, obj, {"spec": {"replicas": 0}})
+    begin = world.now
+    while world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER) is not None:
+        if world.now - begin > SETTLING_SECONDS:
+            raise _Failed("a SlurmCluster that nothing needs is still being deleted")
+        await _until(world, world.now + 10)
+    events.ensure_cluster(world, Random(f"{world.seed}/cluster"))
+    for obj in world.deployments():
+        events.edit(world, obj, {"spec": {"replicas": wanted[k8s.name(obj)]}})
 
 
 async def _settle(world: World) -> float:

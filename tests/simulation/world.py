@@ -70,6 +70,7 @@ class World:
             installation_id=INSTALLATION,
             liveness_port=None,
             termination_grace=60.0,
+            renew_interval=4.0,
         )
 
     def caches_late(self, seconds: float) -> None:

@@ -100,6 +100,8 @@ class SlurmJobStatus(StatusModel):
     """Address of the engine."""
     submit_started_at: Time = None
     """When sbatch was called last."""
+    submissions: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
+    """How often sbatch was called; more than once only after an answer that was not clear."""
     unknown_since: Time = None
     """Since when it is not clear whether a job exists; a job that is seen clears it."""
     draining_since: Time = None

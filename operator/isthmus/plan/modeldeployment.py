@@ -57,8 +57,12 @@ def plan_model_deployment(
     actions: list[DeploymentAction] = []
     if not observed.service_ok:
         actions.append(EnsureService())
-    for state in states:
-        actions.extend(_pool_actions(observed, state=state, counts=counts))
+    # What goes, goes first: whatever fails in between, there is never more than the surge.
+    for shrinking in (True, False):
+        for state in states:
+            actions.extend(
+                _pool_actions(observed, state=state, counts=counts, shrinking=shrinking)
+            )
     for state in states:
         actions.extend(_forget_attempts(state, now=now))
     actions.extend(_forget_revisions(observed))
@@ -88,7 +92,8 @@ def pool_states(observed: ModelDeploymentObservation, *, now: float) -> tuple[Po
                     if group.revision != current.revision and group.backend == pool.backend
                 ),
                 frozen=pool.backend == "slurm" and not observed.reachable(pool.name),
-                startable=(_retry_time(observed, current) or 0.0) <= now,
+                startable=observed.accepts(pool.name)
+                and (_retry_time(observed, current) or 0.0) <= now,
             )
         )
     return (*states, *_left_over(observed))
@@ -127,6 +132,7 @@ def _next_retry(
         moment - now
         for state in states
         if not state.startable and state.current.wanted < state.target
+        if observed.accepts(state.name)
         for moment in [_retry_time(observed, state.current)]
         if moment is not None
     ]
@@ -134,13 +140,15 @@ def _next_retry(
 
 
 def _pool_actions(
-    observed: ModelDeploymentObservation, *, state: PoolState, counts: Counts
+    observed: ModelDeploymentObservation, *, state: PoolState, counts: Counts, shrinking: bool
 ) -> list[DeploymentAction]:
     if state.frozen:
         return []
     actions: list[DeploymentAction] = []
     for group in (state.current, *state.others):
         count = counts[group.pool, group.revision]
+        if (count < group.wanted) is not shrinking:
+            continue
         if group.backend == "kubernetes":
             actions.extend(_deployment_actions(observed, group=group, count=count))
         else:

@@ -11,11 +11,17 @@ from isthmus.plan.actions import DeploymentAction
 
 @dataclass(frozen=True, slots=True)
 class Reachability:
-    """Whether the SLURM cluster of a pool can be seen and used; `reason` and `message` if not."""
+    """Whether the SLURM cluster of a pool can be seen and used; `reason` and `message` if not.
+
+    Attributes:
+        accepts: new workers may be made there; False while its SlurmCluster is being deleted,
+            which waits for the last worker to go.
+    """
 
     reachable: bool
     reason: str = ""
     message: str = ""
+    accepts: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,11 @@ class ModelDeploymentObservation:
         """Whether the pool's scheduler can be seen (Kubernetes always can)."""
         found = self.clusters.get(pool)
         return found is None or found.reachable
+
+    def accepts(self, pool: str) -> bool:
+        """Whether the pool's scheduler may be given new workers."""
+        found = self.clusters.get(pool)
+        return found is None or found.accepts
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,8 +62,24 @@ def plan_slurm_job(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan
     if not observed.has_finalizer:
         return SlurmJobPlan(status=observed.status, actions=(AddFinalizer(),), requeue_after=0)
     if observed.status.phase is not None and Phase(observed.status.phase).terminal:
-        return with_membership(observed, SlurmJobPlan(status=observed.status))
+        return with_membership(observed, _over(observed, now=now))
     return with_membership(observed, _advance(observed, now=now))
+
+
+def _over(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    """An attempt that has ended stays so: a job of it that turns up later is cancelled."""
+    status, cluster = observed.status, observed.cluster
+    ghosts = [record for record in observed.records if observe(record).live]
+    if not (ghosts and cluster.usable and cluster.fresh):
+        return SlurmJobPlan(status=status)
+    sent = epoch(status.cancelled_at)
+    if sent is not None and now - sent < observed.limits.repeat:
+        return SlurmJobPlan(status=status, requeue_after=sent + observed.limits.repeat - now)
+    return SlurmJobPlan(
+        status=status.model_copy(update={"cancelled_at": rfc3339(now)}),
+        actions=tuple(Cancel(job_id=record.job_id) for record in ghosts),
+        requeue_after=observed.limits.repeat,
+    )
 
 
 def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -115,6 +131,7 @@ def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
             "phase": Phase.SUBMITTING,
             "reason": Reason.SUBMITTING,
             "submit_started_at": rfc3339(now),
+            "submissions": (waiting.submissions or 0) + 1,
             "unknown_since": None,
         }
     )
@@ -322,15 +339,17 @@ def _running(
     observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
     found = located(observed, status=status, record=record)
-    if found.url != status.url:
-        # What the probes said was about another address.
+    if found.url is None or found.url != status.url:
+        # What the probes said was about another address, or about one that is not known any more.
         observed = replace(observed, probe_healthy=None, probe_reason="", probe_message="")
         found = found.model_copy(update={"phase": Phase.STARTING})
     status = judged(observed, status=found)
     if status.phase != Phase.STARTING:
         return SlurmJobPlan(status=status)
     left = startup_left(observed, record=record)
-    if left is not None and left < 0:
+    # Not before the probes have had their say: we may have begun to look only now.
+    judged_late = status.url is None or observed.probe_healthy is not None
+    if left is not None and left < 0 and judged_late:
         limit = f"{observed.endpoint.startup_timeout:.0f} s"
         message = f"not healthy within health.startupTimeout ({limit}); {status.message}"
         return _give_up(

@@ -184,7 +184,7 @@ def _pool_pending(
 ) -> Pending | None:
     """The worst cause for which the pool has fewer current workers than it should."""
     view = observed.clusters.get(pool.name) if pool.backend == "slurm" else None
-    if view is not None and not view.reachable:
+    if view is not None and not (view.reachable and view.accepts):
         return Pending(
             pending_class=PendingClass.UNREACHABLE, reason=view.reason, message=view.message
         )

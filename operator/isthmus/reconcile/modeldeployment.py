@@ -201,15 +201,17 @@ class ModelDeploymentReconciler:
         denied = access(cluster=cluster, reference=reference, namespace=namespace)
         if denied is not None:
             return Reachability(reachable=False, reason=denied[0], message=denied[1])
-        if cluster is not None and cluster.metadata.deleting:
-            return Reachability(
-                reachable=False,
-                reason=Reason.DELETING,
-                message=f"SlurmCluster {reference.namespace}/{reference.name} is being deleted",
-            )
         state = self._states.get(reference)
         now = self._clock()
         if state is not None and state.fresh(now=now):
+            if cluster is not None and cluster.metadata.deleting:
+                return Reachability(
+                    reachable=True,
+                    accepts=False,
+                    reason=Reason.DELETING,
+                    message=f"SlurmCluster {reference.namespace}/{reference.name} is being "
+                    "deleted and waits for its last worker: move this pool elsewhere",
+                )
             return Reachability(reachable=True)
         reason, message = (
             (Reason.NOT_OBSERVED_YET, "the cluster has not been looked at yet")

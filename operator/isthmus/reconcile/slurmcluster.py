@@ -3,11 +3,12 @@
 from collections.abc import Callable
 
 from isthmus.api import names
+from isthmus.api.conditions import Phase
 from isthmus.api.desired import ClusterReference
 from isthmus.api.durations import parse_duration
 from isthmus.api.slurmcluster import SlurmCluster, SlurmClusterStatus
 from isthmus.apiserver.client import ApiServer
-from isthmus.apiserver.objects import dig, finalizers
+from isthmus.apiserver.objects import Object, dig, finalizers
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
 from isthmus.reconcile.cluster_state import ClusterStates
@@ -16,6 +17,8 @@ from isthmus.reconcile.queue import Key
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
+
+_TERMINAL = frozenset(phase for phase in Phase if phase.terminal)
 
 
 class SlurmClusterReconciler:
@@ -102,8 +105,14 @@ class SlurmClusterReconciler:
         return frozenset(
             str(dig(obj, "spec", "jobName"))
             for obj in self._store.list(SLURM_JOBS)
-            if dig(obj, "spec", "clusterRef") == wanted
+            if dig(obj, "spec", "clusterRef") == wanted and not _ended(obj)
         )
+
+
+def _ended(obj: Object) -> bool:
+    """Whether an attempt is over: such an object is a record and needs no cluster any more."""
+    phase = dig(obj, "status", "phase")
+    return isinstance(phase, str) and phase in _TERMINAL
 
 
 def cluster_access(cluster: SlurmCluster, *, settings: Settings) -> ClusterAccess:

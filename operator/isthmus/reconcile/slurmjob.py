@@ -90,6 +90,7 @@ class SlurmJobReconciler:
         prober: Prober,
         installation_id: str,
         limits: Callable[[SlurmCluster | None], Limits],
+        resync: float,
         clock: Callable[[], float],
     ) -> None:
         """Prepare.
@@ -103,6 +104,7 @@ class SlurmJobReconciler:
             prober: probes of running workers.
             installation_id: stands in the comment of a job.
             limits: times that apply to jobs of a cluster.
+            resync: seconds after which an attempt is looked at again although nothing changed.
             clock: wall clock, epoch seconds.
         """
         self._store = store
@@ -113,6 +115,7 @@ class SlurmJobReconciler:
         self._prober = prober
         self._installation_id = installation_id
         self._limits = limits
+        self._resync = resync
         self._clock = clock
 
     async def reconcile(self, key: Key) -> float | None:
@@ -140,7 +143,9 @@ class SlurmJobReconciler:
             else:
                 await self._act(parts, action)
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
-        return self._again(parts, observed, status=status, requeue_after=plan.requeue_after)
+        again = self._again(parts, observed, status=status, requeue_after=plan.requeue_after)
+        # Not everything that makes a difference is a change: a snapshot only grows old.
+        return self._resync if again is None else min(again, self._resync)
 
     def _again(
         self,

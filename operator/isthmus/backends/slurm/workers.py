@@ -59,6 +59,7 @@ def worker(job: SlurmJob, *, members: frozenset[str]) -> Worker:
     phase = Phase(status.phase) if status.phase is not None else Phase.WAITING
     stopping = job.metadata.deleting
     ready = phase is Phase.READY and not stopping
+    member = job.metadata.uid in members
     return Worker(
         name=job.metadata.name,
         uid=job.metadata.uid,
@@ -67,8 +68,10 @@ def worker(job: SlurmJob, *, members: frozenset[str]) -> Worker:
         revision=job.spec.revision,
         phase=phase,
         ready=ready,
-        in_rotation=job.metadata.uid in members,
-        serving=phase in {Phase.READY, Phase.DEGRADED} and bool(status.ever_ready),
+        in_rotation=member,
+        # A member whose status was wiped carries traffic all the same.
+        serving=(member and status.phase is None)
+        or (phase in {Phase.READY, Phase.DEGRADED} and bool(status.ever_ready)),
         stopping=stopping,
         failed=phase.terminal,
         slot=job.spec.slot,

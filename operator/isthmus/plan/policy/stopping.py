@@ -46,7 +46,7 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     submitted = status.submit_started_at is not None or status.job_id is not None
     over = status.phase is not None and Phase(status.phase).terminal
     if over and not any(observe(record).live for record in observed.records):
-        return _done(observed, close_gate=False)
+        return _done(observed, close_gate=_may_have_a_ghost(status))
     if not (observed.cluster.usable and observed.cluster.fresh):
         # Not even what was never submitted is let go: the status may be a restored one.
         return SlurmJobPlan(
@@ -82,9 +82,17 @@ def _stop_job(
             )
         # A second submission may still be on its way where the first one was unclear.
         unclear = submission.is_unclear(observed.status)
-        return _done(observed, close_gate=unclear)
+        return _done(observed, close_gate=unclear or _may_have_a_ghost(observed.status))
     plan = _end(observed, record=primary, now=now)
     return replace(plan, actions=actions + plan.actions)
+
+
+def _may_have_a_ghost(status: SlurmJobStatus) -> bool:
+    """Whether a job of an earlier, unclear submission may turn up and find the gate open.
+
+    Once a job of the attempt has started, the gate is claimed.
+    """
+    return (status.submissions or 0) > 1 and status.start_time is None
 
 
 def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> SlurmJobPlan:

@@ -1,0 +1,235 @@
+"""Deliberate breaks of the rules: the simulation is worth what it catches of these.
+
+Each patches the project's own code in this process. `caught_by` runs seeds until one fails.
+"""
+
+import contextlib
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+from unittest.mock import PropertyMock, patch
+
+from isthmus import application
+from isthmus.api.conditions import Phase
+from isthmus.backends.base import Worker
+from isthmus.backends.slurm import workers as slurm_workers
+from isthmus.backends.slurm.states import JobState
+from isthmus.plan import slurmjob as plan
+from isthmus.plan.actions import CloseGate, EnsureSlice
+from isthmus.plan.policy import identity, rollout, stopping, submission
+from isthmus.plan.slurmjob_observation import SlurmJobObservation
+from isthmus.reconcile import slurmjob as reconcile
+from isthmus.reconcile.cluster_state import ClusterState
+from isthmus.reconcile.deployment_actions import DeploymentActions
+from isthmus.reconcile.leader import LeaderElector
+from tests.simulation import runner
+from tests.simulation.slurm import Slurm
+
+Patches = list[Any]
+MUTATIONS: dict[str, Callable[[], Patches]] = {}
+
+
+def mutation(make: Callable[[], Patches]) -> Callable[[], Patches]:
+    MUTATIONS[make.__name__] = make
+    return make
+
+
+@mutation
+def sbatch_without_an_acknowledged_intent() -> Patches:
+    original = reconcile.write_status
+
+    async def write(api: Any, resource: Any, *, obj: Any, status: Any) -> Any:
+        if getattr(status, "phase", None) == Phase.SUBMITTING:
+            return obj
+        return await original(api, resource, obj=obj, status=status)
+
+    return [patch.object(reconcile, "write_status", write)]
+
+
+@mutation
+def submit_again_at_once_after_an_unclear_answer() -> Patches:
+    absent = lambda observed, *, now: submission.Unknown.ABSENT  # noqa: E731
+    return [patch.object(submission, "resolve", absent)]
+
+
+@mutation
+def one_absence_is_gone() -> Patches:
+    once = PropertyMock(return_value=2)
+    original = ClusterState.records
+    gone = lambda observed, *, now: plan.SlurmJobPlan(  # noqa: E731
+        status=observed.status.model_copy(
+            update={"phase": Phase.FINISHED, "reason": "JobVanished", "healthy": False}
+        )
+    )
+    assert original is not None
+    return [
+        patch.object(SlurmJobObservation, "absent_snapshots", once),
+        patch.object(plan, "_missing", gone),
+        patch.object(stopping, "_without_record", lambda o, *, now: stopping._done(o, close_gate=False)),
+    ]
+
+
+@mutation
+def publish_before_identity() -> Patches:
+    original = plan.with_membership
+
+    def early(observed: Any, found: Any) -> Any:
+        status = found.status
+        place = (status.host, status.port)
+        if status.phase == Phase.STARTING and all(place) and observed.slice_target != place:
+            action = EnsureSlice(address=status.host, port=status.port)
+            return replace(found, actions=(action, *found.actions))
+        return original(observed, found)
+
+    return [patch.object(plan, "with_membership", early)]
+
+
+@mutation
+def no_start_gate() -> Patches:
+    class Open(dict[str, str]):
+        def __contains__(self, key: object) -> bool:
+            return False
+
+    original = Slurm.__init__
+
+    def without(self: Any, **arguments: Any) -> None:
+        original(self, **arguments)
+        self.claims = Open()
+
+    return [patch.object(Slurm, "__init__", without)]
+
+
+@mutation
+def forget_the_lease() -> Patches:
+    return [patch.object(LeaderElector, "check", lambda self: None)]
+
+
+@mutation
+def a_stale_snapshot_is_good_enough() -> Patches:
+    fresh = lambda self, *, now: self.snapshot is not None  # noqa: E731
+    return [patch.object(ClusterState, "fresh", fresh)]
+
+
+@mutation
+def terminate_before_the_nodes_have_heard() -> Patches:
+    original = application.limits_of
+
+    def hasty(settings: Any) -> Any:
+        limits = original(settings)
+        return lambda cluster: replace(limits(cluster), deregister_delay=0.0)
+
+    return [patch.object(application, "limits_of", hasty)]
+
+
+@mutation
+def count_workers_that_are_ending() -> Patches:
+    return [patch.object(Worker, "live", property(lambda self: not self.failed))]
+
+
+@mutation
+def let_go_without_looking() -> Patches:
+    def hasty(observed: Any, *, now: float) -> Any:
+        return stopping._done(observed, close_gate=False)
+
+    return [patch.object(stopping, "_stop", hasty)]
+
+
+@mutation
+def cancel_all_but_the_lowest_id() -> Patches:
+    def lowest(*, records: Any, attempt: str, bound: int | None) -> identity.Choice:
+        ordered = sorted(records, key=lambda record: -record.job_id)
+        return identity.Choice(ordered[0], tuple(ordered[1:])) if ordered else identity.Choice(None)
+
+    return [
+        patch.object(plan, "choose", lowest),
+        patch.object(stopping, "choose", lowest),
+    ]
+
+
+@mutation
+def take_away_without_a_budget() -> Patches:
+    return [patch.object(rollout, "_removable", lambda group, surplus, budget: surplus)]
+
+
+@mutation
+def surge_without_a_limit() -> Patches:
+    return [patch.object(rollout, "SURGE", 4)]
+
+
+@mutation
+def leave_the_gate_open() -> Patches:
+    original = reconcile.SlurmJobReconciler._act
+
+    async def act(self: Any, parts: Any, action: Any) -> None:
+        if not isinstance(action, CloseGate):
+            await original(self, parts, action)
+
+    return [patch.object(reconcile.SlurmJobReconciler, "_act", act)]
+
+
+@mutation
+def a_new_token_for_every_try() -> Patches:
+    original = DeploymentActions._create_slurm_job
+
+    async def create(self: Any, desired: Any, action: Any) -> None:
+        self._unanswered.clear()
+        await original(self, desired, action)
+
+    return [patch.object(DeploymentActions, "_create_slurm_job", create)]
+
+
+@mutation
+def a_failed_probe_makes_a_worker_worthless() -> Patches:
+    original = slurm_workers.worker
+
+    def worker(job: Any, *, members: Any) -> Worker:
+        found = original(job, members=members)
+        return replace(found, serving=found.ready, failed=found.failed or found.phase == "Degraded")
+
+    return [patch.object(slurm_workers, "worker", worker)]
+
+
+@mutation
+def adopt_by_prefix() -> Patches:
+    def records(self: Any, name: str) -> Any:
+        prefix = name.rpartition("-")[0]
+        every = [r for records in self._by_name.values() for r in records]
+        return tuple(record for record in every if record.name.startswith(prefix))
+
+    return [patch.object(ClusterState, "records", records)]
+
+
+@mutation
+def completing_is_gone() -> Patches:
+    live = property(lambda self: self is not JobState.Completing and self not in _OVER)
+    return [patch.object(JobState, "live", live)]
+
+
+_OVER = frozenset(state for state in JobState if not state.live)
+
+
+@contextlib.contextmanager
+def broken(name: str) -> Iterator[None]:
+    with contextlib.ExitStack() as stack:
+        for each in MUTATIONS[name]():
+            stack.enter_context(each)
+        yield
+
+
+def _run(task: tuple[str, int]) -> runner.Result:
+    name, seed = task
+    with broken(name):
+        return runner.run(seed)
+
+
+def caught_by(name: str, *, seeds: int) -> runner.Result | None:
+    """The first failing result among `seeds` seeds, None if the break is not noticed."""
+    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
+        tasks = ((name, seed) for seed in range(seeds))
+        for result in pool.imap(_run, tasks, chunksize=2):
+            if result.failure:
+                pool.terminate()
+                return result
+    return None
