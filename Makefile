@@ -49,6 +49,10 @@ lint: $(VENV)/ready ## Check format, style, types and import contracts.
 crds: $(VENV)/ready ## Write crds/ from the pydantic models.
 	@$(RUN) -m isthmus crds --directory crds
 
+.PHONY: simulate
+simulate: $(VENV)/ready ## Run seeds of the simulation (SEEDS=how many), or replay one with its trace (SEED=number).
+	@$(HERMETIC) $(RUN) -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED))
+
 .PHONY: bench
 bench: $(VENV)/ready ## Measure against raw commands in the same run.
 	@$(HERMETIC) $(RUN) -m bench

@@ -368,19 +368,31 @@ class TestMembership:
         late = record(comment="account=proj", start_time=int(NOW) - 7200)
         assert plan(job(late, probe_healthy=True)).actions == (Cancel(job_id=101),)
 
+    def test_a_member_whose_status_was_wiped_stays_a_member(self) -> None:
+        """Our own slice says where it is and that it was ready; the comment may be lost too."""
+        for comment in (PUBLISHED, "account=proj"):
+            found = plan(job(record(comment=comment), slice_target=MEMBER))
+            assert found.status.phase == Phase.READY
+            assert found.status.ever_ready is True
+            assert found.status.url == "http://10.10.0.1:41000"
+            assert found.actions == ()
+        unseen = plan(job(slice_target=MEMBER, cluster_changes=STALE))
+        assert unseen.actions == ()
+        elsewhere = plan(job(record(comment=PUBLISHED), slice_target=("10.10.0.9", 41000)))
+        assert elsewhere.status.phase == Phase.STARTING
+        assert elsewhere.actions == (DeleteSlice(),)
+
     @pytest.mark.parametrize("port", ["22", "41666"])
     def test_a_forged_comment_does_not_move_a_worker_that_serves(self, port: str) -> None:
         forged = record(comment=PUBLISHED.replace("41000", port))
         for phase in (Phase.READY, Phase.DEGRADED):
-            found = plan(
-                job(forged, status=status(phase), probe_healthy=True, slice_target=MEMBER)
-            )
+            found = plan(job(forged, status=status(phase), probe_healthy=True, slice_target=MEMBER))
             assert found.status.phase == Phase.READY
             assert found.status.url == "http://10.10.0.1:41000"
             assert found.actions == ()
 
     def test_a_late_look_cancels_nothing_before_the_probes_have_spoken(self) -> None:
-        """A status that was wiped, or an operator that was away for longer than a start may take."""
+        """A status that was wiped, or an operator that was away for longer than a start takes."""
         old = record(comment=PUBLISHED, start_time=int(NOW) - 7200)
         found = plan(job(old))
         assert found.status.phase == Phase.STARTING

@@ -33,7 +33,13 @@ class ApiEdge:
     """One client of the API server."""
 
     def __init__(
-        self, server: ApiSimulator, *, weather: Callable[[], Weather], timeout: float, random: Random, by: str
+        self,
+        server: ApiSimulator,
+        *,
+        weather: Callable[[], Weather],
+        timeout: float,
+        random: Random,
+        by: str,
     ) -> None:
         self._server, self._weather, self._timeout = server, weather, timeout
         self._random, self._by = random, by

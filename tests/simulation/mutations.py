@@ -67,7 +67,9 @@ def one_absence_is_gone() -> Patches:
     return [
         patch.object(SlurmJobObservation, "absent_snapshots", once),
         patch.object(plan, "_missing", gone),
-        patch.object(stopping, "_without_record", lambda o, *, now: stopping._done(o, close_gate=False)),
+        patch.object(
+            stopping, "_without_record", lambda o, *, now: stopping._done(o, close_gate=False)
+        ),
     ]
 
 

@@ -8,6 +8,7 @@ Comes with what builds it: requests cut before their drain budget, GPUs and subm
 within a site's limits, walltime and maintenance, secrets in recorded calls.
 """
 
+import itertools
 from dataclasses import dataclass, field
 
 from isthmus.api import names
@@ -18,6 +19,7 @@ from isthmus.apiserver.resources import (
     ENDPOINT_SLICES,
     LEASES,
     MODEL_DEPLOYMENTS,
+    PODS,
     SLURM_CLUSTERS,
     SLURM_JOBS,
     Resource,
@@ -189,8 +191,10 @@ class Oracle:
     def claimed(self, job: Job) -> None:
         """A job passed the start gate: an engine starts."""
         attempt = self.attempts.get(job.name)
+        # A job that was over and that slurmctld has forgotten to be: comes with orphanPolicy.
+        risen = job.rolled_back and attempt is not None
         self.require(
-            attempt is not None and not attempt.gone,
+            risen or (attempt is not None and not attempt.gone),
             f"engine of {job.name} starts, whose SlurmJob is gone",
         )
         engines = [engine for engine in self._machines.ledger if engine.job_name == job.name]
@@ -332,6 +336,11 @@ class Oracle:
             and k8s.labels(d).get(names.LABEL_DEPLOYMENT) == place[1]
             and not k8s.deletion_timestamp(d)
         )
+        waiting += sum(
+            k8s.labels(pod).get(names.LABEL_DEPLOYMENT) == place[1]
+            and k8s.dig(pod, "spec", "nodeName") is None
+            for pod in self._api.all(PODS)
+        )
         wanted = self._wanted(place, low=False)
         total = len(live) + pods
         if not self.caches_late:
@@ -343,7 +352,7 @@ class Oracle:
         """Replicas wanted now, or lately by somebody who has not heard of a change."""
         known = self._replicas.get(place, [(0.0, 0)])
         recent = [known[-1][1]]
-        for (_, before), (changed, _) in zip(known, known[1:], strict=False):
+        for (_, before), (changed, _) in itertools.pairwise(known):
             if self.now - changed < 10:
                 recent.append(before)
         return min(recent) if low else max(recent)

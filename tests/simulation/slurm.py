@@ -41,6 +41,7 @@ class Job:
     restarts: int = 0
     exit_code: int = 0
     engine: Engine | None = None
+    rolled_back: bool = False  # slurmctld forgot that it had started
 
 
 @dataclass(slots=True)
@@ -140,6 +141,7 @@ class Slurm:
             elif job.started_at is not None and job.started_at > then:
                 self._orphan(job)
                 job.state, job.reason, job.node = "PENDING", "Priority", ""
+                job.rolled_back = True
                 job.started_at = job.ended_at = None
                 job.eligible_at = self.now + 5 + self.chance(30)
                 self.later(job.eligible_at - self.now + 0.01, self.schedule)
@@ -149,8 +151,11 @@ class Slurm:
         """A step that slurmctld does not know of runs until its node has told of it."""
         engine, job.engine = job.engine, None
         if engine is not None and engine.alive:
-            engine.lost_by_slurm = True
-            self.later(30 + self.chance(200), self.machines.end, engine)
+            self._lose(engine)
+
+    def _lose(self, engine: Engine) -> None:
+        engine.lost_by_slurm = True
+        self.later(30 + self.chance(200), self.machines.end, engine)
 
     def schedule(self) -> None:
         """Start what can be started."""
@@ -258,6 +263,8 @@ class Slurm:
         )
         job.engine = engine
         self.machines.start(engine)
+        if self.jobs.get(job.id) is not job:
+            self._lose(engine)
         self.tell(f"node: engine of {job.name} starts at {engine.address}:{port} (job {job.id})")
         if self.chance(1.0) < self.site.crash_chance:
             self.later(1 + self.chance(20), self._crash, job, engine)

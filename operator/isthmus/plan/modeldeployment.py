@@ -60,9 +60,7 @@ def plan_model_deployment(
     # What goes, goes first: whatever fails in between, there is never more than the surge.
     for shrinking in (True, False):
         for state in states:
-            actions.extend(
-                _pool_actions(observed, state=state, counts=counts, shrinking=shrinking)
-            )
+            actions.extend(_pool_actions(observed, state=state, counts=counts, shrinking=shrinking))
     for state in states:
         actions.extend(_forget_attempts(state, now=now))
     actions.extend(_forget_revisions(observed))

@@ -339,7 +339,8 @@ def _running(
     observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
     found = located(observed, status=status, record=record)
-    if found.url is None or found.url != status.url:
+    restored = found.url is not None and found.phase == Phase.READY and status.url is None
+    if not restored and (found.url is None or found.url != status.url):
         # What the probes said was about another address, or about one that is not known any more.
         observed = replace(observed, probe_healthy=None, probe_reason="", probe_message="")
         found = found.model_copy(update={"phase": Phase.STARTING})
@@ -403,6 +404,8 @@ def _cancel(status: SlurmJobStatus, observed: SlurmJobObservation, *, now: float
 def with_membership(observed: SlurmJobObservation, plan: SlurmJobPlan) -> SlurmJobPlan:
     """Add what keeps the EndpointSlice true: a member exactly while Ready at a known address."""
     status = plan.status
+    if status.phase == Phase.WAITING and not observed.cluster.fresh:
+        return plan  # a member that waits has lost its status; nothing is deregistered unseen
     wanted = (
         (status.host, status.port)
         if status.phase == Phase.READY and status.host and status.port

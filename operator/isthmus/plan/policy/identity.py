@@ -42,9 +42,9 @@ def choose(*, records: Sequence[JobRecord], attempt: str, bound: int | None) -> 
     """
     live = [record for record in records if observe(record).live]
     followed = next((record for record in records if record.job_id == bound), None)
-    if followed is not None and _is_over(followed):
-        if all(observe(record) is JobState.Pending for record in live):
-            return Choice(primary=followed, surplus=tuple(live))
+    only_waiting = all(observe(record) is JobState.Pending for record in live)
+    if followed is not None and _is_over(followed) and only_waiting:
+        return Choice(primary=followed, surplus=tuple(live))
     if live:
         return _choose_live(live, attempt=attempt, bound=bound)
     ended = sorted(

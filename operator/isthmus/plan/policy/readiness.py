@@ -19,11 +19,13 @@ def located(
 ) -> SlurmJobStatus:
     """The status with host, port and URL, where the job has published a port for this attempt.
 
-    What is known is kept when a site rewrites the comment later. A worker that was ready stays where
-    it is, whatever its comment says: an engine does not move, and comments can be forged.
+    What is known is kept when a site rewrites the comment later. A worker that was ready stays
+    where it is, whatever its comment says: an engine does not move, and comments can be forged.
     """
     if status.ever_ready and status.url is not None:
         return status
+    if status.url is None and (member := _membership(observed, record=record)) is not None:
+        return status.model_copy(update={**_at(*member), "ever_ready": True, "phase": Phase.READY})
     published = parse_comment(record.comment)
     snapshot = observed.cluster.snapshot
     node = snapshot.nodes.get(record.node) if snapshot else None
@@ -40,16 +42,30 @@ def located(
                 "url": None,
             }
         )
-    host = f"[{node.address}]" if ":" in node.address else node.address
     refused = status.reason == Reason.ADDRESS_REFUSED
     return status.model_copy(
         update={
             "reason": Reason.JOB_STARTING if refused else status.reason,
-            "host": node.address,
-            "port": published.port,
-            "url": f"http://{host}:{published.port}",
+            **_at(node.address, published.port),
         }
     )
+
+
+def _membership(observed: SlurmJobObservation, *, record: JobRecord) -> tuple[str, int] | None:
+    """Where the worker stands in the membership, if that is on its job's node.
+
+    It is there because it was ready: what a wiped status has forgotten, our own slice still says.
+    """
+    snapshot = observed.cluster.snapshot
+    node = snapshot.nodes.get(record.node) if snapshot else None
+    target = observed.slice_target
+    return target if target is not None and node and node.address == target[0] else None
+
+
+def _at(address: str, port: int) -> dict[str, str | int]:
+    """Host, port and URL of an engine as they stand in a status."""
+    host = f"[{address}]" if ":" in address else address
+    return {"host": address, "port": port, "url": f"http://{host}:{port}"}
 
 
 def _refused(rules: EndpointRules, *, address: str, port: int) -> str:
