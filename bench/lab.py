@@ -4,11 +4,13 @@ Objects go to the API server by HTTP, not through kubectl, which takes longer to
 what is measured. Isthmus and the raw commands are watched in the same way and equally often.
 """
 
+import contextlib
 import json
+import threading
 import time
-import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -197,23 +199,34 @@ class Lab:
         return found
 
     def wait_healthy(self, ids: Sequence[str]) -> None:
-        """Wait until the engine of each job answers GET /health."""
-        waiting = set(ids)
+        """Wait until the engine of each job answers GET /health.
+
+        Each is asked in a thread of its own, because SGLang takes a second for an answer.
+        """
+        asked: dict[str, Future[None]] = {}
+        stop = threading.Event()
 
         def healthy() -> bool:
-            said = self.playground.slurm.command(
-                "squeue", "-h", "-j", ",".join(sorted(waiting)), "-o", "%i|%N|%k"
-            )
-            for line in said.splitlines():
-                job, node, comment = line.split("|")
-                published = parse_comment(comment)
-                if published and _answers(
-                    f"http://{self.playground.slurm.address(node)}:{published.port}/health"
-                ):
-                    waiting.discard(job)
-            return not waiting
+            if len(asked) < len(ids):
+                for job, url in self._published(ids):
+                    if job not in asked:
+                        asked[job] = pool.submit(_until_answers, f"{url}/health", stop=stop)
+            return len(asked) == len(ids) and all(each.done() for each in asked.values())
 
-        self.wait(healthy, what="the engines answer")
+        with ThreadPoolExecutor(max_workers=len(ids)) as pool:
+            try:
+                self.wait(healthy, what="the engines answer")
+            finally:
+                stop.set()
+
+    def _published(self, ids: Sequence[str]) -> Iterator[tuple[str, str]]:
+        """Jobs that have published their port, with the URL of their engine."""
+        slurm = self.playground.slurm
+        said = slurm.command("squeue", "-h", "-j", ",".join(ids), "-o", "%i|%N|%k")
+        for line in said.splitlines():
+            job, node, comment = line.split("|")
+            if published := parse_comment(comment):
+                yield job, f"http://{slurm.address(node)}:{published.port}"
 
     def scancel(self, ids: Sequence[str]) -> None:
         """Cancel jobs and wait until none is left."""
@@ -226,9 +239,9 @@ class Lab:
         self.wait(lambda: not slurm.command("squeue", "-h").strip(), what="the queue is empty")
 
 
-def _answers(url: str) -> bool:
-    try:
-        with urllib.request.urlopen(url, timeout=5) as answer:
-            return bool(answer.status == 200)
-    except (urllib.error.URLError, OSError):
-        return False
+def _until_answers(url: str, *, stop: threading.Event) -> None:
+    while not stop.wait(LOOK_EVERY):
+        with contextlib.suppress(OSError):  # urllib's errors are such
+            with urllib.request.urlopen(url, timeout=10) as answer:
+                if answer.status == 200:
+                    return
