@@ -211,7 +211,7 @@ class Lab:
                 for job, url in self._published(ids):
                     if job not in asked:
                         asked[job] = pool.submit(_until_answers, f"{url}/health", stop=stop)
-            return len(asked) == len(ids) and all(each.done() for each in asked.values())
+            return len(asked) == len(ids) and all(map(_done, asked.values()))
 
         with ThreadPoolExecutor(max_workers=len(ids)) as pool:
             try:
@@ -239,9 +239,14 @@ class Lab:
         self.wait(lambda: not slurm.command("squeue", "-h").strip(), what="the queue is empty")
 
 
+def _done(future: "Future[None]") -> bool:
+    """Whether it is; raises what it raised."""
+    return future.done() and future.result() is None
+
+
 def _until_answers(url: str, *, stop: threading.Event) -> None:
     while not stop.wait(LOOK_EVERY):
-        with contextlib.suppress(OSError):  # urllib's errors are such
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                if answer.status == 200:
-                    return
+        # urllib's errors are OSErrors
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=10) as answer:
+            if answer.status == 200:
+                return
