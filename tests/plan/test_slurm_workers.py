@@ -85,13 +85,21 @@ def test_ended(phase: Phase) -> None:
         (status(Phase.READY), True),
         (status(Phase.DEGRADED), True),
         (status(Phase.DEGRADED, ever_ready=None), False),
-        (status(Phase.STARTING), False),
+        (None, True),
+        (status(Phase.WAITING), True),
+        (status(Phase.STARTING), True),
         (status(Phase.PENDING), False),
         (status(Phase.TERMINATING, ever_ready=True), False),
     ],
 )
-def test_what_may_carry_requests(found: SlurmJobStatus, serving: bool) -> None:
+def test_what_may_carry_requests(found: SlurmJobStatus | None, serving: bool) -> None:
+    """All of them are members; one whose status was wiped, or is not written yet, serves too."""
     assert seen(found).serving is serving
+
+
+def test_a_worker_that_starts_and_is_no_member_serves_nobody() -> None:
+    found = worker(slurm_job(found=status(Phase.STARTING)), members=frozenset())
+    assert not found.serving
 
 
 @pytest.mark.parametrize(

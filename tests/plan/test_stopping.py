@@ -48,13 +48,16 @@ class TestServingWorker:
         assert first.actions == (DeleteSlice(),)
         assert first.status.phase == Phase.DRAINING
         assert first.status.healthy is False
-        assert first.requeue_after == pytest.approx(5)
 
-        waits = plan(running, status=first.status, now=NOW + 4)
+        out = plan(running, status=first.status)
+        assert out.actions == ()
+        assert out.requeue_after == pytest.approx(5)
+
+        waits = plan(running, status=out.status, now=NOW + 4)
         assert waits.actions == ()
         assert waits.requeue_after == pytest.approx(1)
 
-        term = plan(running, status=first.status, now=NOW + 5)
+        term = plan(running, status=out.status, now=NOW + 5)
         assert term.actions == (Terminate(job_id=101),)
         assert term.requeue_after == pytest.approx(300)
 
@@ -71,6 +74,15 @@ class TestServingWorker:
         assert ending.actions == ()
         gone = plan(record("CANCELLED"), status=ending.status, now=NOW + 320)
         assert gone.actions == (RemoveFinalizer(),)
+
+    def test_the_wait_begins_when_the_slice_is_gone(self) -> None:
+        """A deletion that took long, or failed: no TERM before every node could hear of it."""
+        first = plan(record(), status=status(Phase.READY)).status
+        still = plan(record(), status=first, now=NOW + 60, slice_target=MEMBER)
+        assert still.actions == (DeleteSlice(),)
+        out = plan(record(), status=still.status, now=NOW + 61)
+        assert out.actions == ()
+        assert out.requeue_after == pytest.approx(5)
 
     @pytest.mark.parametrize("word", ["SIGNALING", "RESIZING", "NEVER_HEARD_OF"])
     def test_a_passing_word_does_not_cut_the_drain_short(self, word: str) -> None:
@@ -165,7 +177,9 @@ class TestUnclear:
         first = plan(status=SUBMITTED).status
         assert plan(record("PENDING"), status=first).actions == (Cancel(job_id=101),)
         over = plan(record("CANCELLED"), status=status(Phase.SUBMIT_UNKNOWN))
-        assert over.actions == (CloseGate(), RemoveFinalizer())
+        assert over.actions == (CloseGate(sure=True), RemoveFinalizer())
+        never = plan(record("CANCELLED", start_time=None), status=status(Phase.SUBMIT_UNKNOWN))
+        assert never.actions == (CloseGate(), RemoveFinalizer())
 
 
 @pytest.mark.parametrize("how", [STALE, DENIED])
@@ -188,7 +202,9 @@ def test_an_unseen_cluster_holds_the_object_and_says_why(
 def test_after_the_outage_the_chain_goes_on() -> None:
     held = plan(status=status(Phase.READY), cluster_changes=STALE, slice_target=MEMBER)
     assert held.actions == (DeleteSlice(),)
-    back = plan(record(), status=held.status, now=NOW + 900)
+    out = plan(record(), status=held.status, now=NOW + 890)
+    assert out.actions == ()
+    back = plan(record(), status=out.status, now=NOW + 900)
     assert back.actions == (Terminate(job_id=101),)
 
 
@@ -221,6 +237,12 @@ class TestGhosts:
         never_ran = status(Phase.PENDING, submissions=2)
         cancelled = plan(record("CANCELLED", start_time=None), status=never_ran)
         assert cancelled.actions == (CloseGate(), RemoveFinalizer())
+
+    def test_a_claimed_gate_is_trusted_once_the_claimant_had_the_time_to_show(self) -> None:
+        claimed = self.REFUSED.model_copy(update={"gate_claimed_at": rfc3339(NOW - 60)})
+        assert plan(status=claimed).actions == (CloseGate(), RemoveFinalizer())
+        waited = plan(status=claimed, starts=TWO)
+        assert waited.actions == (CloseGate(sure=True), RemoveFinalizer())
 
     def test_nobody_can_come_after_one_clear_submission(self) -> None:
         once = self.REFUSED.model_copy(update={"submissions": 1})

@@ -16,7 +16,7 @@ from isthmus.apiserver.resources import (
 )
 from tests.simulation.apiserver import Json
 from tests.simulation.controllers import is_ready
-from tests.simulation.slurm import LIVE
+from tests.simulation.slurm import LIVE, Job
 from tests.simulation.world import INSTALLATION, World
 
 
@@ -42,10 +42,14 @@ def _deployments(world: World) -> Iterator[str]:
         for count in ("replicas", "readyReplicas", "updatedReplicas", "availableReplicas"):
             if status.get(count) != wanted:
                 yield f"{name}: {count} is {status.get(count)} instead of {wanted}"
-        ready = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+        told = next((c for c in status.get("conditions", ()) if c["type"] == "Ready"), {})
+        for pool in status.get("pools", ()):
+            ready, desired = pool.get("ready"), pool.get("desired")
+            if ready != desired:
+                yield f"{name}: pool {pool['name']} has {ready} of {desired}"
         full = wanted == obj["spec"].get("replicas", 1)
-        if (ready.get("status") == "True") != full:
-            yield f"{name}: Ready is {ready}"
+        if (told.get("status") == "True") != full:
+            yield f"{name}: Ready is {told}"
 
 
 def _placeable(obj: Json) -> int:
@@ -92,6 +96,7 @@ def _jobs(world: World) -> Iterator[str]:
         job.name
         for job in world.slurm.jobs.values()
         if job.state in LIVE and names.parse_slurm_job_name(job.name) is not None
+        if not _orphaned(world, job)
     }
     ours = {name for name in live if f"-{INSTALLATION}-" in name}
     wanted = set()
@@ -105,6 +110,19 @@ def _jobs(world: World) -> Iterator[str]:
         yield f"job {name} has no SlurmJob"
     for name in sorted(wanted - ours):
         yield f"SlurmJob of {name} has no job"
+
+
+def _orphaned(world: World, job: Job) -> bool:
+    """Comes with orphanPolicy: what slurmctld has brought back after its SlurmJob was let go.
+
+    And a ghost of an attempt whose status, with the count of its submissions, was wiped.
+    """
+    attempt = world.oracle.attempts.get(job.name)
+    return (
+        attempt is not None
+        and attempt.gone
+        and (job.rolled_back or attempt.wiped or attempt.forsaken)
+    )
 
 
 def _leftovers(world: World) -> Iterator[str]:

@@ -15,12 +15,14 @@ from random import Random
 
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_CLUSTERS
-from tests.simulation import events, manifests
+from tests.simulation import events, faults, manifests, slurm_faults, users
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.ending import unsettled
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.slurm import Job
 from tests.simulation.world import NAMESPACE, SYSTEM, World
+
+_REGISTERED = (users, slurm_faults, faults)  # each registers what can happen
 
 FAULT_SECONDS = 900.0
 SETTLING_SECONDS = 3600.0
@@ -95,7 +97,7 @@ async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
             world.tell(f"* {happening.name}")
             events.HAPPENINGS[happening.name][1](world, Random(happening.salt))
         await _until(world, FAULT_SECONDS)
-        events.heal(world, Random(f"{seed}/heal"))
+        faults.heal(world, Random(f"{seed}/heal"))
         await _give_back_the_cluster(world)
         settled = await _settle(world)
         await _stay_quiet(world)
@@ -127,15 +129,15 @@ async def _give_back_the_cluster(world: World) -> None:
         return
     wanted = {k8s.name(obj): obj["spec"].get("replicas", 1) for obj in world.deployments()}
     for obj in world.deployments():
-        events.edit(world, obj, {"spec": {"replicas": 0}})
+        users.edit(world, obj, {"spec": {"replicas": 0}})
     begin = world.now
     while world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER) is not None:
         if world.now - begin > SETTLING_SECONDS:
             raise _Failed("a SlurmCluster that nothing needs is still being deleted")
         await _until(world, world.now + 10)
-    events.ensure_cluster(world, Random(f"{world.seed}/cluster"))
+    users.ensure_cluster(world, Random(f"{world.seed}/cluster"))
     for obj in world.deployments():
-        events.edit(world, obj, {"spec": {"replicas": wanted[k8s.name(obj)]}})
+        users.edit(world, obj, {"spec": {"replicas": wanted[k8s.name(obj)]}})
 
 
 async def _settle(world: World) -> float:
@@ -161,7 +163,7 @@ async def _stay_quiet(world: World) -> None:
 
 
 def _first_objects(world: World, random: Random) -> None:
-    events.ensure_cluster(world, random)
+    users.ensure_cluster(world, random)
     for name in random.choice([["llama"], ["llama"], ["llama", "qwen"]]):
         wanted = manifests.model_deployment(namespace=NAMESPACE, name=name, random=random)
         world.api.create(MODEL_DEPLOYMENTS, wanted, by="user")

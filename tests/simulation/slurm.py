@@ -75,6 +75,7 @@ class Slurm:
         self.submission_faults: deque[tuple[str, float]] = deque()
         self.snapshot_faults: deque[str] = deque()
         self.history: deque[tuple[JobRecord, ...]] = deque(maxlen=6)
+        self.lied_at = -1e9  # when a snapshot was last complete and not true
         self.ghosts = 0  # submissions that are still under way to slurmctld
         self.on_claim: list[Callable[[Job], None]] = []
         self._ids = itertools.count(1000)

@@ -62,6 +62,8 @@ class SimulatedSlurmClient:
             raise SlurmUnavailableError("no end mark", reason="IncompleteOutput")
         if fault == "failed":
             raise SlurmUnavailableError("rc 1", reason="CommandFailed")
+        if fault in {"empty", "old"}:
+            slurm.lied_at = slurm.now
         if fault == "empty":
             return ()
         if fault == "old" and slurm.history:

@@ -110,6 +110,8 @@ class SlurmJobStatus(StatusModel):
     """When the engine was told to end."""
     cancelled_at: Time = None
     """When scancel was sent last."""
+    gate_claimed_at: Time = None
+    """When its start gate was found claimed by a job that no snapshot showed."""
     finished_at: Time = None
     """When the end of the job was seen."""
     ever_ready: bool | None = None

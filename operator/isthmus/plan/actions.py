@@ -128,7 +128,13 @@ class ConfirmGone:
 
 @dataclass(frozen=True, slots=True)
 class CloseGate:
-    """Claim the attempt for nobody, so that a submission that turns up late ends at the gate."""
+    """Claim the attempt for nobody, so that a submission that turns up late ends at the gate.
+
+    Attributes:
+        sure: go on even if a job has claimed it; otherwise that job has to be seen first.
+    """
+
+    sure: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,14 +25,12 @@ from isthmus.plan.actions import (
     AddFinalizer,
     Cancel,
     ConfirmGone,
-    DeleteSlice,
-    EnsureSlice,
-    SlurmJobAction,
     Submit,
 )
 from isthmus.plan.policy import submission
 from isthmus.plan.policy.ending import ended
 from isthmus.plan.policy.identity import choose
+from isthmus.plan.policy.membership import with_membership
 from isthmus.plan.policy.readiness import judged, located, startup_left
 from isthmus.plan.policy.stopping import stop
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
@@ -399,21 +397,3 @@ def _cancel(status: SlurmJobStatus, observed: SlurmJobObservation, *, now: float
         actions=(Cancel(job_id=status.job_id or 0),),
         requeue_after=observed.limits.repeat,
     )
-
-
-def with_membership(observed: SlurmJobObservation, plan: SlurmJobPlan) -> SlurmJobPlan:
-    """Add what keeps the EndpointSlice true: a member exactly while Ready at a known address."""
-    status = plan.status
-    if status.phase == Phase.WAITING and not observed.cluster.fresh:
-        return plan  # a member that waits has lost its status; nothing is deregistered unseen
-    wanted = (
-        (status.host, status.port)
-        if status.phase == Phase.READY and status.host and status.port
-        else None
-    )
-    action: SlurmJobAction | None = None
-    if wanted is not None and wanted != observed.slice_target:
-        action = EnsureSlice(address=wanted[0], port=wanted[1])
-    elif wanted is None and observed.slice_target is not None:
-        action = DeleteSlice()
-    return plan if action is None else replace(plan, actions=(action, *plan.actions))

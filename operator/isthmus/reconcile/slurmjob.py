@@ -15,6 +15,7 @@ from isthmus.api.durations import parse_duration
 from isthmus.api.modeldeployment import HealthSpec, ModelDeployment
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.times import rfc3339
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.gate import Gate
 from isthmus.apiserver.objects import Object, dig, finalizers, name, namespace, uid
@@ -26,10 +27,8 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
 )
 from isthmus.backends.slurm import frozen as freezing
-from isthmus.backends.slurm.comments import identity_comment
 from isthmus.backends.slurm.frozen import FrozenJob
-from isthmus.backends.slurm.records import Refused, SubmitOutcome, SubmitRequest
-from isthmus.backends.slurm.script import render_script, sbatch_options
+from isthmus.backends.slurm.records import Refused, SubmitOutcome
 from isthmus.engines import ENGINES
 from isthmus.errors import ApiAlreadyExistsError, ApiNotFoundError
 from isthmus.health.prober import Prober, ProbeTarget
@@ -57,6 +56,7 @@ from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.queue import Key
+from isthmus.reconcile.requests import submit_request
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
 from isthmus.routing.slices import slice_target, worker_slice
@@ -140,6 +140,9 @@ class SlurmJobReconciler:
                 raw = await write_status(self._api, SLURM_JOBS, obj=raw, status=action.before)
                 outcome = await self._submit(parts)
                 status = after_submission(action.before, outcome=outcome, now=self._clock())
+            elif isinstance(action, CloseGate):
+                if not await self._close_gate(parts) and not action.sure:
+                    return await self._wait_for_claimant(parts, raw, status)
             else:
                 await self._act(parts, action)
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
@@ -294,8 +297,11 @@ class SlurmJobReconciler:
         if cluster is None or frozen is None:
             return Refused(reason="NotRenderable", message="the revision or cluster is gone")
         try:
-            request = _request(
-                parts=parts, installation_id=self._installation_id, cluster=cluster, frozen=frozen
+            request = submit_request(
+                job=parts.job,
+                frozen=frozen,
+                cluster=cluster,
+                installation_id=self._installation_id,
             )
         except ValueError as error:
             return Refused(reason="InvalidRequest", message=str(error))
@@ -320,10 +326,24 @@ class SlurmJobReconciler:
             self._clusters.poke(reference)
         elif isinstance(action, ConfirmGone):
             await self._confirm_gone(reference, job_id=action.job_id, job_name=spec.job_name)
-        elif isinstance(action, CloseGate) and parts.cluster is not None:
-            await self._clusters.client(reference).close_gate(
-                work_directory=parts.cluster.spec.files.work_directory, job_name=spec.job_name
-            )
+
+    async def _close_gate(self, parts: _Parts) -> bool:
+        """Whether no job holds the attempt, now and from now on."""
+        if parts.cluster is None:
+            return True
+        self._gate.check()
+        return await self._clusters.client(_reference(parts.job)).close_gate(
+            work_directory=parts.cluster.spec.files.work_directory,
+            job_name=parts.job.spec.job_name,
+        )
+
+    async def _wait_for_claimant(self, parts: _Parts, raw: Object, status: SlurmJobStatus) -> float:
+        """A job went through the gate after the last snapshot: wait until one shows it."""
+        found = status.gate_claimed_at or rfc3339(self._clock())
+        status = status.model_copy(update={"gate_claimed_at": found})
+        await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
+        self._clusters.poke(_reference(parts.job))
+        return LOOK_EVERY
 
     async def _confirm_gone(
         self, reference: ClusterReference, *, job_id: int, job_name: str
@@ -364,33 +384,4 @@ class SlurmJobReconciler:
 def _reference(job: SlurmJob) -> ClusterReference:
     return ClusterReference(
         namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
-    )
-
-
-def _request(
-    *, parts: _Parts, installation_id: str, cluster: SlurmCluster, frozen: FrozenJob
-) -> SubmitRequest:
-    """What is sent to sbatch; raises ValueError for what cannot stand in a script."""
-    spec = parts.job.spec
-    site = freezing.site_facts(cluster.spec)
-    template = freezing.job_template(frozen, models=cluster.spec.models)
-    comment = identity_comment(
-        installation=installation_id,
-        namespace=namespace(parts.raw),
-        deployment=spec.deployment,
-        pool=spec.pool,
-        slot=spec.slot,
-        attempt=spec.attempt,
-    )
-    return SubmitRequest(
-        job_name=spec.job_name,
-        comment=comment,
-        script=render_script(
-            template=template,
-            site=site,
-            attempt=spec.attempt,
-            job_name=spec.job_name,
-            comment=comment,
-        ),
-        options=sbatch_options(template=template, site=site, job_name=spec.job_name),
     )

@@ -69,8 +69,8 @@ def worker(job: SlurmJob, *, members: frozenset[str]) -> Worker:
         phase=phase,
         ready=ready,
         in_rotation=member,
-        # A member whose status was wiped carries traffic all the same.
-        serving=(member and status.phase is None)
+        # A member carries traffic, even if its status does not say so yet or was wiped.
+        serving=(member and phase in {Phase.WAITING, Phase.STARTING})
         or (phase in {Phase.READY, Phase.DEGRADED} and bool(status.ever_ready)),
         stopping=stopping,
         failed=phase.terminal,

@@ -27,6 +27,8 @@ from isthmus.plan.policy.identity import choose
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
 _ABSENCES_NEEDED = 2
+_SOON = 1.0
+"""Seconds until the next look where only our own write is waited for."""
 _MAY_SERVE = frozenset({JobState.Running, JobState.Transient, JobState.Unknown})
 """Among them SIGNALING, which SLURM may show while it delivers our TERM."""
 
@@ -36,9 +38,19 @@ def stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     if not observed.has_finalizer:
         return SlurmJobPlan(status=observed.status)
     plan = _stop(observed, now=now)
-    if observed.slice_target is not None:
-        plan = replace(plan, actions=(DeleteSlice(), *plan.actions))
-    return plan
+    if observed.slice_target is None:
+        return plan
+    # Every node has to hear of it: that wait begins when the slice is surely gone, so with the
+    # next pass, however long the deletion takes and however often it has to be tried.
+    kept = tuple(action for action in plan.actions if not isinstance(action, Terminate))
+    update: dict[str, object] = {"draining_since": None}
+    if kept != plan.actions:
+        update["terminated_at"] = None
+    return SlurmJobPlan(
+        status=plan.status.model_copy(update=update),
+        actions=(DeleteSlice(), *kept),
+        requeue_after=_SOON,
+    )
 
 
 def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -172,5 +184,15 @@ def _draining(status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
 
 
 def _done(observed: SlurmJobObservation, *, close_gate: bool) -> SlurmJobPlan:
-    gate: tuple[SlurmJobAction, ...] = (CloseGate(),) if close_gate else ()
+    """Let go, where asked for behind a closed gate.
+
+    A gate that is claimed already is fine where the claimant is known, or where complete snapshots
+    that were begun after it was found so still show no job of the attempt.
+    """
+    gate: tuple[SlurmJobAction, ...] = ()
+    if close_gate:
+        found = epoch(observed.status.gate_claimed_at)
+        known = any(record.start_time is not None for record in observed.records)
+        waited = found is not None and observed.cluster.complete_since(found) >= _ABSENCES_NEEDED
+        gate = (CloseGate(sure=known or waited),)
     return SlurmJobPlan(status=observed.status, actions=(*gate, RemoveFinalizer()))

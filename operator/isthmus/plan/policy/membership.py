@@ -1,0 +1,28 @@
+"""Which worker outside the cluster stands in the membership: exactly those that are ready.
+
+Apart from the planner of a SlurmJob, because every way through it ends here.
+"""
+
+from dataclasses import replace
+
+from isthmus.api.conditions import Phase
+from isthmus.plan.actions import DeleteSlice, EnsureSlice, SlurmJobAction
+from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
+
+
+def with_membership(observed: SlurmJobObservation, plan: SlurmJobPlan) -> SlurmJobPlan:
+    """Add what keeps the EndpointSlice true: a member exactly while Ready at a known address."""
+    status = plan.status
+    if status.phase == Phase.WAITING and not observed.cluster.fresh:
+        return plan  # a member that waits has lost its status; nothing is deregistered unseen
+    wanted = (
+        (status.host, status.port)
+        if status.phase == Phase.READY and status.host and status.port
+        else None
+    )
+    action: SlurmJobAction | None = None
+    if wanted is not None and wanted != observed.slice_target:
+        action = EnsureSlice(address=wanted[0], port=wanted[1])
+    elif wanted is None and observed.slice_target is not None:
+        action = DeleteSlice()
+    return plan if action is None else replace(plan, actions=(action, *plan.actions))

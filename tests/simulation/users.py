@@ -1,0 +1,131 @@
+"""What users and administrators of the simulated Kubernetes do."""
+
+from random import Random
+
+from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, PODS, SLURM_CLUSTERS, SLURM_JOBS
+from tests.simulation import manifests
+from tests.simulation.apiserver import Json
+from tests.simulation.events import happens, later, some_deployment
+from tests.simulation.world import NAMESPACE, SYSTEM, World
+
+
+@happens(3.0)
+def scale(world: World, random: Random) -> None:
+    found = some_deployment(world, random)
+    if found is not None:
+        patch = {"spec": {"replicas": random.choice([0, 1, 2, 3, 3, 4])}}
+        edit(world, found, patch)
+
+
+@happens(2.0)
+def update(world: World, random: Random) -> None:
+    found = some_deployment(world, random)
+    if found is not None:
+        pools = manifests.with_arguments(found, length=random.randrange(1000, 9000))
+        edit(world, found, {"spec": {"pools": pools}})
+
+
+@happens(1.0)
+def change_pools(world: World, random: Random) -> None:
+    found = some_deployment(world, random)
+    if found is not None:
+        other = manifests.model_deployment(namespace=NAMESPACE, name=k8s.name(found), random=random)
+        edit(world, found, {"spec": {"pools": other["spec"]["pools"]}})
+
+
+def edit(world: World, found: Json, patch: Json) -> None:
+    with world.may_fail():
+        world.api.patch(
+            MODEL_DEPLOYMENTS,
+            k8s.namespace(found),
+            k8s.name(found),
+            patch=patch,
+            subresource="",
+            by="user",
+        )
+
+
+@happens(0.7)
+def delete_deployment(world: World, random: Random) -> None:
+    found = some_deployment(world, random)
+    if found is not None:
+        with world.may_fail():
+            world.api.delete(MODEL_DEPLOYMENTS, k8s.namespace(found), k8s.name(found), by="user")
+
+
+@happens(1.0)
+def create_deployment(world: World, random: Random) -> None:
+    """Also again: as soon as the old object of the name is gone."""
+    name = random.choice(["llama", "qwen"])
+    wanted = manifests.model_deployment(namespace=NAMESPACE, name=name, random=random)
+    with world.may_fail():
+        world.api.create(MODEL_DEPLOYMENTS, wanted, by="user")
+
+
+@happens(1.5)
+def delete_slurm_job(world: World, random: Random) -> None:
+    found = sorted(world.api.all(SLURM_JOBS), key=k8s.name)
+    if found:
+        victim = random.choice(found)
+        world.api.delete(SLURM_JOBS, k8s.namespace(victim), k8s.name(victim), by="user")
+
+
+@happens(0.5)
+def delete_pod(world: World, random: Random) -> None:
+    found = sorted(world.api.all(PODS), key=k8s.name)
+    if found:
+        world.api.delete(PODS, NAMESPACE, k8s.name(random.choice(found)), by="user")
+
+
+@happens(0.6)
+def edit_cluster(world: World, random: Random) -> None:
+    found = world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER)
+    if found is not None:
+        first = random.choice([41000, 42000])
+        spec = {
+            "commands": {"pollInterval": random.choice(["15s", "30s", "60s"])},
+            "network": {"ports": {"from": first, "to": first + 999}},
+        }
+        with world.may_fail():
+            world.api.patch(
+                SLURM_CLUSTERS,
+                SYSTEM,
+                manifests.CLUSTER,
+                patch={"spec": spec},
+                subresource="",
+                by="user",
+            )
+
+
+@happens(0.4)
+def delete_cluster(world: World, random: Random) -> None:
+    """And make it again some time later."""
+    with world.may_fail():
+        world.api.delete(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER, by="user")
+    later(world, random.random() * 300, lambda: ensure_cluster(world, random))
+
+
+def ensure_cluster(world: World, random: Random) -> None:
+    if world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER) is None:
+        wanted = manifests.slurm_cluster(namespace=SYSTEM, team=NAMESPACE, random=random)
+        world.api.create(SLURM_CLUSTERS, wanted, by="user")
+
+
+@happens(0.8)
+def wipe_status(world: World, random: Random) -> None:
+    """A restore brings objects back without their status."""
+    for resource in (SLURM_JOBS, MODEL_DEPLOYMENTS):
+        for obj in world.api.all(resource):
+            if random.random() < 0.5 and obj.get("status"):
+                if resource is SLURM_JOBS:
+                    world.oracle.attempts[str(obj["spec"]["jobName"])].wiped = True
+                gone = dict.fromkeys(obj["status"])
+                world.api.patch(
+                    resource,
+                    k8s.namespace(obj),
+                    k8s.name(obj),
+                    patch={"status": gone},
+                    subresource="status",
+                    by="user",
+                )
