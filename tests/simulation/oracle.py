@@ -354,13 +354,14 @@ class Oracle:
 
     def _not_above(self, obj: Json) -> None:
         """An operator adds something: not more than the surge."""
-        place = k8s.namespace(obj), str(obj["spec"]["deployment"])
+        place, attempts = (k8s.namespace(obj), str(obj["spec"]["deployment"])), self.attempts
         live = [
             job
             for job in self._api.all(SLURM_JOBS)
             if (k8s.namespace(job), job["spec"]["deployment"]) == place
             and not k8s.deletion_timestamp(job)
             and not _over(job)
+            and not (attempts[str(job["spec"]["jobName"])].wiped and not job.get("status"))
         ]
         waiting = sum(k8s.dig(job, "status", "phase") in _WAITING for job in live)
         owned = [
