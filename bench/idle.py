@@ -27,7 +27,7 @@ class Idle:
         seconds: how long it was looked at.
         rpcs: requests of the job user that slurmctld has answered.
         writes: requests to the API server that change anything but Leases and nodes, by anybody.
-        renewals: of the operator's Lease.
+        renewals: of the operator's Lease, per minute.
         cpu: seconds of processor time of the operator itself.
         commands_cpu: of the commands that it ran, such as squeue.
         memory: MiB, resident, at the end.
@@ -37,7 +37,7 @@ class Idle:
     seconds: float
     rpcs: int
     writes: int
-    renewals: int
+    renewals: float
     cpu: float
     commands_cpu: float
     memory: float
@@ -89,6 +89,7 @@ def _look(lab: Lab, *, workers: int, seconds: float) -> Idle:
         renewed = str(lab.get(_LEASE)["spec"]["renewTime"])
         renewals, seen = renewals + (renewed != seen), renewed
         time.sleep(_LOOK_AT_LEASE_EVERY)
+    renewals_per_minute = renewals / (time.monotonic() - begin) * 60
     asked = _next_poll(lab) - rpcs
     own, commands = (now - then for now, then in zip(_cpu(pid), cpu, strict=True))
     return Idle(
@@ -96,7 +97,7 @@ def _look(lab: Lab, *, workers: int, seconds: float) -> Idle:
         seconds=time.monotonic() - begin,
         rpcs=asked,
         writes=_writes(lab) - writes,
-        renewals=renewals,
+        renewals=renewals_per_minute,
         cpu=own,
         commands_cpu=commands,
         memory=_memory(pid),

@@ -90,7 +90,7 @@ def _idle_rows(idles: list[Idle]) -> Rows:
     lines: dict[str, Callable[[Idle], str]] = {
         "requests to slurmctld, per minute": lambda i: f"{i.rpcs / i.seconds * 60:.1f}",
         "writes to the API server, but the Lease's": lambda i: f"{i.writes} in {i.seconds:.0f} s",
-        "renewals of the Lease, per minute": lambda i: f"{i.renewals / i.seconds * 60:.0f}",
+        "renewals of the Lease, per minute": lambda i: f"{i.renewals:.0f}",
         "processor time of the operator": lambda i: f"{i.cpu / i.seconds:.2%}",
         "processor time of its commands": lambda i: f"{i.commands_cpu / i.seconds:.2%}",
         "memory of the operator, resident": lambda i: f"{i.memory:.0f} MiB",

@@ -17,12 +17,11 @@ from isthmus.backends.base import Worker
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.backends.slurm.states import JobState
 from isthmus.plan import slurmjob as plan
-from isthmus.plan.actions import CloseGate, EnsureSlice
+from isthmus.plan.actions import EnsureSlice
 from isthmus.plan.policy import identity, rollout, stopping, submission
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
 from isthmus.reconcile import slurmjob as reconcile
 from isthmus.reconcile.cluster_state import ClusterState
-from isthmus.reconcile.deployment_actions import DeploymentActions
 from isthmus.reconcile.leader import LeaderElector
 from tests.simulation import runner
 from tests.simulation.slurm import Slurm
@@ -57,13 +56,11 @@ def submit_again_at_once_after_an_unclear_answer() -> Patches:
 @mutation
 def one_absence_is_gone() -> Patches:
     once = PropertyMock(return_value=2)
-    original = ClusterState.records
     gone = lambda observed, *, now: plan.SlurmJobPlan(  # noqa: E731
         status=observed.status.model_copy(
             update={"phase": Phase.FINISHED, "reason": "JobVanished", "healthy": False}
         )
     )
-    assert original is not None
     return [
         patch.object(SlurmJobObservation, "absent_snapshots", once),
         patch.object(plan, "_missing", gone),
@@ -162,24 +159,10 @@ def surge_without_a_limit() -> Patches:
 
 @mutation
 def leave_the_gate_open() -> Patches:
-    original = reconcile.SlurmJobReconciler._act
+    async def closed(self: Any, parts: Any) -> bool:
+        return True
 
-    async def act(self: Any, parts: Any, action: Any) -> None:
-        if not isinstance(action, CloseGate):
-            await original(self, parts, action)
-
-    return [patch.object(reconcile.SlurmJobReconciler, "_act", act)]
-
-
-@mutation
-def a_new_token_for_every_try() -> Patches:
-    original = DeploymentActions._create_slurm_job
-
-    async def create(self: Any, desired: Any, action: Any) -> None:
-        self._unanswered.clear()
-        await original(self, desired, action)
-
-    return [patch.object(DeploymentActions, "_create_slurm_job", create)]
+    return [patch.object(reconcile.SlurmJobReconciler, "_close_gate", closed)]
 
 
 @mutation

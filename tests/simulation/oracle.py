@@ -262,11 +262,9 @@ class Oracle:
             running = [e for e in self._machines.running(job_name) if not e.lost_by_slurm]
             # Two complete snapshots that both lie, and a job that nobody has ever seen.
             lied = self.now - self._slurm.lied_at < 150
-            unseen = k8s.dig(obj, "status", "state") is None
-            self.require(
-                not running or (lied and unseen),
-                f"SlurmJob of {job_name} let go while its engine runs",
-            )
+            attempt.forsaken = lied and k8s.dig(obj, "status", "state") is None
+            good = attempt.forsaken or not running
+            self.require(good, f"SlurmJob of {job_name} let go while its engine runs")
             return
         if k8s.deletion_timestamp(obj) and attempt.deleted_at is None:
             attempt.deleted_at = self.now

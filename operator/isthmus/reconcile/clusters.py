@@ -132,12 +132,25 @@ class Clusters:
             )
         return running.client
 
-    async def submit(self, reference: ClusterReference, request: SubmitRequest) -> SubmitOutcome:
-        """Submit once, with at most a few submissions of a cluster at a time."""
+    async def submit(
+        self,
+        reference: ClusterReference,
+        request: SubmitRequest,
+        *,
+        check: Callable[[], None],
+    ) -> SubmitOutcome:
+        """Submit once, with at most a few submissions of a cluster at a time.
+
+        Args:
+            reference: the cluster.
+            request: what to submit.
+            check: called right before sbatch, after the wait for a place; raises if it must not be.
+        """
         running = self._running.get(reference)
         if running is None:
             return Unclear("the cluster was being set up anew")
         async with running.submissions:
+            check()
             return await running.client.submit(request)
 
     def poke(self, reference: ClusterReference) -> None:

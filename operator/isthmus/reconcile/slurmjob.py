@@ -305,8 +305,9 @@ class SlurmJobReconciler:
             )
         except ValueError as error:
             return Refused(reason="InvalidRequest", message=str(error))
-        self._gate.check()
-        outcome = await self._clusters.submit(_reference(parts.job), request)
+        outcome = await self._clusters.submit(
+            _reference(parts.job), request, check=self._gate.check
+        )
         self._clusters.poke(_reference(parts.job))
         return outcome
 

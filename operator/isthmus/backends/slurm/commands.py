@@ -85,7 +85,7 @@ class CommandClient:
         return self._submit_timeout + 2 * KILL_AFTER
 
     async def snapshot(self) -> Snapshot:
-        """All jobs of our user and all nodes, in one call (4 requests to slurmctld).
+        """All jobs of our user and all nodes, in one call (5 requests to slurmctld).
 
         Raises:
             SlurmUnavailableError: no complete answer.
