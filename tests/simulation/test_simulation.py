@@ -13,7 +13,7 @@ import pytest
 from tests.simulation import runner
 
 SEEDS = 100
-"""Few until jobs that a rolled-back controller revives are ended too: some later seeds have one."""
+"""A quarter of a minute; `make simulate SEEDS=2000` runs more, the soak many more."""
 SOAK_SEEDS = 100_000
 
 
