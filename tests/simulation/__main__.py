@@ -10,7 +10,7 @@ from tests.simulation import runner
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation", description=__doc__)
-    parser.add_argument("--seeds", type=int, default=200, help="how many")
+    parser.add_argument("--seeds", type=int, help="how many [default: 200, or 1 with --seed]")
     parser.add_argument("--seed", type=int, help="the only one, or the first of --seeds")
     parser.add_argument("--workers", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--trace", action="store_true", help="print the whole trace of --seed")
@@ -22,7 +22,7 @@ def main() -> int:
         print(result.failure or f"settled after {result.settled_after:.0f} s", result.fingerprint)
         return bool(result.failure)
     first = options.seed or 0
-    count = 1 if options.seed is not None and options.seeds == 200 else options.seeds
+    count = options.seeds or (200 if options.seed is None else 1)
     return _run(range(first, first + count), workers=options.workers, go_on=options.all)
 
 

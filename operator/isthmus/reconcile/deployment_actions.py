@@ -110,7 +110,7 @@ class DeploymentActions:
         elif isinstance(action, CreateSlurmJob):
             await self._create_slurm_job(desired, action)
         elif isinstance(action, DeleteSlurmJob):
-            await self._delete(SLURM_JOBS, desired.namespace, action.name)
+            await self._delete(SLURM_JOBS, desired.namespace, action.name, planned=action.uid)
         elif isinstance(action, DeleteDeployment | DeleteRevision):
             resource = DEPLOYMENTS if isinstance(action, DeleteDeployment) else CONTROLLER_REVISIONS
             await self._delete(resource, desired.namespace, _object_name(desired, action))
@@ -131,9 +131,14 @@ class DeploymentActions:
                 ) from None
             self._store.put(resource, found)
 
-    async def _delete(self, resource: Resource, namespace_: str, name_: str) -> None:
+    async def _delete(
+        self, resource: Resource, namespace_: str, name_: str, *, planned: str | None = None
+    ) -> None:
+        """Delete what is stored; where a uid was planned, only the object with exactly that one."""
         found = self._store.get(resource, namespace_, name_)
         if found is None or deletion_timestamp(found) is not None:
+            return
+        if planned is not None and uid(found) != planned:
             return
         try:
             await self._api.delete(resource, namespace=namespace_, name=name_, uid=uid(found))
