@@ -5,6 +5,7 @@
     IsthmusError
     ├── SettingsError                    the operator's own settings are wrong: exit
     ├── NotLeaderError                   a mutation was tried without a valid lease: exit
+    ├── SecretMissingError               a Secret that an object refers to is missing or unusable
     ├── ApiError                         an answer of the API server
     │   ├── ApiConflictError             409, resourceVersion or uid differs: observe again
     │   ├── ApiAlreadyExistsError        409 on create
@@ -29,6 +30,10 @@ class SettingsError(IsthmusError):
 
 class NotLeaderError(IsthmusError):
     """A mutation was about to run without a valid lease; nothing was sent."""
+
+
+class SecretMissingError(IsthmusError):
+    """A Secret or a key of one that an object refers to is missing; the message holds no value."""
 
 
 class ApiError(IsthmusError):

@@ -1,0 +1,102 @@
+"""Reading single values of Secrets, with a short memory, and nothing else of them.
+
+Apart from the store, which never holds a Secret: nothing lists or watches Secrets, so that the
+operator needs no right to list them, and a dump of its memory shows few of them.
+"""
+
+import base64
+import binascii
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from isthmus.apiserver.client import ApiServer
+from isthmus.apiserver.objects import Object, dig
+from isthmus.apiserver.resources import SECRETS
+from isthmus.errors import SecretMissingError
+
+
+@dataclass(frozen=True, slots=True)
+class SecretRef:
+    """One key of one Secret."""
+
+    namespace: str
+    name: str
+    key: str
+
+    def __str__(self) -> str:
+        """Return namespace/name, key as messages name it."""
+        return f"Secret {self.namespace}/{self.name}, key {self.key}"
+
+
+@dataclass(slots=True)
+class _Known:
+    obj: Object | None = field(repr=False)
+    read_at: float
+
+
+class Secrets:
+    """Values of Secrets, each read again when it is older than `max_age` seconds."""
+
+    def __init__(
+        self, api: ApiServer, *, clock: Callable[[], float], max_age: float = 30.0
+    ) -> None:
+        """Prepare; nothing is read yet.
+
+        Args:
+            api: what is asked, with its own time limit.
+            clock: seconds, monotonic.
+            max_age: seconds for which an answer (also "there is none") is believed.
+        """
+        self._api = api
+        self._clock = clock
+        self._max_age = max_age
+        self._known: dict[tuple[str, str], _Known] = {}
+
+    async def value(self, ref: SecretRef) -> bytes:
+        """Return the decoded value.
+
+        Raises:
+            SecretMissingError: no such Secret or key, or it is empty; says what to create.
+            ApiError: the API server did not answer.
+        """
+        obj = await self._get(ref)
+        encoded = dig(obj, "data", ref.key)
+        if not isinstance(encoded, str) or not encoded:
+            what = "does not exist" if obj is None else f"has no key {ref.key!r}"
+            raise SecretMissingError(
+                f"Secret {ref.namespace}/{ref.name} {what}: create it with "
+                f"`kubectl create secret generic {ref.name} -n {ref.namespace} "
+                f"--from-file={ref.key}=FILE`"
+            )
+        try:
+            return base64.b64decode(encoded, validate=True)
+        except binascii.Error as error:
+            raise SecretMissingError(f"{ref} is not base64: {error}") from None
+
+    async def text(self, ref: SecretRef) -> str:
+        """Return the value as one line of text, white space around it left out.
+
+        Raises:
+            SecretMissingError: as for `value`, or it is not one line of text.
+            ApiError: the API server did not answer.
+        """
+        try:
+            text = (await self.value(ref)).decode().strip()
+        except UnicodeDecodeError:
+            raise SecretMissingError(f"{ref} is not text in UTF-8") from None
+        if not text or not text.isprintable():
+            raise SecretMissingError(f"{ref} must be one line of printable text")
+        return text
+
+    def forget(self) -> None:
+        """Read everything anew at its next use."""
+        self._known.clear()
+
+    async def _get(self, ref: SecretRef) -> Object | None:
+        place = ref.namespace, ref.name
+        known = self._known.get(place)
+        if known is not None and self._clock() - known.read_at < self._max_age:
+            return known.obj
+        obj = await self._api.get(SECRETS, namespace=ref.namespace, name=ref.name)
+        self._known[place] = _Known(obj=obj, read_at=self._clock())
+        return obj
