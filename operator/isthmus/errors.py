@@ -14,6 +14,7 @@
     │   ├── ApiForbiddenError            401, 403: the operator lacks a permission
     │   └── ApiUnavailableError          5xx, 429, no connection: transient
     │       └── ApiUnclearError          a write got no answer: it may have been committed
+    ├── SshError                         a connection over ssh could not be made, or was lost
     └── SlurmError                       an answer of SLURM, or none
         ├── SlurmUnavailableError        no complete, trustworthy observation: transient
         └── SlurmCommandError            a command was understood and refused
@@ -76,6 +77,18 @@ class ApiUnavailableError(ApiError):
 
 class ApiUnclearError(ApiUnavailableError):
     """A write was sent and no answer came: it may or may not have been committed."""
+
+
+class SshError(IsthmusError):
+    """A connection over ssh could not be made, was refused or was lost.
+
+    Attributes:
+        reason: a CamelCase word for conditions, e.g. `HostKeyMismatch`.
+    """
+
+    def __init__(self, message: str, *, reason: str) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class SlurmError(IsthmusError):

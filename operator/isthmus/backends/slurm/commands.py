@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 from isthmus.backends.slurm import parsing, reasons
 from isthmus.backends.slurm.addresses import AddressBook, Lookup, system_lookup
-from isthmus.backends.slurm.executor import CommandExecutor, CommandResult
+from isthmus.backends.slurm.executor import CommandExecutor
 from isthmus.backends.slurm.parsing import OutputError, Section
 from isthmus.backends.slurm.records import (
     JobRecord,
@@ -27,6 +27,7 @@ from isthmus.backends.slurm.records import (
     Unclear,
 )
 from isthmus.errors import SlurmCommandError, SlurmUnavailableError
+from isthmus.processes import CommandResult
 
 KILL_AFTER = 5.0
 """Seconds between TERM and KILL of a command at its limit, as in `parsing.framed`."""

@@ -1,42 +1,17 @@
-"""Runs one command to its end, under a time limit, with bounded output.
+"""Where SLURM's commands run: the executor protocol, and the executor for this machine.
 
-The only place that starts processes for the SLURM backend. Commands are argument vectors plus text
-for standard input, so that an executor over SSH is one more class and nothing else.
+Commands are argument vectors plus text for standard input, so that an executor over SSH
+(`ssh.py`) is one more class and nothing else.
 """
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
 import pwd
-import signal
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
-MAX_OUTPUT_BYTES = 64 * 1024 * 1024
-"""More than squeue prints for 100 000 jobs; what is beyond is dropped, and so is the end mark."""
-
-TIMED_OUT_CODE = 124
-"""Return code of a command that was ended at its time limit, as of coreutils' `timeout`."""
-
-
-@dataclass(frozen=True, slots=True)
-class CommandResult:
-    """How a command ended.
-
-    Attributes:
-        returncode: negative for a signal, `TIMED_OUT_CODE` at the time limit.
-        stdout: decoded as UTF-8, undecodable bytes replaced.
-        stderr: the same.
-        timed_out: whether the time limit ended it.
-    """
-
-    returncode: int
-    stdout: str
-    stderr: str
-    timed_out: bool = False
+from isthmus.processes import MAX_OUTPUT_BYTES, CommandResult, run_process
 
 
 class CommandExecutor(Protocol):
@@ -47,7 +22,13 @@ class CommandExecutor(Protocol):
 
         Raises:
             OSError: the command could not be started at all.
+            SlurmUnavailableError: the place could not be reached, or was lost meanwhile; its
+                reason says why. The command may have run.
         """
+        ...
+
+    async def close(self) -> None:
+        """Let go of what leads to the place; nothing runs afterwards."""
         ...
 
 
@@ -116,71 +97,14 @@ class LocalExecutor:
         Raises:
             OSError: the command could not be started at all.
         """
-        uid, gid, groups = self._identity()
-        process = await asyncio.create_subprocess_exec(
-            *argv,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=self._environment,
-            cwd="/",
-            start_new_session=True,
-            user=uid,
-            group=gid,
-            extra_groups=groups,
-        )
-        out, err = bytearray(), bytearray()
-        timed_out = False
-        try:
-            async with asyncio.timeout(timeout):
-                await asyncio.gather(
-                    _feed(process.stdin, stdin.encode()),
-                    _collect(process.stdout, out, self._max_output_bytes),
-                    _collect(process.stderr, err, self._max_output_bytes),
-                    process.wait(),
-                )
-        except TimeoutError:
-            timed_out = True
-        finally:
-            await _end(process)
-        code = process.returncode
-        return CommandResult(
-            returncode=TIMED_OUT_CODE if timed_out or code is None else code,
-            stdout=out.decode(errors="replace"),
-            stderr=err.decode(errors="replace"),
-            timed_out=timed_out,
+        return await run_process(
+            argv,
+            environment=self._environment,
+            timeout=timeout,
+            stdin=stdin,
+            user=self._user,
+            max_output_bytes=self._max_output_bytes,
         )
 
-    def _identity(self) -> tuple[int | None, int | None, list[int] | None]:
-        if self._user is None:
-            return None, None, None
-        entry = pwd.getpwnam(self._user)
-        return entry.pw_uid, entry.pw_gid, os.getgrouplist(self._user, entry.pw_gid)
-
-
-async def _feed(stream: asyncio.StreamWriter | None, data: bytes) -> None:
-    assert stream is not None
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        stream.write(data)
-        await stream.drain()
-        stream.close()
-        await stream.wait_closed()
-
-
-async def _collect(stream: asyncio.StreamReader | None, into: bytearray, limit: int) -> None:
-    assert stream is not None
-    while chunk := await stream.read(65536):
-        into.extend(chunk[: max(0, limit - len(into))])
-
-
-async def _end(process: asyncio.subprocess.Process) -> None:
-    """Kill what is left of the process group and collect the process itself."""
-    if process.returncode is None:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(5):
-                await process.wait()
-    transport = getattr(process, "_transport", None)
-    if transport is not None:  # closes the pipes that a grandchild may still hold open
-        transport.close()
+    async def close(self) -> None:
+        """Do nothing: this machine is always there."""

@@ -18,8 +18,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from isthmus.backends.slurm.commands import CommandClient
-from isthmus.backends.slurm.executor import CommandResult, LocalExecutor
+from isthmus.backends.slurm.executor import LocalExecutor
 from isthmus.backends.slurm.records import SubmitRequest
+from isthmus.processes import CommandResult
 
 MARKER = "isthmus-sample"
 USER = "svc"
@@ -36,6 +37,9 @@ class RecordingExecutor:
     async def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float) -> CommandResult:
         self.last = await self.inner.run(argv, stdin=stdin, timeout=timeout)
         return self.last
+
+    async def close(self) -> None:
+        await self.inner.close()
 
 
 def admin(*argv: str) -> None:
