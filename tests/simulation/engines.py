@@ -9,6 +9,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from random import Random
 
 import httpx
@@ -79,6 +80,12 @@ class Machines:
         return max(engine.ready_at, engine.broken_until, engine.slow_until, away)
 
 
+@lru_cache(maxsize=4096)
+def _parsed(url: str) -> tuple[str, int, str]:
+    parsed = httpx.URL(url)
+    return parsed.host, parsed.port or 80, parsed.path
+
+
 @dataclass(slots=True)
 class _Answer:
     status_code: int
@@ -106,16 +113,16 @@ class ProbeClient:
     ) -> AsyncIterator[_Answer]:
         assert method == "GET"
         loop, machines = asyncio.get_running_loop(), self._machines
-        parsed = httpx.URL(url)
-        if loop.time() < machines.unreachable_until.get(parsed.host, 0.0):
+        host, port, path = _parsed(url)
+        if loop.time() < machines.unreachable_until.get(host, 0.0):
             await asyncio.sleep(600)
         await asyncio.sleep(0.002 + 0.02 * machines.random.random())
-        engine = machines.listening.get((parsed.host, parsed.port or 80))
+        engine = machines.listening.get((host, port))
         if engine is None:
             raise httpx.ConnectError("connection refused")
         if loop.time() < engine.slow_until:
             await asyncio.sleep(600)
-        yield self._ask(engine, parsed.path, now=loop.time())
+        yield self._ask(engine, path, now=loop.time())
 
     def _ask(self, engine: Engine, path: str, *, now: float) -> _Answer:
         if not self._machines.serves(engine, now=now):

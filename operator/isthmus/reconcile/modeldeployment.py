@@ -1,6 +1,7 @@
 """The reconciler of ModelDeployment: observes its parts in the store, plans, acts, writes once."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
@@ -50,6 +51,15 @@ from isthmus.settings import Settings
 _CONFLICT_RETRY_SECONDS = 30.0
 
 
+@dataclass(frozen=True, slots=True)
+class _Meaning:
+    """What stands in one ModelDeployment: `current` is its pools' present revisions."""
+
+    desired: Desired
+    current: Mapping[str, str]
+    status: ModelDeploymentStatus
+
+
 class ModelDeploymentReconciler:
     """One pass over one ModelDeployment per call."""
 
@@ -77,13 +87,13 @@ class ModelDeploymentReconciler:
         if raw is None:
             return None
         try:
-            deployment = ModelDeployment.model_validate(raw)
-            desired = effective(deployment, operator_namespace=self._settings.namespace)
+            meaning = self._store.derived.of(raw, self._meaning)
         except (ValidationError, ValueError) as error:
             # An object of an older schema: nothing that runs is touched.
             await self._say(raw, reason=Reason.INVALID_SPEC, message=str(error))
             return None
-        observed = self._observe(raw, desired, deployment.status or ModelDeploymentStatus())
+        desired = meaning.desired
+        observed = self._observe(raw, meaning)
         now = self._clock()
         plan = plan_model_deployment(observed, now=now)
         status, requeue = plan.status, plan.requeue_after
@@ -115,14 +125,29 @@ class ModelDeploymentReconciler:
 
     # ---- observing: no I/O
 
-    def _observe(
-        self, raw: Object, desired: Desired, status: ModelDeploymentStatus
-    ) -> ModelDeploymentObservation:
+    def _meaning(self, raw: Object) -> _Meaning:
+        """Read the object.
+
+        Raises:
+            ValueError: it cannot be read (also as `pydantic.ValidationError`).
+        """
+        deployment = ModelDeployment.model_validate(raw)
+        desired = effective(deployment, operator_namespace=self._settings.namespace)
+        return _Meaning(
+            desired=desired,
+            current={
+                pool.name: revision_hash(desired=desired, pool=pool) for pool in desired.pools
+            },
+            status=deployment.status or ModelDeploymentStatus(),
+        )
+
+    def _observe(self, raw: Object, meaning: _Meaning) -> ModelDeploymentObservation:
+        desired = meaning.desired
         place = desired.namespace, desired.name
         slices = self._store.labelled(ENDPOINT_SLICES, *place)
         in_rotation = members(slices)
         jobs = tuple(
-            SlurmJob.model_validate(obj)
+            self._store.derived.of(obj, SlurmJob.model_validate)
             for obj in self._store.labelled(SLURM_JOBS, *place)
             if desired.uid in owner_uids(obj)
         )
@@ -141,14 +166,12 @@ class ModelDeploymentReconciler:
         return ModelDeploymentObservation(
             desired=desired,
             has_finalizer=names.FINALIZER_DEPLOYMENT in finalizers(raw),
-            current={
-                pool.name: revision_hash(desired=desired, pool=pool) for pool in desired.pools
-            },
+            current=meaning.current,
             revisions=self._revisions(desired),
             groups=groups,
             clusters=self._reachability(desired, jobs),
             service_ok=self._service_ok(desired),
-            status=status,
+            status=meaning.status,
             retry_base=self._settings.failure_backoff_base,
             retry_cap=self._settings.failure_backoff_cap,
         )
@@ -197,7 +220,8 @@ class ModelDeploymentReconciler:
 
     def _reachable(self, reference: ClusterReference, namespace: str) -> Reachability:
         raw = self._store.get(SLURM_CLUSTERS, reference.namespace, reference.name)
-        cluster = None if raw is None else SlurmCluster.model_validate(raw)
+        parse = SlurmCluster.model_validate
+        cluster = None if raw is None else self._store.derived.of(raw, parse)
         denied = access(cluster=cluster, reference=reference, namespace=namespace)
         if denied is not None:
             return Reachability(reachable=False, reason=denied[0], message=denied[1])

@@ -49,7 +49,7 @@ class SlurmClusterReconciler:
         if raw is None:
             self._clusters.stop(reference)
             return None
-        cluster = SlurmCluster.model_validate(raw)
+        cluster = self._store.derived.of(raw, SlurmCluster.model_validate)
         used = self._job_names(reference)
         held = names.FINALIZER_SLURM_CLUSTER in finalizers(raw)
         if cluster.metadata.deleting and not used:

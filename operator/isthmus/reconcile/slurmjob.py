@@ -170,7 +170,8 @@ class SlurmJobReconciler:
     # ---- observing: no I/O
 
     def _parts(self, raw: Object) -> _Parts:
-        job = SlurmJob.model_validate(raw)
+        derived = self._store.derived
+        job = derived.of(raw, SlurmJob.model_validate)
         reference = job.spec.cluster_ref
         cluster = self._store.get(SLURM_CLUSTERS, reference.namespace, reference.name)
         revision = self._store.get(
@@ -180,16 +181,15 @@ class SlurmJobReconciler:
                 deployment=job.spec.deployment, pool=job.spec.pool, revision=job.spec.revision
             ),
         )
-        data = dig(revision, "data", "job")
         owner = self._store.get(MODEL_DEPLOYMENTS, namespace(raw), job.spec.deployment)
         health = HealthSpec()
         if owner is not None:
-            health = ModelDeployment.model_validate(owner).spec.health
+            health = derived.of(owner, ModelDeployment.model_validate).spec.health
         return _Parts(
             raw=raw,
             job=job,
-            cluster=None if cluster is None else SlurmCluster.model_validate(cluster),
-            frozen=freezing.from_json(data) if isinstance(data, Mapping) else None,
+            cluster=None if cluster is None else derived.of(cluster, SlurmCluster.model_validate),
+            frozen=None if revision is None else derived.of(revision, _frozen),
             health=health,
         )
 
@@ -380,6 +380,12 @@ class SlurmJobReconciler:
             )
         except ApiNotFoundError:
             return
+
+
+def _frozen(revision: Object) -> FrozenJob | None:
+    """What a ControllerRevision of a pool on SLURM holds."""
+    data = dig(revision, "data", "job")
+    return freezing.from_json(data) if isinstance(data, Mapping) else None
 
 
 def _reference(job: SlurmJob) -> ClusterReference:

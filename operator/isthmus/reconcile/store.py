@@ -14,6 +14,7 @@ from isthmus.api.names import LABEL_DEPLOYMENT
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.objects import Object, ObjectList
 from isthmus.apiserver.resources import Resource
+from isthmus.reconcile.derived import Derived
 
 _TOMBSTONES = 10_000
 
@@ -53,6 +54,8 @@ class Store:
         self._by_deployment: dict[tuple[Resource, str, str], set[StoreKey]] = {}
         self._tombstones: OrderedDict[str, float] = OrderedDict()  # uid → revision of its end
         self._listeners: list[Listener] = []
+        self.derived = Derived()
+        """What was read from the objects, such as their models."""
 
     @property
     def synced(self) -> bool:
