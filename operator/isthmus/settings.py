@@ -114,10 +114,10 @@ class Settings:
     """Poll intervals after which a SLURM snapshot counts as no observation at all."""
 
     deregister_delay: float = 5.0
-    """Seconds between a worker's leaving the membership and the TERM to its engine."""
+    """Seconds between a worker's leaving the membership and the earliest TERM to its engine."""
 
-    termination_grace: float = 300.0
-    """Seconds between TERM and KILL for an engine."""
+    termination_grace: float = 60.0
+    """Seconds between TERM and KILL for an engine that is idle or has used up its drain."""
 
     pre_stop_seconds: float = 5.0
     """Seconds that a pod's preStop waits at least, for its deregistration to reach every node."""

@@ -10,7 +10,8 @@ from random import Random
 import httpx
 import pytest
 
-from isthmus.health.prober import Prober, ProbeState, ProbeTarget, probe_client, served_models
+from isthmus.health.prober import Prober, probe_client, served_models
+from isthmus.health.verdict import ProbeState, ProbeTarget
 from isthmus.reconcile.queue import Key
 from tests.virtualtime import run_virtual
 
@@ -39,6 +40,7 @@ class Engine:
     ready: int = 200
     takes: float = 0.01
     refuses: bool = False
+    load: int | None = 0
     asked: list[tuple[float, str, str]] = field(default_factory=list)
 
     async def __call__(self, request: httpx.Request) -> httpx.Response:
@@ -57,6 +59,9 @@ class Engine:
                 return httpx.Response(200, json={"data": [{"id": each} for each in self.names]})
             case "/model_info":
                 return httpx.Response(200, json={"weight_version": self.attempt})
+            case "/metrics" if self.load is not None:
+                page = f"sglang:num_running_reqs {self.load}\nsglang:num_queue_reqs 0\n"
+                return httpx.Response(200, text=page)
         return httpx.Response(404)
 
     def paths(self) -> list[str]:
@@ -129,6 +134,99 @@ def test_worker_becomes_unhealthy_after_enough_failures_in_a_row() -> None:
         assert watching.state.consecutive_failures == 3
 
     watched(test)
+
+
+def test_load_is_read_with_the_full_probes() -> None:
+    async def test(watching: Watching) -> None:
+        watching.engine.load = 7
+        await watching.until_healthy(True)
+        assert watching.state.load == 7
+        assert watching.prober.load(KEY) is not None
+        watching.engine.load = None
+        await asyncio.sleep(40)
+        assert watching.state.healthy is True, "metrics are not health"
+        found = watching.prober.load(KEY)
+        assert found is not None
+        assert found.silent_for > 0
+
+    watched(test)
+
+
+def test_draining_worker_is_read_every_second_and_told_when_idle() -> None:
+    async def test(watching: Watching) -> None:
+        watching.engine.load = 2
+        await watching.until_healthy(True)
+        watching.engine.asked.clear()
+        watching.prober.watch(KEY, SGLANG, draining=True)
+        await asyncio.sleep(10)
+        assert set(watching.engine.paths()) == {"/metrics"}
+        assert 9 <= len(watching.engine.asked) <= 11
+        watching.changes.clear()
+        watching.engine.load = 0
+        await asyncio.sleep(1.5)
+        assert len(watching.changes) == 1
+        found = watching.prober.load(KEY)
+        assert found is not None
+        assert (found.requests, found.silent_for) == (0, 0.0)
+        assert found.age < 1.1
+
+    watched(test)
+
+
+def test_silence_of_a_draining_worker_grows() -> None:
+    async def test(watching: Watching) -> None:
+        watching.engine.load = 2
+        watching.prober.watch(KEY, SGLANG, draining=True)
+        await asyncio.sleep(3)
+        watching.engine.load = None
+        await asyncio.sleep(20)
+        found = watching.prober.load(KEY)
+        assert found is not None
+        assert found.requests == 2
+        assert 18 < found.silent_for < 21
+
+    watched(test)
+
+
+def test_loads_are_read_on_demand_and_within_a_limit() -> None:
+    async def test(watching: Watching) -> None:
+        watching.engine.load = 4
+        assert await watching.prober.loads({"a": SGLANG, "b": VLLM}, time_limit=1) == {
+            "a": 4,
+            "b": None,
+        }
+        watching.engine.takes = 60
+        began = asyncio.get_running_loop().time()
+        assert await watching.prober.loads({"a": SGLANG}, time_limit=1) == {"a": None}
+        assert asyncio.get_running_loop().time() - began < 1.1
+
+    watched(test)
+
+
+def test_long_dead_worker_is_asked_less_often_and_found_again() -> None:
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(True)
+        watching.engine.refuses = True
+        await watching.until_healthy(False)
+        await asyncio.sleep(1000)
+        watching.engine.asked.clear()
+        await asyncio.sleep(600)
+        assert 9 <= len(watching.engine.asked) <= 12
+        watching.engine.refuses = False
+        began = asyncio.get_running_loop().time()
+        assert await watching.until_healthy(True) - began < 70
+
+    watched(test)
+
+
+def test_starting_worker_is_asked_as_often_as_ever() -> None:
+    async def test(watching: Watching) -> None:
+        await asyncio.sleep(1000)
+        watching.engine.asked.clear()
+        await asyncio.sleep(60)
+        assert len(watching.engine.asked) >= 11
+
+    watched(test, engine=Engine(refuses=True))
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from isthmus.api.desired import Worker as WorkerShape
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import rfc3339
-from isthmus.backends.base import Backend, Pending, Worker, WorkerGroup
+from isthmus.backends.base import Backend, Load, Pending, Worker, WorkerGroup
 from isthmus.backends.slurm.records import JobRecord, NodeRecord, Snapshot
 from isthmus.plan.modeldeployment_observation import (
     FrozenRevision,
@@ -290,6 +290,7 @@ def job(
         endpoint=RULES,
         records=records,
         last_seen=starts[-1] if records and starts else None,
+        load=Load(requests=0),
         log_directory="/scratch/isthmus",
     )
     return replace(found, **changes)

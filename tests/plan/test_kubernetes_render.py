@@ -9,6 +9,7 @@ import pytest
 
 from isthmus.api.desired import (
     Desired,
+    Drain,
     Engine,
     EngineType,
     EnvironmentVariable,
@@ -33,7 +34,7 @@ LABELS = {
 
 
 def template(
-    pool: Pool | None = None, wanted: Desired | None = None, *, pre_stop: int = 5, drain: int = 300
+    pool: Pool | None = None, wanted: Desired | None = None, *, pre_stop: int = 5
 ) -> dict[str, Any]:
     one = pool or k8s_pool()
     return pod_template(
@@ -41,7 +42,7 @@ def template(
         pool=one,
         revision="abc234",
         pre_stop_seconds=pre_stop,
-        drain_seconds=drain,
+        shutdown_seconds=60,
     )
 
 
@@ -199,14 +200,34 @@ class TestContainer:
 
 
 class TestShutdown:
-    def test_the_grace_covers_the_wait_and_the_drain(self) -> None:
-        spec = template(pre_stop=5, drain=300)["spec"]
-        assert spec["containers"][0]["lifecycle"] == {"preStop": {"sleep": {"seconds": 5}}}
-        assert spec["terminationGracePeriodSeconds"] > 5 + 300
+    def test_the_grace_covers_the_floor_the_drain_and_the_shutdown(self) -> None:
+        one = k8s_pool()
+        spec = template(one, desired(one, drain=Drain(timeout=90)), pre_stop=5)["spec"]
+        assert spec["terminationGracePeriodSeconds"] == 5 + 90 + 60
+        (shell, _, _, script, *words) = hook(spec["containers"][0])
+        assert shell == "/bin/sh"
+        compile(script, "prestop", "exec")
+        assert words[:2] == ["5", "90"]
+        assert words[3:] == [
+            "http://127.0.0.1:8000/metrics",
+            "vllm:num_requests_running",
+            "vllm:num_requests_waiting",
+        ]
 
-    def test_without_a_wait_there_is_no_hook(self) -> None:
-        """Kubernetes before 1.34 refuses a sleep of 0."""
-        assert "lifecycle" not in container(pre_stop=0)
+    def test_vllm_always_gets_a_shutdown_timeout(self) -> None:
+        """With 0, its default, streams hang until SIGKILL."""
+        one = k8s_pool()
+        args = container(one, desired(one, drain=Drain(timeout=0)))["args"]
+        assert "--shutdown-timeout=1" in args
+
+    def test_a_hung_engine_is_not_waited_for(self) -> None:
+        for probe in ("livenessProbe", "startupProbe"):
+            assert container()[probe]["terminationGracePeriodSeconds"] == 15
+
+
+def hook(found: dict[str, Any]) -> list[str]:
+    command: list[str] = found["lifecycle"]["preStop"]["exec"]["command"]
+    return command
 
 
 class TestPod:

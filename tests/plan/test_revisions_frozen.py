@@ -46,7 +46,7 @@ POOL = slurm_pool(
 
 
 def frozen(pool: Pool = POOL, **changes: object) -> FrozenJob:
-    return freeze(desired=desired(pool, **changes), pool=pool, drain_seconds=300)
+    return freeze(desired=desired(pool, **changes), pool=pool)
 
 
 def test_all_wishes_are_frozen() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import rfc3339
+from isthmus.backends.base import Load
 from isthmus.backends.slurm.records import JobRecord
 from isthmus.plan.actions import (
     Cancel,
@@ -20,6 +21,7 @@ from isthmus.plan.actions import (
     Submit,
     Terminate,
 )
+from isthmus.plan.policy.drain import UNREADABLE
 from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import SlurmJobPlan
 from tests.plan.builders import DENIED, MEMBER, NOW, PUBLISHED, STALE, job, record, status
@@ -74,6 +76,40 @@ class TestServingWorker:
         assert ending.actions == ()
         gone = plan(record("CANCELLED"), status=ending.status, now=NOW + 320)
         assert gone.actions == (RemoveFinalizer(),)
+
+    def test_running_requests_keep_the_engine_until_the_budget_ends(self) -> None:
+        busy = {"load": Load(requests=3), "drain_timeout": 60.0}
+        first = plan(record(), status=status(Phase.READY), **busy).status
+        waits = plan(record(), status=first, now=NOW + 64, **busy)
+        assert waits.actions == ()
+        assert waits.requeue_after == pytest.approx(1)
+        idle = plan(record(), status=first, now=NOW + 64, drain_timeout=60.0)
+        assert idle.actions == (Terminate(job_id=101),)
+        assert idle.status.drained == "Idle"
+
+        cut = plan(record(), status=first, now=NOW + 65, **busy)
+        assert cut.actions == (Terminate(job_id=101),)
+        assert (cut.status.drained, cut.status.cut) == ("Timeout", 3)
+        later = plan(record(), status=cut.status, now=NOW + 70).status
+        assert later.reason == Reason.DRAIN_TIMEOUT
+        assert later.message == "3 requests cut after drain.timeout 1m"
+
+    def test_silent_metrics_leave_the_engine_its_whole_budget_after_term(self) -> None:
+        silent = {"load": UNREADABLE, "drain_timeout": 600.0}
+        first = plan(record(), status=status(Phase.READY), **silent).status
+        term = plan(record(), status=first, now=NOW + 5, **silent)
+        assert term.actions == (Terminate(job_id=101),)
+        assert term.status.drained == "Unknown"
+        assert plan(record(), status=term.status, now=NOW + 900, **silent).actions == ()
+        over = plan(record(), status=term.status, now=NOW + 905, **silent)
+        assert over.actions == (Cancel(job_id=101),)
+
+    def test_a_restart_goes_on_with_the_same_drain(self) -> None:
+        """All it needs stands in the status; before the first reading nothing is concluded."""
+        first = plan(record(), status=status(Phase.READY)).status
+        unread = plan(record(), status=first, now=NOW + 60, load=Load(requests=None))
+        assert unread.actions == ()
+        assert unread.status.draining_since == first.draining_since
 
     def test_the_wait_begins_when_the_slice_is_gone(self) -> None:
         """A deletion that took long, or failed: no TERM before every node could hear of it."""

@@ -132,4 +132,6 @@ class ProbeClient:
         if path == "/model_info":
             engine.checked = True
             return _Answer(200, json.dumps({"weight_version": engine.attempt}).encode())
+        if path == "/metrics":
+            return _Answer(200, b"sglang:num_running_reqs 0\nsglang:num_queue_reqs 0\n")
         return _Answer(200 if path in ("/health", "/ready") else 404, b"")

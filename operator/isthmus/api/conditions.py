@@ -132,6 +132,8 @@ class Reason(StrEnum):
     """SLURM suspended the job; it may come back."""
     DRAINING = "Draining"
     """Out of rotation; waits for running requests, then ends."""
+    DRAIN_TIMEOUT = "DrainTimeout"
+    """Requests had not finished within `drain.timeout` and were cut: raise it, or accept it."""
     JOB_TERMINATING = "JobTerminating"
     """The job is ending and may still hold its nodes (COMPLETING)."""
     JOB_REMOVED = "JobRemoved"

@@ -10,6 +10,7 @@ from typing import Final
 from isthmus.api.desired import (
     ClusterReference,
     Desired,
+    Drain,
     Engine,
     EngineType,
     EnvironmentVariable,
@@ -74,6 +75,7 @@ def effective(
             success_threshold=spec.health.success_threshold,
             failure_threshold=spec.health.failure_threshold,
         ),
+        drain=Drain(timeout=parse_duration(spec.drain.timeout)),
         deleting=deployment.metadata.deleting,
     )
 

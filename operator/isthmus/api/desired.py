@@ -5,7 +5,7 @@ these say what is meant. `isthmus.api.defaults.effective` makes them.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
@@ -145,6 +145,17 @@ class Health:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Drain:
+    """How workers go that are not wanted any more; times in seconds.
+
+    No part of a revision: planned drains obey a change at once, and a pod's own hook, for those
+    that nobody planned, has the value of the time at which its revision was frozen.
+    """
+
+    timeout: float = 300.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
     """One ModelDeployment, as it is meant."""
 
@@ -156,4 +167,5 @@ class Desired:
     model: Model
     pools: tuple[Pool, ...]
     health: Health
+    drain: Drain = field(default_factory=Drain)
     deleting: bool = False

@@ -240,6 +240,16 @@ class HealthSpec(SpecModel):
     """Successive bad probes until it gets none."""
 
 
+class DrainSpec(SpecModel):
+    """How workers go that are not wanted any more."""
+
+    timeout: Annotated[
+        str,
+        Field(max_length=16, json_schema_extra=rules(duration_between("0s", "24h", "5m"))),
+    ] = "5m"
+    """Time that running requests get to finish once a worker is out of rotation."""
+
+
 class ModelDeploymentSpec(SpecModel):
     """What is wanted."""
 
@@ -271,6 +281,8 @@ class ModelDeploymentSpec(SpecModel):
     """Where workers run, each pool on one scheduler."""
     health: HealthSpec = HealthSpec()
     """How long a start may take and what counts as healthy."""
+    drain: DrainSpec = DrainSpec()
+    """How workers go that are not wanted any more."""
 
 
 class ModelDeployment(StatusModel):

@@ -21,6 +21,9 @@ from isthmus.api.conditions import Phase
 from isthmus.api.modeldeployment_status import Time
 from isthmus.api.names import API_VERSION, MAX_DEPLOYMENT_NAME, MAX_POOL_NAME
 
+Drained = Literal["Idle", "Timeout", "Unknown"]
+"""How a drain ended: no requests left, budget used up, or nobody knows (no metrics)."""
+
 _WORD = {"pattern": "^[a-z0-9]+$"}
 
 
@@ -106,6 +109,10 @@ class SlurmJobStatus(StatusModel):
     """Since when it is not clear whether a job exists; a job that is seen clears it."""
     draining_since: Time = None
     """When it was taken out of rotation to be stopped."""
+    drained: Drained | None = None
+    """How the wait for its requests ended; there as soon as the engine is told to end."""
+    cut: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
+    """Requests that had not finished when the drain's budget was over."""
     terminated_at: Time = None
     """When the engine was told to end."""
     cancelled_at: Time = None

@@ -29,6 +29,21 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """What an engine's metrics say of the requests that it holds.
+
+    Attributes:
+        requests: running and waiting together at the last reading; None if there was none.
+        age: seconds since that reading.
+        silent_for: seconds since which no reading succeeds; infinite where none can be made.
+    """
+
+    requests: int | None
+    age: float = 0.0
+    silent_for: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """One pod or one SLURM attempt, as observed.
 

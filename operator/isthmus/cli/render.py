@@ -77,7 +77,7 @@ def rendered(
                 pool=pool,
                 revision=revision,
                 pre_stop_seconds=int(settings.pre_stop_seconds),
-                drain_seconds=int(settings.termination_grace),
+                shutdown_seconds=int(settings.termination_grace),
             )
             obj = kubernetes.deployment(
                 desired=desired,
@@ -108,9 +108,7 @@ def _job(
             f"pool {pool.name} needs SlurmCluster {reference.namespace}/{reference.name}: give its "
             "manifest as one more file"
         )
-    frozen = freezing.freeze(
-        desired=desired, pool=pool, drain_seconds=int(settings.termination_grace)
-    )
+    frozen = freezing.freeze(desired=desired, pool=pool)
     template = freezing.job_template(frozen, models=cluster.spec.models)
     masked = freezing.masked(template, mask=_mask_variable, mask_argument=_mask_argument)
     site = freezing.site_facts(cluster.spec)

@@ -5,7 +5,10 @@ line and for probe paths and know no engine by name.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
+
+METRICS_PATH: Final = "/metrics"
+"""Where both engines show their metrics, open even where an API key guards the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,7 +22,7 @@ class LaunchRequest:
         port: a number, or a placeholder that the batch script replaces.
         attempt: token of the SLURM attempt that the engine must report; None for pods, whose
             identity is their address.
-        drain_seconds: how long the engine may finish requests after SIGTERM.
+        drain_seconds: how long the engine may finish requests after SIGTERM, at least 1.
         args: the user's own, with derived parallelism appended.
     """
 
@@ -40,6 +43,7 @@ class EngineProfile(Protocol):
         health_path: answers 200 once requests are served; may take seconds.
         readiness_path: the cheap path for frequent probes of a pod.
         health_timeout: seconds within which `health_path` answers on a loaded engine.
+        load_gauges: metrics whose sum over all labels is the number of requests it holds.
     """
 
     @property
@@ -57,6 +61,10 @@ class EngineProfile(Protocol):
     @property
     def health_timeout(self) -> int:
         """Seconds within which `health_path` answers on a loaded engine."""
+
+    @property
+    def load_gauges(self) -> tuple[str, ...]:
+        """Metrics whose sum is the number of requests it holds, running and waiting."""
 
     def command(self, request: LaunchRequest) -> tuple[str, ...]:
         """The command line, program first."""

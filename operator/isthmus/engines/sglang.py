@@ -3,7 +3,8 @@
 `/health` generates one token and takes at least a second, up to 20 s on a loaded engine; `/ready`
 is instant and answers 503 until the engine is up and while it drains. It binds to loopback unless
 `--host` is given, exposes metrics only with `--enable-metrics`, and after SIGTERM to its main
-process waits without limit until it is idle.
+process waits without limit until it is idle. TERM to its whole process group is a crash that cuts
+its streams.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ class Sglang:
     health_path: str = "/health"
     readiness_path: str = "/ready"
     health_timeout: int = 20
+    load_gauges: tuple[str, ...] = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
 
     def command(self, request: LaunchRequest) -> tuple[str, ...]:
         """Command line; the attempt is reported as `weight_version` in `/model_info`.

@@ -2,7 +2,8 @@
 
 `/health` is instant and answers 503 only when the engine is dead. Without `--shutdown-timeout`
 SIGTERM aborts the engine and leaves streams hanging until SIGKILL (measured on 0.32.0), so it is
-always given.
+always given. With it the engine finishes what runs, but `/health` stays 200 while every new request
+gets 500: it must be out of rotation before. TERM to its whole process group cuts its streams.
 """
 
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ class Vllm:
     health_path: str = "/health"
     readiness_path: str = "/health"
     health_timeout: int = 5
+    load_gauges: tuple[str, ...] = ("vllm:num_requests_running", "vllm:num_requests_waiting")
 
     def command(self, request: LaunchRequest) -> tuple[str, ...]:
         """Command line; the attempt is reported as one more served name."""
@@ -34,7 +36,7 @@ class Vllm:
             f"--port={request.port}",
             "--served-model-name",
             *names,
-            f"--shutdown-timeout={request.drain_seconds}",
+            f"--shutdown-timeout={max(1, request.drain_seconds)}",
             *revision,
             *request.args,
         )

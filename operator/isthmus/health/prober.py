@@ -13,94 +13,67 @@ There are two probes. The *full* one asks the target's health path and then for 
   every few seconds, and one whose scheduler hangs is still found by the next full probe.
 
 A full probe is the first one, the one after each failure, and every `full_every`th. That is also
-where the identity is checked. All probes of one worker are one after another, in a task of its own.
+where the identity is checked and where the engine's metrics are read for its load: a process that
+was started anew under the same address is asked who it is. All probes of one worker are one after
+another, in a task of its own. A worker that was healthy and has been dead for long is asked less
+and less often; one that starts is not, for its first answer is awaited.
+
+A worker that drains is not asked for its health any more: only its load matters, every second.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Literal
 
 import httpx
 
 from isthmus.api.names import identity_model_name
 from isthmus.apiserver.objects import dig
+from isthmus.backends.base import Load
+from isthmus.engines import ENGINES
+from isthmus.engines.base import METRICS_PATH
+from isthmus.engines.metrics import held_requests
+from isthmus.health.verdict import (
+    ProbeResult,
+    ProbeState,
+    ProbeTarget,
+    Reason,
+    advance,
+    interval_after,
+    visible,
+)
 from isthmus.reconcile.queue import Key
 
 _log = logging.getLogger(__name__)
 
-Reason = Literal[
-    "Healthy", "Refused", "NotReady", "Timeout", "WrongModel", "WrongAttempt", "HttpError"
-]
-_IDENTITY: frozenset[Reason] = frozenset({"WrongModel", "WrongAttempt"})
 _MOST_BYTES = 1_000_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ProbeTarget:
-    """A worker to probe.
-
-    Attributes:
-        url_base: scheme, host and port, e.g. `http://node7:41003`.
-        health_path: what a full probe asks, e.g. `/health`.
-        model: served model name that must be listed.
-        attempt: attempt of the SlurmJob that must answer.
-        engine: which engine it is, for how it tells its attempt.
-        interval: seconds from the start of one probe to the start of the next.
-        timeout: seconds for one probe as a whole.
-        success_threshold: successes in a row that make it healthy.
-        failure_threshold: failures in a row that make it unhealthy. A wrong identity is one at
-            once: it is not a worker of ours that is slow but somebody else.
-        api_key: key of the engine's own API, None if it has none.
-    """
-
-    url_base: str
-    health_path: str
-    model: str
-    attempt: str
-    engine: Literal["vllm", "sglang"]
-    interval: float
-    timeout: float
-    success_threshold: int
-    failure_threshold: int
-    api_key: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeResult:
-    """The outcome of one probe; `checked_at` is the prober's clock at its end."""
-
-    ok: bool
-    reason: Reason
-    message: str
-    checked_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class ProbeState:
-    """What the probes of one worker say together.
-
-    Attributes:
-        healthy: None until a threshold is reached for the first time.
-        consecutive_failures: failures since the last success.
-        last: the latest result.
-        consecutive_successes: successes since the last failure.
-    """
-
-    healthy: bool | None
-    consecutive_failures: int
-    last: ProbeResult
-    consecutive_successes: int = 0
+DRAIN_INTERVAL = 1.0
+"""Seconds between two readings of the load of a worker that drains."""
+_READING_LIMIT = 5.0
 
 
 @dataclass(slots=True)
 class _Watched:
+    """One watched worker.
+
+    Attributes:
+        wake: set to have the next probe at once.
+        load: the last reading that succeeded, `load_at` its time.
+        silent_since: when the readings began to fail, or when they were begun.
+    """
+
     target: ProbeTarget
     task: asyncio.Task[None]
+    draining: bool
+    silent_since: float | None
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
     state: ProbeState | None = None
+    load: int | None = None
+    load_at: float = 0.0
 
 
 class Prober:
@@ -112,7 +85,6 @@ class Prober:
         *,
         on_change: Callable[[Key], None],
         clock: Callable[[], float] | None = None,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         random: Random | None = None,
         concurrency: int = 256,
         full_every: int = 6,
@@ -124,7 +96,6 @@ class Prober:
             on_change: called when `healthy` or the reason of the last result changed, so not for
                 every probe.
             clock: seconds, monotonic; by default the clock of the running loop.
-            sleep: waits for some seconds.
             random: source of the spread of the probes in time.
             concurrency: most probes at the same time; a hanging worker occupies one of them for
                 its timeout.
@@ -133,27 +104,52 @@ class Prober:
         self._client = client
         self._on_change = on_change
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
-        self._sleep = sleep
         self._random = random or Random()
         self._slots = asyncio.Semaphore(concurrency)
         self._full_every = full_every
         self._watched: dict[Key, _Watched] = {}
 
-    def watch(self, key: Key, target: ProbeTarget | None) -> None:
+    def watch(self, key: Key, target: ProbeTarget | None, *, draining: bool = False) -> None:
         """Probe `target` from now on; None for nothing.
 
         A changed target starts without a state, since it may be another process; an equal one goes
-        on undisturbed.
+        on undisturbed. From one that drains only the load is read.
         """
         known = self._watched.get(key)
         if known is not None and known.target == target:
+            if known.draining is not draining:
+                known.draining, known.silent_since = draining, self._clock()
+                known.wake.set()
             return
         if known is not None:
             del self._watched[key]
             known.task.cancel()
         if target is not None:
             task = asyncio.create_task(self._run(key, target), name=f"probe {key}")
-            self._watched[key] = _Watched(target=target, task=task)
+            self._watched[key] = _Watched(
+                target=target, task=task, draining=draining, silent_since=self._clock()
+            )
+
+    def load(self, key: Key) -> Load | None:
+        """Return what is known of a worker's load, None for what is not watched."""
+        known = self._watched.get(key)
+        if known is None:
+            return None
+        now = self._clock()
+        return Load(
+            requests=known.load,
+            age=now - known.load_at,
+            silent_for=0.0 if known.silent_since is None else now - known.silent_since,
+        )
+
+    async def loads(
+        self, targets: Mapping[str, ProbeTarget], *, time_limit: float
+    ) -> Mapping[str, int | None]:
+        """Read the loads of some workers now, all at once; None for those that do not tell."""
+        found = await asyncio.gather(
+            *(self._read_load(target, limit=time_limit) for target in targets.values())
+        )
+        return dict(zip(targets, found, strict=True))
 
     def state(self, key: Key) -> ProbeState | None:
         """Return what is known, None before the first probe and for what is not watched."""
@@ -174,21 +170,70 @@ class Prober:
 
     async def _run(self, key: Key, target: ProbeTarget) -> None:
         since_full = 0
-        while True:
+        while (known := self._current(key, target)) is not None:
             started = self._clock()
-            before = self.state(key)
+            known.wake.clear()
+            if known.draining:
+                await self._follow_load(key, known)
+                await self._pause(known, started + DRAIN_INTERVAL)
+                continue
+            before = known.state
             full = before is None or not before.last.ok or since_full + 1 >= self._full_every
             since_full = 0 if full else since_full + 1
             async with self._slots:
                 result = await self._probe(target, full=full)
-            known = self._watched.get(key)
-            if known is None or known.target is not target:
+                if full and result.ok:
+                    self._note(known, await self._read_load(target, limit=_READING_LIMIT))
+            if self._current(key, target) is not known:
                 return
-            known.state = advance(known.state, result, target)
-            if before is None or _visible(before) != _visible(known.state):
+            known.state = replace(advance(known.state, result, target), load=known.load)
+            if before is None or visible(before) != visible(known.state):
                 self._on_change(key)
             spread = 1 + 0.1 * (self._random.random() - 0.5)
-            await self._sleep(max(0.0, started + target.interval * spread - self._clock()))
+            await self._pause(known, started + interval_after(known.state, target) * spread)
+
+    def _current(self, key: Key, target: ProbeTarget) -> _Watched | None:
+        known = self._watched.get(key)
+        return known if known is not None and known.target is target else None
+
+    async def _pause(self, known: _Watched, until: float) -> None:
+        """Wait until a moment, or until something else is wanted of the worker."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(max(0.0, until - self._clock())):
+                await known.wake.wait()
+
+    async def _follow_load(self, key: Key, known: _Watched) -> None:
+        """One reading of a worker that drains; told when it becomes idle."""
+        before = known.load, known.silent_since is None
+        async with self._slots:
+            load = await self._read_load(known.target, limit=_READING_LIMIT)
+        self._note(known, load)
+        if known.state is not None:
+            known.state = replace(known.state, load=load)
+        idle = load == 0
+        if self._current(key, known.target) is known and idle and before != (0, True):
+            self._on_change(key)
+
+    def _note(self, known: _Watched, load: int | None) -> None:
+        if load is not None:
+            known.load, known.load_at, known.silent_since = load, self._clock(), None
+        elif known.silent_since is None:
+            known.silent_since = self._clock()
+
+    async def _read_load(self, target: ProbeTarget, *, limit: float) -> int | None:
+        """Requests that an engine holds, None where it does not say within `limit` seconds."""
+        try:
+            async with asyncio.timeout(limit):
+                status, page = await self._get(target, METRICS_PATH)
+        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL):
+            return None
+        except Exception:
+            _log.exception("Metrics of %s failed unexpectedly", target.url_base)
+            return None
+        if status != 200:
+            return None
+        gauges = ENGINES[target.engine].load_gauges
+        return held_requests(page.decode(errors="replace"), names=gauges)
 
     async def _probe(self, target: ProbeTarget, *, full: bool) -> ProbeResult:
         try:
@@ -270,22 +315,6 @@ def served_models(body: bytes) -> frozenset[str]:
     return frozenset(
         str(dig(model, "id")) for model in (data if isinstance(data, list) else []) if model
     )
-
-
-def advance(state: ProbeState | None, result: ProbeResult, target: ProbeTarget) -> ProbeState:
-    """Return the state after one more result."""
-    successes = (state.consecutive_successes if state else 0) + 1 if result.ok else 0
-    failures = 0 if result.ok else (state.consecutive_failures if state else 0) + 1
-    healthy = state.healthy if state else None
-    if successes >= target.success_threshold:
-        healthy = True
-    elif failures >= target.failure_threshold or result.reason in _IDENTITY:
-        healthy = False
-    return ProbeState(healthy, failures, result, successes)
-
-
-def _visible(state: ProbeState) -> tuple[bool | None, Reason]:
-    return state.healthy, state.last.reason
 
 
 def _json(body: bytes) -> object:

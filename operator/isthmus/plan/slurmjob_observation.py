@@ -7,8 +7,10 @@ from dataclasses import dataclass
 
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch
+from isthmus.backends.base import Load
 from isthmus.backends.slurm.records import JobRecord, Snapshot
 from isthmus.plan.actions import SlurmJobAction
+from isthmus.plan.policy.drain import UNREADABLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Limits:
 
     Attributes:
         submit_unknown_wait: how long an unclear submission may still turn up.
-        deregister_delay: between leaving the membership and TERM.
+        deregister_delay: least time between leaving the membership and TERM.
         termination_grace: between TERM and scancel.
         repeat: before a cancellation that shows no effect is sent again.
         max_unresolved: unclear submissions per cluster beyond which nothing is submitted.
@@ -82,6 +84,8 @@ class SlurmJobObservation:
         confirmed_gone: the second source said that the job id does not exist.
         probe_healthy: None while no probe has given a verdict.
         slice_target: address and port that stand in the membership now.
+        load: what its engine's metrics say.
+        drain_timeout: seconds that its requests get to finish once it is out of rotation.
         renderable: the revision it runs is known, so that it can be submitted.
         log_directory: where the job's output lies on the cluster.
     """
@@ -101,6 +105,8 @@ class SlurmJobObservation:
     probe_reason: str = ""
     probe_message: str = ""
     slice_target: tuple[str, int] | None = None
+    load: Load = UNREADABLE
+    drain_timeout: float = 300.0
     renderable: bool = True
     log_directory: str = ""
 

@@ -241,7 +241,6 @@ def revision_object(
     *, desired: Desired, pool: Pool, revision: str, number: int, settings: Settings
 ) -> dict[str, object]:
     """The ControllerRevision that freezes a pool: what was written and what it renders to."""
-    drain = int(settings.termination_grace)
     data: dict[str, object] = {
         "written": {"model": dict(desired.model.written or {}), "pool": dict(pool.written or {})}
     }
@@ -251,12 +250,10 @@ def revision_object(
             pool=pool,
             revision=revision,
             pre_stop_seconds=int(settings.pre_stop_seconds),
-            drain_seconds=drain,
+            shutdown_seconds=int(settings.termination_grace),
         )
     else:
-        data["job"] = freezing.to_json(
-            freezing.freeze(desired=desired, pool=pool, drain_seconds=drain)
-        )
+        data["job"] = freezing.to_json(freezing.freeze(desired=desired, pool=pool))
     return {
         "apiVersion": "apps/v1",
         "kind": "ControllerRevision",

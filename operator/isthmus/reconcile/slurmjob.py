@@ -12,7 +12,7 @@ from isthmus.api import names
 from isthmus.api.conditions import Phase
 from isthmus.api.desired import ClusterReference
 from isthmus.api.durations import parse_duration
-from isthmus.api.modeldeployment import HealthSpec, ModelDeployment
+from isthmus.api.modeldeployment import DrainSpec, HealthSpec, ModelDeployment
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import rfc3339
@@ -26,12 +26,13 @@ from isthmus.apiserver.resources import (
     SLURM_CLUSTERS,
     SLURM_JOBS,
 )
+from isthmus.backends.base import Load
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import Refused, SubmitOutcome
-from isthmus.engines import ENGINES
 from isthmus.errors import ApiAlreadyExistsError, ApiNotFoundError
-from isthmus.health.prober import Prober, ProbeTarget
+from isthmus.health.prober import Prober
+from isthmus.health.verdict import ProbeTarget
 from isthmus.plan.actions import (
     AddFinalizer,
     Cancel,
@@ -44,6 +45,7 @@ from isthmus.plan.actions import (
     Submit,
     Terminate,
 )
+from isthmus.plan.policy.drain import UNREADABLE
 from isthmus.plan.policy.polling import LOOK_EVERY, look_in
 from isthmus.plan.slurmjob import after_submission, plan_slurm_job
 from isthmus.plan.slurmjob_observation import (
@@ -56,13 +58,12 @@ from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.queue import Key
-from isthmus.reconcile.requests import submit_request
+from isthmus.reconcile.requests import probe_target, submit_request
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
 from isthmus.routing.slices import slice_target, worker_slice
 
 UNCLEAR = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
-_MOVABLE = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +75,7 @@ class _Parts:
     cluster: SlurmCluster | None
     frozen: FrozenJob | None
     health: HealthSpec
+    drain: DrainSpec
 
 
 class SlurmJobReconciler:
@@ -127,7 +129,8 @@ class SlurmJobReconciler:
         parts = self._parts(raw)
         observed = self._observe(key, parts)
         plan = plan_slurm_job(observed, now=self._clock())
-        self._prober.watch(key, self._target(parts, plan.status, observed.deleting))
+        drains = plan.status.phase == Phase.DRAINING
+        self._prober.watch(key, self._target(parts, plan.status), draining=drains)
         status = plan.status
         for action in plan.actions:
             if isinstance(action, RemoveFinalizer):
@@ -182,15 +185,17 @@ class SlurmJobReconciler:
             ),
         )
         owner = self._store.get(MODEL_DEPLOYMENTS, namespace(raw), job.spec.deployment)
-        health = HealthSpec()
+        health, drain = HealthSpec(), DrainSpec()
         if owner is not None:
-            health = derived.of(owner, ModelDeployment.model_validate).spec.health
+            spec = derived.of(owner, ModelDeployment.model_validate).spec
+            health, drain = spec.health, spec.drain
         return _Parts(
             raw=raw,
             job=job,
             cluster=None if cluster is None else derived.of(cluster, SlurmCluster.model_validate),
             frozen=None if revision is None else derived.of(revision, _frozen),
             health=health,
+            drain=drain,
         )
 
     def _observe(self, key: Key, parts: _Parts) -> SlurmJobObservation:
@@ -223,9 +228,18 @@ class SlurmJobReconciler:
             probe_reason="" if probe is None or probe.last is None else probe.last.reason,
             probe_message="" if probe is None or probe.last is None else probe.last.message,
             slice_target=None if current is None else slice_target(current),
+            load=self._load(key, parts, status),
+            drain_timeout=parse_duration(parts.drain.timeout),
             renderable=parts.frozen is not None,
             log_directory=work,
         )
+
+    def _load(self, key: Key, parts: _Parts, status: SlurmJobStatus) -> Load:
+        """What the engine's metrics say; asked for from the next pass on where nobody asks yet."""
+        asked = self._prober.load(key)
+        if asked is not None:
+            return asked
+        return UNREADABLE if self._target(parts, status) is None else Load(requests=None)
 
     def _observe_cluster(self, parts: _Parts) -> ClusterObservation:
         reference = _reference(parts.job)
@@ -263,21 +277,9 @@ class SlurmJobReconciler:
             for obj in self._store.list(SLURM_JOBS)
         )
 
-    def _target(self, parts: _Parts, status: SlurmJobStatus, deleting: bool) -> ProbeTarget | None:
-        frozen = parts.frozen
-        if deleting or frozen is None or status.phase not in _MOVABLE or status.url is None:
-            return None
-        engine = ENGINES[frozen.engine]
-        return ProbeTarget(
-            url_base=status.url,
-            health_path=engine.health_path,
-            model=frozen.served_name,
-            attempt=parts.job.spec.attempt,
-            engine="sglang" if frozen.engine == "sglang" else "vllm",
-            interval=parse_duration(parts.health.interval),
-            timeout=float(engine.health_timeout),
-            success_threshold=parts.health.success_threshold,
-            failure_threshold=parts.health.failure_threshold,
+    def _target(self, parts: _Parts, status: SlurmJobStatus) -> ProbeTarget | None:
+        return probe_target(
+            attempt=parts.job.spec.attempt, status=status, frozen=parts.frozen, health=parts.health
         )
 
     # ---- acting

@@ -9,13 +9,15 @@ from math import ceil
 
 from isthmus.api import names
 from isthmus.api.desired import Desired, EnvironmentVariable, Pool
+from isthmus.backends.kubernetes.prestop import pre_stop
 from isthmus.engines import ENGINES
-from isthmus.engines.base import EngineProfile, LaunchRequest
+from isthmus.engines.base import METRICS_PATH, EngineProfile, LaunchRequest
 
 PORT_NAME = "http"
 SERVICE_PORT = 80
 CONTAINER_PORT = 8000
 STARTUP_PERIOD_SECONDS = 2
+HUNG_GRACE_SECONDS = 15
 
 Json = dict[str, object]
 
@@ -26,30 +28,32 @@ def model_argument(source: str) -> str:
 
 
 def pod_template(
-    *, desired: Desired, pool: Pool, revision: str, pre_stop_seconds: int, drain_seconds: int
+    *, desired: Desired, pool: Pool, revision: str, pre_stop_seconds: int, shutdown_seconds: int
 ) -> Json:
     """The pod template of one revision of one pool.
 
     A deleted pod leaves the endpoints at once, waits `pre_stop_seconds` so that every node has
-    heard of it, and then finishes its requests for at most `drain_seconds`.
+    heard of it, then until its engine is idle for at most `drain.timeout`, and only then is the
+    engine told to end. That holds for every deletion, also one that nobody planned.
 
     Args:
         desired: the deployment with derived defaults.
         pool: one of its pools on Kubernetes.
         revision: hash of what the user wrote for this pool.
         pre_stop_seconds: floor for the propagation of the endpoints, 0 for none.
-        drain_seconds: budget of the engine after SIGTERM.
+        shutdown_seconds: time for the engine between SIGTERM and SIGKILL.
     """
     placement = pool.kubernetes
     if placement is None:
         raise ValueError(f"pool {pool.name} is not on Kubernetes")
     engine = ENGINES[pool.engine.type]
+    drain_seconds = round(desired.drain.timeout)
     spec: Json = {
-        "containers": [_container(desired, pool, engine, drain_seconds, pre_stop_seconds)],
+        "containers": [_container(desired, pool, engine, pre_stop_seconds)],
         # A Service called "vllm" would set VLLM_PORT=tcp://…, which vLLM refuses.
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
-        "terminationGracePeriodSeconds": pre_stop_seconds + drain_seconds + 10,
+        "terminationGracePeriodSeconds": pre_stop_seconds + drain_seconds + shutdown_seconds,
         "tolerations": [*map(dict, placement.tolerations), *_lost_node_tolerations()],
     }
     if placement.node_selector:
@@ -87,9 +91,8 @@ def _lost_node_tolerations() -> list[Json]:
     ]  # fmt: skip
 
 
-def _container(
-    desired: Desired, pool: Pool, engine: EngineProfile, drain_seconds: int, pre_stop_seconds: int
-) -> Json:
+def _container(desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_seconds: int) -> Json:
+    drain_seconds = round(desired.drain.timeout)
     command = engine.command(
         LaunchRequest(
             model=model_argument(desired.model.source),
@@ -110,11 +113,17 @@ def _container(
         "ports": [{"name": PORT_NAME, "containerPort": CONTAINER_PORT}],
         "resources": _resources(pool),
         **_probes(desired, engine),
+        "lifecycle": {
+            "preStop": pre_stop(
+                floor=pre_stop_seconds,
+                budget=drain_seconds,
+                metrics=f"http://127.0.0.1:{CONTAINER_PORT}{METRICS_PATH}",
+                gauges=engine.load_gauges,
+            )
+        },
     }
     if pool.engine.env:
         container["env"] = [_env(variable) for variable in pool.engine.env]
-    if pre_stop_seconds:
-        container["lifecycle"] = {"preStop": {"sleep": {"seconds": pre_stop_seconds}}}
     return container
 
 
@@ -143,7 +152,8 @@ def _resources(pool: Pool) -> Json:
 def _probes(desired: Desired, engine: EngineProfile) -> Json:
     """Start-up sized by `startupTimeout`; readiness by `health`; liveness generous.
 
-    Liveness only finds an engine that hangs for minutes: a restart costs a model load.
+    Liveness only finds an engine that hangs for minutes: a restart costs a model load. What has
+    hung has nothing to drain, so a short grace replaces the pod's own.
     """
     health = desired.health
 
@@ -156,6 +166,7 @@ def _probes(desired: Desired, engine: EngineProfile) -> Json:
             "periodSeconds": STARTUP_PERIOD_SECONDS,
             "timeoutSeconds": engine.health_timeout,
             "failureThreshold": max(1, ceil(health.startup_timeout / STARTUP_PERIOD_SECONDS)),
+            "terminationGracePeriodSeconds": HUNG_GRACE_SECONDS,
         },
         "readinessProbe": get(engine.readiness_path)
         | {
@@ -165,7 +176,12 @@ def _probes(desired: Desired, engine: EngineProfile) -> Json:
             "failureThreshold": health.failure_threshold,
         },
         "livenessProbe": get(engine.health_path)
-        | {"periodSeconds": 10, "timeoutSeconds": engine.health_timeout, "failureThreshold": 6},
+        | {
+            "periodSeconds": 10,
+            "timeoutSeconds": engine.health_timeout,
+            "failureThreshold": 6,
+            "terminationGracePeriodSeconds": HUNG_GRACE_SECONDS,
+        },
     }
 
 

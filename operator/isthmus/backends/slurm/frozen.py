@@ -47,7 +47,7 @@ class FrozenJob:
 _ADAPTER = TypeAdapter(FrozenJob)
 
 
-def freeze(*, desired: Desired, pool: Pool, drain_seconds: int) -> FrozenJob:
+def freeze(*, desired: Desired, pool: Pool) -> FrozenJob:
     """Render a pool on SLURM for its ControllerRevision."""
     wishes = pool.slurm
     if wishes is None:
@@ -60,7 +60,7 @@ def freeze(*, desired: Desired, pool: Pool, drain_seconds: int) -> FrozenJob:
             served_names=desired.model.served_names,
             port=PORT_PLACEHOLDER,
             attempt=ATTEMPT_PLACEHOLDER,
-            drain_seconds=drain_seconds,
+            drain_seconds=round(desired.drain.timeout),
             args=pool.engine.args,
         )
     )

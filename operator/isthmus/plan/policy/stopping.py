@@ -1,9 +1,10 @@
 """How an attempt whose object is being deleted comes to its end.
 
-One order: out of the membership → a moment for every node to hear of it → TERM to the engine's
-main process, which finishes its requests → scancel when the grace is over. The finalizer goes when
-no job of the attempt is left *and none can turn up any more*: an unclear submission is resolved
-first, and its gate is closed, so that a late ghost ends before it loads a model.
+One order: out of the membership → a moment for every node to hear of it, and for the engine to
+become idle (policy.drain) → TERM to the engine's main process → scancel when the grace is over. The
+finalizer goes when no job of the attempt is left *and none can turn up any more*: an unclear
+submission is resolved first, and its gate is closed, so that a late ghost ends before it loads a
+model.
 """
 
 from dataclasses import replace
@@ -23,6 +24,7 @@ from isthmus.plan.actions import (
     Terminate,
 )
 from isthmus.plan.policy import submission
+from isthmus.plan.policy.drain import DrainTimes, Proceed, Wait, decide, told
 from isthmus.plan.policy.identity import choose
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
@@ -45,7 +47,7 @@ def stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     kept = tuple(action for action in plan.actions if not isinstance(action, Terminate))
     update: dict[str, object] = {"draining_since": None}
     if kept != plan.actions:
-        update["terminated_at"] = None
+        update |= {"terminated_at": None, "drained": None, "cut": None}
     return SlurmJobPlan(
         status=plan.status.model_copy(update=update),
         actions=(DeleteSlice(), *kept),
@@ -119,21 +121,42 @@ def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> Slu
     drains = status.ever_ready and state in _MAY_SERVE
     if not drains:
         return _cancel(status, record=record, repeat=limits.repeat, now=now)
-    leaves_at = (epoch(status.draining_since) or now) + limits.deregister_delay
-    if now < leaves_at:
-        return SlurmJobPlan(status=status, requeue_after=leaves_at - now)
+    times = DrainTimes(floor=limits.deregister_delay, budget=observed.drain_timeout)
+    out_since = epoch(status.draining_since) or now
     terminated = epoch(status.terminated_at)
     if terminated is None:
-        return SlurmJobPlan(
-            status=status.model_copy(update={"terminated_at": rfc3339(now)}),
-            actions=(Terminate(job_id=record.job_id),),
-            requeue_after=limits.termination_grace,
-        )
-    if now < terminated + limits.termination_grace:
-        return SlurmJobPlan(
-            status=status, requeue_after=terminated + limits.termination_grace - now
-        )
+        decision = decide(out_since=out_since, now=now, load=observed.load, times=times)
+        if isinstance(decision, Wait):
+            return SlurmJobPlan(status=status, requeue_after=decision.seconds)
+        return _terminate(observed, status, decision=decision, now=now)
+    ends = terminated + limits.termination_grace
+    if status.drained == "Unknown":
+        # It may still finish what nobody can see: it has its whole budget for that.
+        ends = max(ends, out_since + times.floor + times.budget + limits.termination_grace)
+    if now < ends:
+        return SlurmJobPlan(status=status, requeue_after=ends - now)
     return _cancel(status, record=record, repeat=limits.repeat, now=now)
+
+
+def _terminate(
+    observed: SlurmJobObservation, status: SlurmJobStatus, *, decision: Proceed, now: float
+) -> SlurmJobPlan:
+    """TERM, and the status says how the wait for the requests ended."""
+    update: dict[str, object] = {
+        "terminated_at": rfc3339(now),
+        "drained": "Unknown" if decision.cut is None else "Timeout" if decision.cut else "Idle",
+        "cut": decision.cut,
+    }
+    message = told(decision, budget=observed.drain_timeout)
+    if message:
+        update["message"] = message
+    if decision.cut:
+        update["reason"] = Reason.DRAIN_TIMEOUT
+    return SlurmJobPlan(
+        status=status.model_copy(update=update),
+        actions=(Terminate(job_id=status.job_id or 0),),
+        requeue_after=observed.limits.termination_grace,
+    )
 
 
 def _cancel(
@@ -172,15 +195,17 @@ def _without_record(observed: SlurmJobObservation, *, now: float) -> SlurmJobPla
 
 
 def _draining(status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
-    return status.model_copy(
-        update={
-            "phase": Phase.DRAINING,
+    update: dict[str, object] = {
+        "phase": Phase.DRAINING,
+        "draining_since": status.draining_since or rfc3339(now),
+        "healthy": False,
+    }
+    if status.terminated_at is None or not status.message or status.drained == "Idle":
+        update |= {
             "reason": Reason.DRAINING,
             "message": "out of rotation; the engine finishes its requests",
-            "draining_since": status.draining_since or rfc3339(now),
-            "healthy": False,
         }
-    )
+    return status.model_copy(update=update)
 
 
 def _done(observed: SlurmJobObservation, *, close_gate: bool) -> SlurmJobPlan:

@@ -1,0 +1,100 @@
+"""What is asked of a worker, and what its answers say together. Pure.
+
+Apart from the prober, which asks: thresholds and back-off are rules, and have no I/O.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+Reason = Literal[
+    "Healthy", "Refused", "NotReady", "Timeout", "WrongModel", "WrongAttempt", "HttpError"
+]
+_IDENTITY: frozenset[Reason] = frozenset({"WrongModel", "WrongAttempt"})
+_MOST_INTERVAL: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeTarget:
+    """A worker to probe.
+
+    Attributes:
+        url_base: scheme, host and port, e.g. `http://node7:41003`.
+        health_path: what a full probe asks, e.g. `/health`.
+        model: served model name that must be listed.
+        attempt: attempt of the SlurmJob that must answer.
+        engine: which engine it is, for how it tells its attempt.
+        interval: seconds from the start of one probe to the start of the next.
+        timeout: seconds for one probe as a whole.
+        success_threshold: successes in a row that make it healthy.
+        failure_threshold: failures in a row that make it unhealthy. A wrong identity is one at
+            once: it is not a worker of ours that is slow but somebody else.
+        api_key: key of the engine's own API, None if it has none.
+    """
+
+    url_base: str
+    health_path: str
+    model: str
+    attempt: str
+    engine: Literal["vllm", "sglang"]
+    interval: float
+    timeout: float
+    success_threshold: int
+    failure_threshold: int
+    api_key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeResult:
+    """The outcome of one probe; `checked_at` is the prober's clock at its end."""
+
+    ok: bool
+    reason: Reason
+    message: str
+    checked_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeState:
+    """What the probes of one worker say together.
+
+    Attributes:
+        healthy: None until a threshold is reached for the first time.
+        consecutive_failures: failures since the last success.
+        last: the latest result.
+        consecutive_successes: successes since the last failure.
+        load: requests that its engine holds, running and waiting; None while unknown.
+        was_healthy: it was healthy at some time.
+    """
+
+    healthy: bool | None
+    consecutive_failures: int
+    last: ProbeResult
+    consecutive_successes: int = 0
+    load: int | None = None
+    was_healthy: bool = False
+
+
+def advance(state: ProbeState | None, result: ProbeResult, target: ProbeTarget) -> ProbeState:
+    """Return the state after one more result."""
+    successes = (state.consecutive_successes if state else 0) + 1 if result.ok else 0
+    failures = 0 if result.ok else (state.consecutive_failures if state else 0) + 1
+    healthy = state.healthy if state else None
+    if successes >= target.success_threshold:
+        healthy = True
+    elif failures >= target.failure_threshold or result.reason in _IDENTITY:
+        healthy = False
+    was = healthy is True or (state is not None and state.was_healthy)
+    return ProbeState(healthy, failures, result, successes, was_healthy=was)
+
+
+def interval_after(state: ProbeState, target: ProbeTarget) -> float:
+    """Return seconds until the next probe: doubled with each failure of one that is long dead."""
+    beyond = state.consecutive_failures - 2 * target.failure_threshold
+    if beyond <= 0 or not state.was_healthy:
+        return target.interval
+    return max(target.interval, min(_MOST_INTERVAL, target.interval * 2.0 ** min(beyond, 10)))
+
+
+def visible(state: ProbeState) -> tuple[bool | None, Reason]:
+    """Return what of a state its observers are told about."""
+    return state.healthy, state.last.reason
