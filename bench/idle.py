@@ -84,14 +84,14 @@ def _look(lab: Lab, *, workers: int, seconds: float) -> Idle:
     pid = lab.operator.pid
     rpcs = _next_poll(lab)
     begin, renewals, seen = time.monotonic(), -1, ""
-    writes, cpu = _writes(lab), _cpu(pid)
+    writes, cpu = _writes(lab), processor_time(pid)
     while time.monotonic() - begin < seconds:
         renewed = str(lab.get(_LEASE)["spec"]["renewTime"])
         renewals, seen = renewals + (renewed != seen), renewed
         time.sleep(_LOOK_AT_LEASE_EVERY)
     renewals_per_minute = renewals / (time.monotonic() - begin) * 60
     asked = _next_poll(lab) - rpcs
-    own, commands = (now - then for now, then in zip(_cpu(pid), cpu, strict=True))
+    own, commands = (now - then for now, then in zip(processor_time(pid), cpu, strict=True))
     return Idle(
         workers=workers,
         seconds=time.monotonic() - begin,
@@ -100,7 +100,7 @@ def _look(lab: Lab, *, workers: int, seconds: float) -> Idle:
         renewals=renewals_per_minute,
         cpu=own,
         commands_cpu=commands,
-        memory=_memory(pid),
+        memory=memory(pid),
     )
 
 
@@ -130,7 +130,7 @@ def _writes(lab: Lab) -> int:
     )
 
 
-def _cpu(pid: int) -> tuple[float, float]:
+def processor_time(pid: int) -> tuple[float, float]:
     """Processor time in seconds: of the process, and of its children that have ended."""
     text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     fields = text.rpartition(")")[2].split()
@@ -139,6 +139,7 @@ def _cpu(pid: int) -> tuple[float, float]:
     return own / tick, children / tick
 
 
-def _memory(pid: int) -> float:
+def memory(pid: int) -> float:
+    """MiB of a process that are resident."""
     text = Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
     return int(text.partition("VmRSS:")[2].split()[0]) / 1024

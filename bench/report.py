@@ -2,7 +2,7 @@
 
 import os
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,7 +29,18 @@ Rows = list[tuple[str, ...]]
 
 def console_tables(report: Report) -> Iterator[Table]:
     """For the terminal."""
-    for title, rows in _sections(report):
+    return tables(_sections(report))
+
+
+def markdown(report: Report) -> str:
+    """The tables with what they were measured on."""
+    note = f"The simulated engines load for {LOAD_SECONDS} s."
+    return markdown_tables(_sections(report), command=report.command, note=note)
+
+
+def tables(sections: Iterable[tuple[str, Rows]]) -> Iterator[Table]:
+    """Title and rows as tables for the terminal."""
+    for title, rows in sections:
         table = Table(title=title, title_justify="left")
         for index, head in enumerate(rows[0]):
             table.add_column(head, justify="right" if index else "left")
@@ -38,13 +49,11 @@ def console_tables(report: Report) -> Iterator[Table]:
         yield table
 
 
-def markdown(report: Report) -> str:
-    """The tables with what they were measured on."""
-    lines = [
-        f"Measured on {datetime.now(UTC):%Y-%m-%d} by `{report.command}` on {_machine()}. "
-        f"The simulated engines load for {LOAD_SECONDS} s.",
-    ]
-    for title, rows in _sections(report):
+def markdown_tables(sections: Iterable[tuple[str, Rows]], *, command: str, note: str = "") -> str:
+    """The tables as Markdown, with the command and the machine; `note` is a sentence more."""
+    head = f"Measured on {datetime.now(UTC):%Y-%m-%d} by `{command}` on {_machine()}. {note}"
+    lines = [head.rstrip()]
+    for title, rows in sections:
         lines += ["", f"**{title}**", "", _line(rows[0])]
         lines.append(_line(("---", *("---:" for _ in rows[0][1:]))))
         lines += [_line(row) for row in rows[1:]]
