@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from isthmus.reconcile.queue import Key, WorkQueue
+from isthmus.reconcile.queue import LATER_EVERY, Key, WorkQueue
 from tests.virtualtime import FakeClock, VirtualTimeLoop, run_virtual
 
 A, B = Key("SlurmJob", "team-a", "a"), Key("SlurmJob", "team-a", "b")
@@ -181,3 +181,35 @@ def test_a_delay_costs_no_polling() -> None:
         return loop.turns
 
     assert run_virtual(main) < 10
+
+
+def test_fresh_changes_come_before_keys_that_can_wait() -> None:
+    work = queue(FakeClock())
+    resynced = [Key("SlurmJob", "team-a", f"resync-{number}") for number in range(20)]
+    for key in resynced:
+        work.add(key, later=True)
+    work.add(A)
+    assert work.try_get() == A
+    work.add(A)  # by its own write, for instance
+    work.done(A)
+    work.add(B)
+    assert work.try_get() == B
+    assert work.try_get() == resynced[0]
+
+
+def test_keys_that_can_wait_get_a_turn_among_any_number_of_fresh_ones() -> None:
+    work = queue(FakeClock())
+    work.add(A, later=True)
+    taken = []
+    for number in range(LATER_EVERY):
+        work.add(Key("SlurmJob", "team-a", f"fresh-{number}"))
+        taken.append(work.try_get())
+    assert A in taken
+
+
+def test_change_of_a_key_that_can_wait_makes_it_fresh() -> None:
+    work = queue(FakeClock())
+    work.add(B, later=True)
+    work.add(A, later=True)
+    work.add(A)
+    assert [work.try_get(), work.try_get(), work.try_get()] == [A, B, None]

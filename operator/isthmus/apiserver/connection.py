@@ -5,10 +5,12 @@ have another opinion on which file, context or service account is meant.
 """
 
 import os
+import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol, cast
 
+import aiohttp
 from kubernetes.aio import config
 from kubernetes.aio.client import Configuration
 from kubernetes.aio.config.incluster_config import SERVICE_TOKEN_FILENAME
@@ -52,6 +54,12 @@ class Connection:
         # Retries are the loop's. (aiohttp itself repeats a GET or DELETE once when the connection
         # breaks before an answer: harmless, for our deletes name a uid.)
         configuration.retries = None
+        # With trust_env, aiohttp reads ~/.netrc and the environment in a thread before each request:
+        # only where there is a proxy to be found. Cookies are none of an API server's.
+        configuration.client_session_kwargs = {
+            "trust_env": configuration.proxy is None and bool(urllib.request.getproxies()),
+            "cookie_jar": aiohttp.DummyCookieJar(),
+        }
         return configuration
 
     async def load_into(

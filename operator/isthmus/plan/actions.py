@@ -97,6 +97,12 @@ DeploymentAction: TypeAlias = (
     | DeleteSlurmJob
 )
 
+AsksForWorkers: TypeAlias = CreateDeployment | ScaleDeployment | CreateSlurmJob
+"""After one of these the pass ends: workers of others come before our Service and status."""
+
+MayWait: TypeAlias = EnsureService | DeleteRevision
+"""No worker waits for these."""
+
 
 @dataclass(frozen=True, slots=True)
 class Submit:

@@ -48,21 +48,19 @@ def plan_model_deployment(
     """
     if observed.desired.deleting:
         return _delete(observed, now=now)
-    if not observed.has_finalizer:
-        return ModelDeploymentPlan(
-            status=observed.status, actions=(AddFinalizer(),), requeue_after=0
-        )
     states = pool_states(observed, now=now)
     counts = next_step(states)
     actions: list[DeploymentAction] = []
-    if not observed.service_ok:
-        actions.append(EnsureService())
+    if not observed.has_finalizer:
+        actions.append(AddFinalizer())
     # What goes, goes first: whatever fails in between, there is never more than the surge.
     for shrinking in (True, False):
         for state in states:
             actions.extend(_pool_actions(observed, state=state, counts=counts, shrinking=shrinking))
     for state in states:
         actions.extend(_forget_attempts(state, now=now))
+    if not observed.service_ok:
+        actions.append(EnsureService())
     actions.extend(_forget_revisions(observed))
     targets = place(replicas=observed.desired.replicas, pools=observed.desired.pools)
     return ModelDeploymentPlan(

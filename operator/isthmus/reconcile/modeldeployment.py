@@ -32,7 +32,7 @@ from isthmus.backends.kubernetes import observe as pods
 from isthmus.backends.kubernetes.render import service_spec
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.errors import ApiInvalidError
-from isthmus.plan.actions import RemoveFinalizer
+from isthmus.plan.actions import AsksForWorkers, MayWait, RemoveFinalizer
 from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.plan.modeldeployment_observation import (
     FrozenRevision,
@@ -97,21 +97,21 @@ class ModelDeploymentReconciler:
         now = self._clock()
         plan = plan_model_deployment(observed, now=now)
         status, requeue = plan.status, plan.requeue_after
-        try:
-            for action in plan.actions:
-                raw = await self._actions.execute(action, raw=raw, desired=desired)
-                if isinstance(action, RemoveFinalizer):
-                    return None
-        except NameTakenError as error:
-            status, requeue = (
-                _failed(status, Reason.NAME_CONFLICT, str(error), now=now),
-                (_CONFLICT_RETRY_SECONDS),
-            )
-        except ApiInvalidError as error:
-            status, requeue = (
-                _failed(status, Reason.RECONCILE_FAILED, str(error), now=now),
-                (_CONFLICT_RETRY_SECONDS),
-            )
+        for waits in (False, True):
+            actions = [each for each in plan.actions if isinstance(each, MayWait) is waits]
+            try:
+                for action in actions:
+                    raw = await self._actions.execute(action, raw=raw, desired=desired)
+                    if isinstance(action, RemoveFinalizer):
+                        return None
+            except (NameTakenError, ApiInvalidError) as error:
+                taken = isinstance(error, NameTakenError)
+                reason = Reason.NAME_CONFLICT if taken else Reason.RECONCILE_FAILED
+                status = _failed(status, reason, str(error), now=now)
+                requeue = _CONFLICT_RETRY_SECONDS
+            else:
+                if any(isinstance(each, AsksForWorkers) for each in actions):
+                    return 0.0
         await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=status)
         resync = self._settings.resync_interval
         return resync if requeue is None else min(requeue, resync)

@@ -1,7 +1,10 @@
 """The work queue: which object to look at next.
 
 It deduplicates, hands a key to at most one worker at a time, and runs a key once more if it was
-added while being worked on. Apart from the loop, because its promises are proven by properties.
+added while being worked on. Keys that have had a turn already, and those whose time has come
+without a change, wait behind fresh changes, so that neither a resync of thousands of objects nor
+the second steps of a burst delay the first step of anybody. Apart from the loop, because its
+promises are proven by properties.
 """
 
 import asyncio
@@ -11,6 +14,10 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
+
+
+LATER_EVERY = 8
+"""One turn in so many goes to a key that can wait, however many fresh ones there are."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -50,6 +57,8 @@ class WorkQueue:
         self._retry_base = retry_base
         self._retry_cap = retry_cap
         self._ready: OrderedDict[Key, float] = OrderedDict()  # → when it became ready
+        self._later: OrderedDict[Key, float] = OrderedDict()  # the same, for those that can wait
+        self._turn = 0
         self._active: set[Key] = set()
         self._again: dict[Key, float] = {}  # added while active → when
         self._due: dict[Key, float] = {}
@@ -63,15 +72,25 @@ class WorkQueue:
         self.retried = 0
         """Retries since the start, for the metrics."""
 
-    def add(self, key: Key) -> None:
-        """Make `key` ready now, or once more after the pass that is working on it."""
+    def add(self, key: Key, *, later: bool = False) -> None:
+        """Make `key` ready now, or once more after the pass that is working on it.
+
+        Args:
+            key: the object.
+            later: nothing has happened to it, so it can wait until fresh changes have had a turn.
+        """
         if self._closed or key in self._ready or key in self._again:
+            return
+        if key in self._later:
+            if not later:
+                self._later.pop(key)
+                self._ready[key] = self._clock()
             return
         self.added += 1
         if key in self._active:
             self._again[key] = self._clock()
             return
-        self._ready[key] = self._clock()
+        (self._later if later else self._ready)[key] = self._clock()
         self._wake_one()
 
     def add_after(self, key: Key, seconds: float) -> None:
@@ -79,7 +98,7 @@ class WorkQueue:
         if self._closed:
             return
         if seconds <= 0:
-            self.add(key)
+            self.add(key, later=True)
             return
         due = self._clock() + seconds
         if due < self._due.get(key, float("inf")):
@@ -114,7 +133,8 @@ class WorkQueue:
         """Wait for a key and take it; the caller must call `done` with it.
 
         Returns:
-            The key that has been ready for longest, None once the queue is shut down.
+            The fresh key that has been ready for longest, now and then one that could wait; None
+            once the queue is shut down.
         """
         while True:
             key = self.try_get()
@@ -137,26 +157,34 @@ class WorkQueue:
         if self._closed:
             return None
         self._promote()
-        if not self._ready:
+        lane = self._next_lane()
+        if not lane:
             return None
-        key, _ = self._ready.popitem(last=False)
+        key, _ = lane.popitem(last=False)
         self._active.add(key)
-        if self._ready:
+        if self._ready or self._later:
             self._wake_one()
         return key
+
+    def _next_lane(self) -> OrderedDict[Key, float]:
+        if not (self._ready and self._later):
+            return self._ready or self._later
+        self._turn = (self._turn + 1) % LATER_EVERY
+        return self._ready if self._turn else self._later
 
     def done(self, key: Key) -> None:
         """Give `key` back after a pass over it."""
         self._active.discard(key)
         since = self._again.pop(key, None)
         if since is not None and not self._closed:
-            self._ready[key] = since
+            self._later[key] = since  # it has just had a turn
             self._wake_one()
 
     def shut_down(self) -> None:
         """Hand out nothing more: every `get` returns None, every `add` does nothing."""
         self._closed = True
         self._ready.clear()
+        self._later.clear()
         self._again.clear()
         self._due.clear()
         self._timers.clear()
@@ -169,7 +197,7 @@ class WorkQueue:
     def depth(self) -> int:
         """Return how many keys are ready and wait for a worker."""
         self._promote()
-        return len(self._ready) + len(self._again)
+        return len(self._ready) + len(self._later) + len(self._again)
 
     def active(self) -> int:
         """Return how many keys are being worked on."""
@@ -178,8 +206,8 @@ class WorkQueue:
     def oldest_age(self) -> float:
         """Return the seconds for which the oldest ready key has waited, 0.0 if none waits."""
         self._promote()
-        since = next(iter(self._ready.values()), None)
-        return 0.0 if since is None else self._clock() - since
+        oldest = [next(iter(lane.values())) for lane in (self._ready, self._later) if lane]
+        return self._clock() - min(oldest) if oldest else 0.0
 
     def next_due(self) -> float | None:
         """Return the clock time at which the next delayed key becomes ready, None if none is."""
@@ -192,7 +220,7 @@ class WorkQueue:
         while (due := self.next_due()) is not None and due <= now:
             _, key = heapq.heappop(self._timers)
             del self._due[key]
-            self.add(key)
+            self.add(key, later=True)
 
     def _wake_one(self) -> None:
         while self._waiters:

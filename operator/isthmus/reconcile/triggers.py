@@ -48,7 +48,7 @@ class Triggers:
         """Add every object of our kinds, as after the first sync."""
         for resource in (SLURM_CLUSTERS, SLURM_JOBS, MODEL_DEPLOYMENTS):
             for obj in self._store.list(resource):
-                self._queue.add(key_of(resource, obj))
+                self._queue.add(key_of(resource, obj), later=True)
 
     def object_changed(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """Take a change of the store (`Listener`)."""
