@@ -78,7 +78,9 @@ def _site(options: argparse.Namespace, progress: Progress) -> Iterator[Site]:
     state.chmod(0o755)
     config = Config(state=state, instance=None, parts=frozenset({"apiserver"}))
     with Playground(config, progress=progress) as playground:
-        settings = ["liveness-port=0", f"resync-interval={RESYNC:.0f}s", *options.set]
+        # The Lease is long, because the operator is stopped while the raw side is measured.
+        settings = ["liveness-port=0", "lease-duration=120s", f"resync-interval={RESYNC:.0f}s"]
+        settings += options.set
         operator = Operator(
             playground,
             arguments=[word for each in settings for word in ("--set", each)],

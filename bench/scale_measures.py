@@ -4,6 +4,8 @@ Single applies and bursts are timed from the request to the event of the Deploym
 the bench's own; populations are looked at from outside: /proc and the API server's metrics.
 """
 
+import os
+import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -44,8 +46,7 @@ class Burst:
     """Objects posted one after another on one connection; seconds since the begin.
 
     Attributes:
-        raw: the same number of plain Deployments posted in the same way: what the posting alone
-            takes while nobody reacts.
+        raw: what posting the same takes while the operator is stopped.
         posted: answer to the last POST.
         deployments: event of the last Deployment.
         complete: event of the last Service.
@@ -150,24 +151,20 @@ def measure_burst(site: Site, *, count: int) -> Burst:
 
 
 def _raw_burst(site: Site, *, count: int) -> float:
-    """Post plain objects of about the same size, to which nobody reacts."""
+    """Post the same objects while the operator is stopped, so that nobody reacts."""
     names = [f"raw-{count}-{number}" for number in range(count)]
-    bodies = [
-        {
-            "apiVersion": "apps/v1",
-            "kind": "ControllerRevision",
-            "metadata": {"name": name},
-            "revision": 1,
-            "data": site.make(name)["spec"],
-        }
-        for name in names
-    ]
-    begin = time.monotonic()
-    for body in bodies:
-        site.client.call("POST", PATHS["ControllerRevision"], body)
-    raw = time.monotonic() - begin
-    for name in names:
-        site.client.call("DELETE", f"{PATHS['ControllerRevision']}/{name}")
+    bodies = [site.make(name) for name in names]
+    os.kill(site.operator.pid, signal.SIGSTOP)
+    try:
+        begin = time.monotonic()
+        for body in bodies:
+            site.client.call("POST", PATHS["ModelDeployment"], body)
+        raw = time.monotonic() - begin
+        for name in names:
+            site.client.call("DELETE", f"{PATHS['ModelDeployment']}/{name}")
+    finally:
+        os.kill(site.operator.pid, signal.SIGCONT)
+    _settle(site)
     return raw
 
 

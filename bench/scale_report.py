@@ -36,7 +36,8 @@ def _singles(singles: Singles) -> Rows:
 
 
 def _bursts(bursts: Sequence[Burst]) -> Rows:
-    head = ("objects", "posted alone", "posted", "last Deployment", "ratio", "last Service")
+    head = ("objects", "posted alone", "posted", "last Deployment", "ratio to posted", "to alone")
+    head = (*head, "last Service")
     return [
         head,
         *(
@@ -46,6 +47,7 @@ def _bursts(bursts: Sequence[Burst]) -> Rows:
                 f"{each.posted:.2f}",
                 f"{each.deployments:.2f}",
                 f"{each.deployments / each.posted:.2f}",
+                f"{each.deployments / each.raw:.2f}",
                 f"{each.complete:.2f}",
             )
             for each in bursts

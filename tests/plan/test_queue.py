@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from isthmus.reconcile.queue import LATER_EVERY, Key, WorkQueue
+from isthmus.reconcile.queue import LATER_EVERY, Key, WorkQueue, spread
 from tests.virtualtime import FakeClock, VirtualTimeLoop, run_virtual
 
 A, B = Key("SlurmJob", "team-a", "a"), Key("SlurmJob", "team-a", "b")
@@ -213,3 +213,12 @@ def test_change_of_a_key_that_can_wait_makes_it_fresh() -> None:
     work.add(A, later=True)
     work.add(A)
     assert [work.try_get(), work.try_get(), work.try_get()] == [A, B, None]
+
+
+def test_resync_of_many_objects_is_spread_and_steady() -> None:
+    keys = [Key("SlurmJob", "team-a", f"job-{number}") for number in range(1000)]
+    found = [spread(300.0, key=key) for key in keys]
+    assert found == [spread(300.0, key=key) for key in keys]
+    assert all(270.0 <= seconds <= 330.0 for seconds in found)
+    minutes = [sum(lower <= s < lower + 6 for s in found) for lower in range(270, 330, 6)]
+    assert min(minutes) > 50, "about a hundred in each tenth"

@@ -54,8 +54,8 @@ class Connection:
         # Retries are the loop's. (aiohttp itself repeats a GET or DELETE once when the connection
         # breaks before an answer: harmless, for our deletes name a uid.)
         configuration.retries = None
-        # With trust_env, aiohttp reads ~/.netrc and the environment in a thread before each request:
-        # only where there is a proxy to be found. Cookies are none of an API server's.
+        # With trust_env, aiohttp reads ~/.netrc and the environment before each request, in a thread:
+        # only where there may be a proxy. Cookies are none of an API server's.
         configuration.client_session_kwargs = {
             "trust_env": configuration.proxy is None and bool(urllib.request.getproxies()),
             "cookie_jar": aiohttp.DummyCookieJar(),

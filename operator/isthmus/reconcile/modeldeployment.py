@@ -42,7 +42,7 @@ from isthmus.plan.modeldeployment_observation import (
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.deployment_actions import DeploymentActions, NameTakenError
-from isthmus.reconcile.queue import Key
+from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.statuses import write_status
 from isthmus.reconcile.store import Store
 from isthmus.routing.slices import members
@@ -113,7 +113,7 @@ class ModelDeploymentReconciler:
                 if any(isinstance(each, AsksForWorkers) for each in actions):
                     return 0.0
         await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=status)
-        resync = self._settings.resync_interval
+        resync = spread(self._settings.resync_interval, key=key)
         return resync if requeue is None else min(requeue, resync)
 
     async def _say(self, raw: Object, *, reason: Reason, message: str) -> None:

@@ -57,7 +57,7 @@ from isthmus.plan.slurmjob_observation import (
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
-from isthmus.reconcile.queue import Key
+from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.requests import probe_target, submit_request
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
@@ -151,7 +151,8 @@ class SlurmJobReconciler:
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
         again = self._again(parts, observed, status=status, requeue_after=plan.requeue_after)
         # Not everything that makes a difference is a change: a snapshot only grows old.
-        return self._resync if again is None else min(again, self._resync)
+        resync = spread(self._resync, key=key)
+        return resync if again is None else min(again, resync)
 
     def _again(
         self,
