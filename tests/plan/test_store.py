@@ -1,5 +1,6 @@
 """The store is right in the end, whatever order its three sources speak in."""
 
+import json
 from collections.abc import Mapping
 
 from hypothesis import given
@@ -228,3 +229,22 @@ def test_any_order_of_events_and_a_relist_end_in_the_truth(
     held.replace(PODS, listed(revision, *([truth] if truth is not None else [])))
     deliver(after)
     assert version(held) == (None if truth is None else resource_version(truth))
+
+
+def test_texts_that_are_in_many_objects_are_held_once() -> None:
+    known = store()
+    for name_ in ("a", "b"):
+        known.put(PODS, json.loads(json.dumps(obj(name_, 1, labels={"team": "research"}))))
+    first, second = known.list(PODS)
+    for one, other in zip(first, second, strict=True):
+        assert one is other
+    first_label, second_label = (item["metadata"]["labels"]["team"] for item in (first, second))  # type: ignore[index]
+    assert first_label is second_label
+
+
+def test_annotation_that_repeats_the_object_is_dropped() -> None:
+    known = store()
+    applied = {"kubectl.kubernetes.io/last-applied-configuration": "{}", "note": "kept"}
+    known.put(PODS, obj("a", 1, annotations=applied))
+    (found,) = known.list(PODS)
+    assert found["metadata"]["annotations"] == {"note": "kept"}  # type: ignore[index]

@@ -54,7 +54,7 @@ class Connection:
         # Retries are the loop's. (aiohttp itself repeats a GET or DELETE once when the connection
         # breaks before an answer: harmless, for our deletes name a uid.)
         configuration.retries = None
-        # With trust_env, aiohttp reads ~/.netrc and the environment before each request, in a thread:
+        # With trust_env, aiohttp reads ~/.netrc and the environment in a thread before each call:
         # only where there may be a proxy. Cookies are none of an API server's.
         configuration.client_session_kwargs = {
             "trust_env": configuration.proxy is None and bool(urllib.request.getproxies()),
