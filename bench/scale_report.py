@@ -36,8 +36,8 @@ def _singles(singles: Singles) -> Rows:
 
 
 def _bursts(bursts: Sequence[Burst]) -> Rows:
-    head = ("objects", "posted alone", "posted", "last Deployment", "ratio to posted", "to alone")
-    head = (*head, "last Service")
+    head: tuple[str, ...] = ("objects", "posted alone", "posted", "last Deployment")
+    head += ("ratio to posted", "to alone", "last Service")
     return [
         head,
         *(
