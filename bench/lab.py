@@ -56,6 +56,7 @@ def model_deployment(name: str, *, backend: str, replicas: int = 1) -> Json:
             "model": {"source": MODEL, "servedNames": ["llama"]},
             "replicas": replicas,
             "pools": [pool],
+            "endpoint": {"type": "Service"},
         },
     }
 

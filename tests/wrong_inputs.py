@@ -228,6 +228,38 @@ WRONG_INPUTS = (
         },
         "the pools' minReplicas together must not exceed 512",
     ),
+    # --- endpoint
+    _d("endpoint of no kind", "spec.endpoint", {"type": "Ingress"}, None),
+    _d(
+        "External without a router",
+        "spec.endpoint",
+        {"type": "External"},
+        "endpoint.external and endpoint.type External belong together",
+    ),
+    _d(
+        "a router without External",
+        "spec.endpoint",
+        {"external": {"kind": "smg", "url": "http://router:30000"}},
+        "endpoint.external and endpoint.type External belong together",
+    ),
+    _d(
+        "router without an address",
+        "spec.endpoint",
+        {"type": "External", "external": {"kind": "smg"}},
+        "endpoint.external.url is missing",
+    ),
+    _d(
+        "router with a password in its address",
+        "spec.endpoint",
+        {"type": "External", "external": {"kind": "smg", "url": "http://me:secret@router"}},
+        "endpoint.external.url must be",
+    ),
+    _d(
+        "a token for Envoy",
+        "spec.endpoint",
+        {"type": "External", "external": {"kind": "envoy", "authSecretRef": {"name": "t"}}},
+        "endpoint.external.authSecretRef is for sglang-router and smg",
+    ),
     # --- worker
     _k8s("GPU type on Kubernetes", "worker.gpuType", "h100", "worker.gpuType works on SLURM only"),
     _hpc(

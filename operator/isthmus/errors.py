@@ -6,6 +6,7 @@
     ├── SettingsError                    the operator's own settings are wrong: exit
     ├── NotLeaderError                   a mutation was tried without a valid lease: exit
     ├── SecretMissingError               a Secret that an object refers to is missing or unusable
+    ├── NameTakenError                   an object of a name that we need is not ours
     ├── ApiError                         an answer of the API server
     │   ├── ApiConflictError             409, resourceVersion or uid differs: observe again
     │   ├── ApiAlreadyExistsError        409 on create
@@ -35,6 +36,10 @@ class NotLeaderError(IsthmusError):
 
 class SecretMissingError(IsthmusError):
     """A Secret or a key of one that an object refers to is missing; the message holds no value."""
+
+
+class NameTakenError(IsthmusError):
+    """An object of a name that we need belongs to somebody else."""
 
 
 class ApiError(IsthmusError):

@@ -122,6 +122,13 @@ class Settings:
     pre_stop_seconds: float = 5.0
     """Seconds that a pod's preStop waits at least, for its deregistration to reach every node."""
 
+    front_image: str = "isthmus-front:1"
+    """Image of the front (`endpoint.type: Managed`). Fronts are replaced when it changes, and not
+    when the operator is upgraded; so a tag should never mean another image later."""
+
+    front_drain: float = 300.0
+    """Most seconds for which a pod of the front that is deleted waits for its requests."""
+
     failure_backoff_base: float = 10.0
     """Seconds before a failed worker is replaced the first time; doubled with each failure."""
 
@@ -193,7 +200,15 @@ class Settings:
 
 
 _TEXTS = frozenset(
-    {"kubeconfig", "context", "namespace", "installation_id", "identity", "lease_name"}
+    {
+        "kubeconfig",
+        "context",
+        "namespace",
+        "installation_id",
+        "identity",
+        "lease_name",
+        "front_image",
+    }
 )
 _WORDS = frozenset({"log_format", "log_level"})
 _INTEGERS = frozenset({"workers", "liveness_port"})

@@ -10,6 +10,7 @@ import pytest
 from isthmus.api.desired import (
     Desired,
     Drain,
+    Endpoint,
     Engine,
     EngineType,
     EnvironmentVariable,
@@ -71,7 +72,8 @@ class TestLabels:
         assert LABELS.items() <= pod.items()
 
     def test_the_services_selector_finds_every_pod_and_only_those_in_traffic(self) -> None:
-        spec: dict[str, Any] = service_spec(desired=desired())
+        bare = desired(endpoint=Endpoint(type="Service"))
+        spec: dict[str, Any] = service_spec(desired=bare)
         assert spec["selector"] == {
             "isthmus.dev/modeldeployment": "llama",
             "isthmus.dev/traffic": "on",

@@ -13,7 +13,12 @@ OWNER = {"name": "llama-hpc-0-x7k2qp", "uid": "uid-job"}
 
 def ours(address: str = "10.10.0.1", port: int = 41000) -> dict[str, Any]:
     return worker_slice(
-        namespace="team-a", deployment="llama", owner=OWNER, address=address, port=port
+        namespace="team-a",
+        deployment="llama",
+        service="llama",
+        owner=OWNER,
+        address=address,
+        port=port,
     )
 
 
@@ -79,7 +84,10 @@ class TestWorkerSlice:
 
 class TestMembers:
     def test_pods_by_name_and_jobs_by_uid(self) -> None:
-        found = members([kubernetes(endpoint("a", ready=True), endpoint("b", ready=True)), ours()])
+        found = members(
+            [kubernetes(endpoint("a", ready=True), endpoint("b", ready=True)), ours()],
+            service="llama",
+        )
         assert found == {"a", "b", "uid-job"}
 
     @pytest.mark.parametrize(
@@ -92,11 +100,13 @@ class TestMembers:
         ],
     )
     def test_only_ready_ones(self, one: dict[str, Any]) -> None:
-        assert members([kubernetes(one)]) == frozenset()
+        assert members([kubernetes(one)], service="llama") == frozenset()
 
     def test_the_service_that_owns_a_slice_is_no_member(self) -> None:
-        assert "uid-service" not in members([kubernetes(endpoint("a", ready=True))])
+        assert "uid-service" not in members(
+            [kubernetes(endpoint("a", ready=True))], service="llama"
+        )
 
     def test_nothing(self) -> None:
-        assert members([]) == frozenset()
-        assert members([{**kubernetes(), "endpoints": None}]) == frozenset()
+        assert members([], service="llama") == frozenset()
+        assert members([{**kubernetes(), "endpoints": None}], service="llama") == frozenset()

@@ -210,7 +210,8 @@ class TestNumbers:
         ]
 
     def test_the_selector_matches_pods_only_where_all_workers_are_pods(self) -> None:
-        assert status(deployment(desired())).selector == "isthmus.dev/modeldeployment=llama"
+        found = status(deployment(desired())).selector
+        assert found == "isthmus.dev/modeldeployment=llama,!isthmus.dev/component"
         mixed = status(deployment(desired(*BOTH))).selector
         assert mixed == "isthmus.dev/modeldeployment=llama,!isthmus.dev/modeldeployment"
 

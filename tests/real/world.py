@@ -53,6 +53,7 @@ def deployment(name: str, *pools: Json, replicas: int = 1, **spec: Any) -> Json:
             "replicas": replicas,
             "pools": list(pools),
             "health": {"startupTimeout": "2m", "interval": "1s"},
+            "endpoint": {"type": "Service"},
             **spec,
         },
     }

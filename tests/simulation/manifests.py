@@ -53,6 +53,7 @@ def model_deployment(*, namespace: str, name: str, random: Random) -> Json:
             "model": {"source": f"hf://org/{name}", "servedNames": [name]},
             "replicas": random.choice([1, 1, 2, 2, 3]),
             "pools": pools,
+            "endpoint": {"type": "Service"},
             "health": {
                 "startupTimeout": random.choice(["3m", "10m"]),
                 "interval": random.choice(["10s", "15s", "30s"]),

@@ -269,6 +269,8 @@ def _object(made: Schema, node: Mapping[str, object], *, definitions: Mapping[st
             # The API server judges a default by the object's own rules before it fills in the
             # defaults below it, so an object with rules keeps its default in full.
             made["default"] = {}
+        elif isinstance(default := made.get("default"), dict):
+            made["default"] = {key: value for key, value in default.items() if value is not None}
         if node.get("required"):
             made["required"] = node["required"]
         return

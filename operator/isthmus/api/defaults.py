@@ -11,6 +11,7 @@ from isthmus.api.desired import (
     ClusterReference,
     Desired,
     Drain,
+    Endpoint,
     Engine,
     EngineType,
     EnvironmentVariable,
@@ -18,10 +19,12 @@ from isthmus.api.desired import (
     KubernetesPlacement,
     Model,
     Pool,
+    Router,
     SlurmPlacement,
     Worker,
 )
 from isthmus.api.durations import parse_duration
+from isthmus.api.endpoint import EndpointSpec
 from isthmus.api.engine import EngineSpec, EnvironmentVariableSpec, value_source
 from isthmus.api.modeldeployment import (
     ModelDeployment,
@@ -76,7 +79,23 @@ def effective(
             failure_threshold=spec.health.failure_threshold,
         ),
         drain=Drain(timeout=parse_duration(spec.drain.timeout)),
+        endpoint=_endpoint(spec.endpoint),
         deleting=deployment.metadata.deleting,
+    )
+
+
+def _endpoint(spec: EndpointSpec) -> Endpoint:
+    given = spec.external
+    if given is None:
+        return Endpoint(type=spec.type)
+    secret = given.auth_secret_ref
+    return Endpoint(
+        type=spec.type,
+        router=Router(
+            kind=given.kind,
+            url=None if given.url is None else given.url.rstrip("/"),
+            secret=None if secret is None else (secret.name, secret.key),
+        ),
     )
 
 

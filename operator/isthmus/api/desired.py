@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Literal
 
+from isthmus.api.names import membership_service
+
 
 class EngineType(StrEnum):
     """The inference engine that a worker runs."""
@@ -156,6 +158,34 @@ class Drain:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Router:
+    """A router that is not ours.
+
+    Attributes:
+        kind: its API.
+        url: where it answers, without a slash at the end; None for an Envoy that follows a file.
+        secret: name and key of the Secret whose value is its Bearer token.
+    """
+
+    kind: Literal["sglang-router", "smg", "envoy"]
+    url: str | None = None
+    secret: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """How requests reach the workers; `router` is set for External only."""
+
+    type: Literal["Managed", "Service", "External"] = "Managed"
+    router: Router | None = None
+
+    @property
+    def managed(self) -> bool:
+        """Whether a front of ours stands before the workers."""
+        return self.type == "Managed"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
     """One ModelDeployment, as it is meant."""
 
@@ -168,4 +198,10 @@ class Desired:
     pools: tuple[Pool, ...]
     health: Health
     drain: Drain = field(default_factory=Drain)
+    endpoint: Endpoint = Endpoint()
     deleting: bool = False
+
+    @property
+    def membership_service(self) -> str:
+        """Name of the Service whose EndpointSlices hold the workers."""
+        return membership_service(self.name, managed=self.endpoint.managed)

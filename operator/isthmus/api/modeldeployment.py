@@ -17,6 +17,7 @@ from isthmus.api.base import (
     matches,
     rules,
 )
+from isthmus.api.endpoint import EndpointSpec
 from isthmus.api.engine import EngineSpec
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
 from isthmus.api.names import API_VERSION, IDENTITY_MODEL_PREFIX, MAX_DEPLOYMENT_NAME, MAX_POOL_NAME
@@ -283,6 +284,8 @@ class ModelDeploymentSpec(SpecModel):
     """How long a start may take and what counts as healthy."""
     drain: DrainSpec = DrainSpec()
     """How workers go that are not wanted any more."""
+    endpoint: EndpointSpec = EndpointSpec()
+    """How requests reach the workers."""
 
 
 class ModelDeployment(StatusModel):

@@ -54,6 +54,12 @@ Taking it away takes the pod out of rotation and leaves it running.
 TRAFFIC_ON: Final = "on"
 """Value of LABEL_TRAFFIC."""
 
+LABEL_COMPONENT: Final = f"{GROUP}/component"
+"""What a pod or object of ours is that is no worker: COMPONENT_FRONT. Workers do not carry it."""
+
+COMPONENT_FRONT: Final = "front"
+"""Value of LABEL_COMPONENT on what belongs to the front of a deployment."""
+
 LABEL_SLOT: Final = f"{GROUP}/slot"
 """Slot of a SLURM worker in its pool: a small integer that its next attempt takes over."""
 
@@ -97,6 +103,20 @@ def revision_object_name(*, deployment: str, pool: str, revision: str) -> str:
     At most 40 + 15 + 10 + 2 = 67 characters; both kinds allow 253.
     """
     return f"{deployment}-{pool}-{revision}"
+
+
+def front_name(deployment: str) -> str:
+    """Return the name of the front's Deployment, ServiceAccount, Role, RoleBinding and budget."""
+    return f"{deployment}-front"
+
+
+def membership_service(deployment: str, *, managed: bool) -> str:
+    """Return the name of the Service whose EndpointSlices hold the workers.
+
+    With a front of ours, the Service of the deployment's own name selects the front's pods, and
+    the workers stand behind a second one.
+    """
+    return f"{deployment}-workers" if managed else deployment
 
 
 def slurm_job_object_name(*, deployment: str, pool: str, slot: int, attempt: str) -> str:

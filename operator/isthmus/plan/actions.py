@@ -26,6 +26,16 @@ class EnsureService:
 
 
 @dataclass(frozen=True, slots=True)
+class EnsureFront:
+    """Make the front before the workers and the Service that holds them, or update both."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteFront:
+    """Take the front away: the deployment's Service leads to the workers itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class CreateRevision:
     """Freeze what the user wrote for a pool and what it renders to, in a ControllerRevision."""
 
@@ -88,6 +98,8 @@ DeploymentAction: TypeAlias = (
     AddFinalizer
     | RemoveFinalizer
     | EnsureService
+    | EnsureFront
+    | DeleteFront
     | CreateRevision
     | DeleteRevision
     | CreateDeployment

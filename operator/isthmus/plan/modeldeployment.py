@@ -15,9 +15,11 @@ from isthmus.plan.actions import (
     CreateRevision,
     CreateSlurmJob,
     DeleteDeployment,
+    DeleteFront,
     DeleteRevision,
     DeleteSlurmJob,
     DeploymentAction,
+    EnsureFront,
     EnsureService,
     RemoveFinalizer,
     ScaleDeployment,
@@ -62,12 +64,23 @@ def plan_model_deployment(
     if not observed.service_ok:
         actions.append(EnsureService())
     actions.extend(_forget_revisions(observed))
+    actions.extend(_front(observed))
     targets = place(replicas=observed.desired.replicas, pools=observed.desired.pools)
     return ModelDeploymentPlan(
         status=deployment_status(observed, targets=targets, now=now),
         actions=tuple(actions),
         requeue_after=_next_retry(observed, states, now=now),
     )
+
+
+def _front(observed: ModelDeploymentObservation) -> list[DeploymentAction]:
+    """Last of all, so that a front that cannot be made keeps no worker from starting.
+
+    One that is not wanted any more goes after the Service has left it.
+    """
+    if observed.desired.endpoint.managed:
+        return [] if observed.front_ok else [EnsureFront()]
+    return [DeleteFront()] if observed.service_ok and observed.front_exists else []
 
 
 def pool_states(observed: ModelDeploymentObservation, *, now: float) -> tuple[PoolState, ...]:

@@ -47,7 +47,9 @@ class ModelDeploymentObservation:
         revisions: what has been frozen already.
         groups: workers by pool and revision, pools that left the specification included.
         clusters: SLURM pool name (also one that left the specification) to its cluster's state.
-        service_ok: the Service is there and as we want it.
+        service_ok: the Service is there and as we want it, or waits for the front's first pod.
+        front_ok: the front and the Service of the workers are there and as we want them.
+        front_exists: any of the two is there.
         retry_base: first back-off after a failed attempt, seconds.
         retry_cap: longest back-off, seconds.
     """
@@ -62,6 +64,8 @@ class ModelDeploymentObservation:
     status: ModelDeploymentStatus
     retry_base: float
     retry_cap: float
+    front_ok: bool = True
+    front_exists: bool = False
 
     def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:
         """Groups of a pool, in the order given."""

@@ -86,6 +86,7 @@ class SlurmJobObservation:
         slice_target: address and port that stand in the membership now.
         load: what its engine's metrics say.
         drain_timeout: seconds that its requests get to finish once it is out of rotation.
+        slice_in_service: the slice, if there is one, belongs to the membership Service.
         renderable: the revision it runs is known, so that it can be submitted.
         log_directory: where the job's output lies on the cluster.
     """
@@ -107,6 +108,7 @@ class SlurmJobObservation:
     slice_target: tuple[str, int] | None = None
     load: Load = UNREADABLE
     drain_timeout: float = 300.0
+    slice_in_service: bool = True
     renderable: bool = True
     log_directory: str = ""
 

@@ -59,7 +59,7 @@ def deployment_status(
         ready=f"{totals.available}/{totals.desired}",
         backend="+".join(sorted({pool.backend for pool in observed.desired.pools})),
         engine="+".join(engines),
-        url=f"http://{observed.desired.name}.{observed.desired.namespace}.svc/v1",
+        url=_url(observed),
         summary="Ready" if ready["status"] == "True" else ready["reason"],
         conditions=models(conditions),
         pools=pools,
@@ -115,6 +115,15 @@ def _count(observed: ModelDeploymentObservation, targets: Mapping[str, int]) -> 
     )
 
 
+def _url(observed: ModelDeploymentObservation) -> str:
+    """Where clients send requests: the router that is not ours, else the deployment's Service."""
+    desired = observed.desired
+    router = desired.endpoint.router
+    if router is not None and router.url is not None:
+        return f"{router.url}/v1"
+    return f"http://{desired.name}.{desired.namespace}.svc/v1"
+
+
 def _selector(observed: ModelDeploymentObservation) -> str:
     """What an autoscaler may count as replicas.
 
@@ -124,7 +133,7 @@ def _selector(observed: ModelDeploymentObservation) -> str:
     label = names.LABEL_DEPLOYMENT
     wanted = f"{label}={observed.desired.name}"
     only_pods = all(pool.backend == "kubernetes" for pool in observed.desired.pools)
-    return wanted if only_pods else f"{wanted},!{label}"
+    return f"{wanted},!{names.LABEL_COMPONENT if only_pods else label}"
 
 
 def _workers(observed: ModelDeploymentObservation) -> tuple[WorkerStatus, ...]:

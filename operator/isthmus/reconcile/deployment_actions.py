@@ -33,7 +33,7 @@ from isthmus.errors import (
     ApiAlreadyExistsError,
     ApiNotFoundError,
     ApiUnclearError,
-    IsthmusError,
+    NameTakenError,
 )
 from isthmus.plan.actions import (
     AddFinalizer,
@@ -41,20 +41,19 @@ from isthmus.plan.actions import (
     CreateRevision,
     CreateSlurmJob,
     DeleteDeployment,
+    DeleteFront,
     DeleteRevision,
     DeleteSlurmJob,
     DeploymentAction,
+    EnsureFront,
     EnsureService,
     RemoveFinalizer,
     ScaleDeployment,
 )
+from isthmus.reconcile.front_actions import delete_front, ensure_front
 from isthmus.reconcile.statuses import set_finalizer
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
-
-
-class NameTakenError(IsthmusError):
-    """An object of a name that we need belongs to somebody else."""
 
 
 class DeploymentActions:
@@ -101,6 +100,10 @@ class DeploymentActions:
             )
         if isinstance(action, EnsureService):
             await self._ensure_service(desired)
+        elif isinstance(action, EnsureFront):
+            await ensure_front(self._api, desired=desired, settings=self._settings)
+        elif isinstance(action, DeleteFront):
+            await delete_front(self._api, desired=desired)
         elif isinstance(action, CreateRevision):
             await self._create_revision(desired, action)
         elif isinstance(action, CreateDeployment):

@@ -31,7 +31,7 @@ from isthmus.apiserver.resources import (
 from isthmus.backends.kubernetes import observe as pods
 from isthmus.backends.kubernetes.render import service_spec
 from isthmus.backends.slurm import workers as slurm_workers
-from isthmus.errors import ApiInvalidError
+from isthmus.errors import ApiInvalidError, NameTakenError
 from isthmus.plan.actions import AsksForWorkers, MayWait, RemoveFinalizer
 from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.plan.modeldeployment_observation import (
@@ -41,7 +41,8 @@ from isthmus.plan.modeldeployment_observation import (
 )
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
-from isthmus.reconcile.deployment_actions import DeploymentActions, NameTakenError
+from isthmus.reconcile.deployment_actions import DeploymentActions
+from isthmus.reconcile.front_actions import front_state, service_waits
 from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.statuses import write_status
 from isthmus.reconcile.store import Store
@@ -145,7 +146,7 @@ class ModelDeploymentReconciler:
         desired = meaning.desired
         place = desired.namespace, desired.name
         slices = self._store.labelled(ENDPOINT_SLICES, *place)
-        in_rotation = members(slices)
+        in_rotation = members(slices, service=desired.membership_service)
         jobs = tuple(
             self._store.derived.of(obj, SlurmJob.model_validate)
             for obj in self._store.labelled(SLURM_JOBS, *place)
@@ -156,13 +157,15 @@ class ModelDeploymentReconciler:
                 deployments=[
                     obj
                     for obj in self._store.labelled(DEPLOYMENTS, *place)
-                    if desired.uid in owner_uids(obj)
+                    if desired.uid in owner_uids(obj) and names.LABEL_COMPONENT not in labels(obj)
                 ],
                 pods=self._store.labelled(PODS, *place),
                 members=in_rotation,
             ),
             *slurm_workers.groups(jobs=jobs, members=in_rotation),
         )
+        front = front_state(self._store, desired=desired, settings=self._settings)
+        waits = service_waits(self._store, desired=desired, front_available=front.available)
         return ModelDeploymentObservation(
             desired=desired,
             has_finalizer=names.FINALIZER_DEPLOYMENT in finalizers(raw),
@@ -170,7 +173,9 @@ class ModelDeploymentReconciler:
             revisions=self._revisions(desired),
             groups=groups,
             clusters=self._reachability(desired, jobs),
-            service_ok=self._service_ok(desired),
+            service_ok=waits or self._service_ok(desired),
+            front_ok=front.ok,
+            front_exists=front.exists,
             status=meaning.status,
             retry_base=self._settings.failure_backoff_base,
             retry_cap=self._settings.failure_backoff_cap,

@@ -61,7 +61,7 @@ from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.requests import probe_target, submit_request
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
-from isthmus.routing.slices import slice_target, worker_slice
+from isthmus.routing.slices import slice_service, slice_target, worker_slice
 
 UNCLEAR = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
 
@@ -76,6 +76,7 @@ class _Parts:
     frozen: FrozenJob | None
     health: HealthSpec
     drain: DrainSpec
+    service: str
 
 
 class SlurmJobReconciler:
@@ -186,17 +187,16 @@ class SlurmJobReconciler:
             ),
         )
         owner = self._store.get(MODEL_DEPLOYMENTS, namespace(raw), job.spec.deployment)
-        health, drain = HealthSpec(), DrainSpec()
-        if owner is not None:
-            spec = derived.of(owner, ModelDeployment.model_validate).spec
-            health, drain = spec.health, spec.drain
+        spec = None if owner is None else derived.of(owner, ModelDeployment.model_validate).spec
+        managed = spec is None or spec.endpoint.type == "Managed"
         return _Parts(
             raw=raw,
             job=job,
             cluster=None if cluster is None else derived.of(cluster, SlurmCluster.model_validate),
             frozen=None if revision is None else derived.of(revision, _frozen),
-            health=health,
-            drain=drain,
+            health=HealthSpec() if spec is None else spec.health,
+            drain=DrainSpec() if spec is None else spec.drain,
+            service=names.membership_service(job.spec.deployment, managed=managed),
         )
 
     def _observe(self, key: Key, parts: _Parts) -> SlurmJobObservation:
@@ -231,6 +231,7 @@ class SlurmJobReconciler:
             slice_target=None if current is None else slice_target(current),
             load=self._load(key, parts, status),
             drain_timeout=parse_duration(parts.drain.timeout),
+            slice_in_service=current is None or slice_service(current) == parts.service,
             renderable=parts.frozen is not None,
             log_directory=work,
         )
@@ -364,6 +365,7 @@ class SlurmJobReconciler:
         wanted = worker_slice(
             namespace=namespace(raw),
             deployment=parts.job.spec.deployment,
+            service=parts.service,
             owner={"name": name(raw), "uid": uid(raw)},
             address=action.address,
             port=action.port,

@@ -194,6 +194,8 @@ class Store:
 
     def on_written(self, resource: Resource, obj: Object) -> None:
         """Take in the answer to a write, so that the next pass reads it (`WriteObserver`)."""
+        if resource not in self._watched:
+            return  # nobody would tell us of its end
         if k8s.deletion_timestamp(obj) and k8s.is_gone(obj):
             self._bury_and_remove(resource, obj)
         else:
@@ -203,6 +205,8 @@ class Store:
         self, resource: Resource, obj: Object | None, *, namespace: str, name: str, uid: str
     ) -> None:
         """Take in the answer to a delete (`WriteObserver`)."""
+        if resource not in self._watched:
+            return
         if obj is None:
             self.remove(resource, namespace, name, uid)
         else:

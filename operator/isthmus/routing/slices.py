@@ -7,7 +7,7 @@ because its port is its own. Both are read back here in the same way.
 from collections.abc import Iterable, Mapping
 
 from isthmus.api import names
-from isthmus.apiserver.objects import Object, dig, owner_uids
+from isthmus.apiserver.objects import Object, dig, labels, owner_uids
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_SLICE_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
@@ -17,6 +17,7 @@ def worker_slice(
     *,
     namespace: str,
     deployment: str,
+    service: str,
     owner: Mapping[str, str],
     address: str,
     port: int,
@@ -26,7 +27,8 @@ def worker_slice(
 
     Args:
         namespace: of the deployment.
-        deployment: its name, which is its Service's name.
+        deployment: its name.
+        service: name of the Service that the worker belongs to (`names.membership_service`).
         owner: `name` and `uid` of the SlurmJob; the slice carries its name.
         address: IPv4 or IPv6 address of the node, from SLURM, never from the job.
         port: the engine's port on that node.
@@ -39,7 +41,7 @@ def worker_slice(
             "name": owner["name"],
             "namespace": namespace,
             "labels": {
-                LABEL_SERVICE_NAME: deployment,
+                LABEL_SERVICE_NAME: service,
                 LABEL_SLICE_MANAGED_BY: names.GROUP,
                 names.LABEL_MANAGED_BY: names.MANAGED_BY,
                 names.LABEL_DEPLOYMENT: deployment,
@@ -70,14 +72,21 @@ def slice_target(obj: Object) -> tuple[str, int] | None:
     return str(endpoints[0]["addresses"][0]), int(ports[0]["port"])
 
 
-def members(slices: Iterable[Object]) -> frozenset[str]:
-    """Names of the pods and uids of the SlurmJobs that a client of the Service can reach.
+def slice_service(obj: Object) -> str:
+    """Name of the Service that a slice belongs to."""
+    return labels(obj).get(LABEL_SERVICE_NAME, "")
+
+
+def members(slices: Iterable[Object], *, service: str) -> frozenset[str]:
+    """Names of the pods and uids of the SlurmJobs in the slices of the membership Service.
 
     A pod counts by the name in `targetRef` where its endpoint is ready, a slice of ours by the
     uid of its owner.
     """
     found: set[str] = set()
     for obj in slices:
+        if slice_service(obj) != service:
+            continue
         if dig(obj, "metadata", "labels", LABEL_SLICE_MANAGED_BY) == names.GROUP:
             found.update(owner_uids(obj))
             continue

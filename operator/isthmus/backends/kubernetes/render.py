@@ -237,11 +237,11 @@ def deployment(
 
 
 def service(*, desired: Desired) -> Json:
-    """The deployment's address: port 80 in front of every pod that carries the traffic label.
+    """The deployment's address, port 80: the front's pods, or without one the workers themselves.
 
-    Workers outside the cluster join by EndpointSlices that name this Service. Its labels are
-    copied to the slices that the EndpointSlice controller makes for the pods, which is how the
-    operator's selective watch sees both kinds.
+    Without a front, workers outside the cluster join by EndpointSlices that name this Service.
+    Its labels are copied to the slices that the EndpointSlice controller makes for the pods, which
+    is how the operator's selective watch sees both kinds.
     """
     return {
         "apiVersion": "v1",
@@ -255,16 +255,23 @@ def service_spec(*, desired: Desired) -> Json:
     """The part of the Service that is ours and is kept as it is here."""
     return {
         "type": "ClusterIP",
-        "selector": {
-            names.LABEL_DEPLOYMENT: desired.name,
-            names.LABEL_TRAFFIC: names.TRAFFIC_ON,
-        },
-        "ports": [
-            {
-                "name": PORT_NAME,
-                "port": SERVICE_PORT,
-                "protocol": "TCP",
-                "targetPort": PORT_NAME,
-            }
-        ],
+        "selector": front_labels(desired)
+        if desired.endpoint.managed
+        else workers_selector(desired),
+        "ports": service_ports(),
     }
+
+
+def front_labels(desired: Desired) -> dict[str, str]:
+    """Labels and selector of the front's pods; without the traffic label, which workers carry."""
+    return {names.LABEL_DEPLOYMENT: desired.name, names.LABEL_COMPONENT: names.COMPONENT_FRONT}
+
+
+def workers_selector(desired: Desired) -> dict[str, str]:
+    """Selector of the pods that may get requests."""
+    return {names.LABEL_DEPLOYMENT: desired.name, names.LABEL_TRAFFIC: names.TRAFFIC_ON}
+
+
+def service_ports() -> list[Json]:
+    """The one port of a Service of ours; slices of ours use its name."""
+    return [{"name": PORT_NAME, "port": SERVICE_PORT, "protocol": "TCP", "targetPort": PORT_NAME}]

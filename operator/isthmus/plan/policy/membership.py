@@ -21,7 +21,7 @@ def with_membership(observed: SlurmJobObservation, plan: SlurmJobPlan) -> SlurmJ
         else None
     )
     action: SlurmJobAction | None = None
-    if wanted is not None and wanted != observed.slice_target:
+    if wanted is not None and not (wanted == observed.slice_target and observed.slice_in_service):
         action = EnsureSlice(address=wanted[0], port=wanted[1])
     elif wanted is None and observed.slice_target is not None:
         action = DeleteSlice()

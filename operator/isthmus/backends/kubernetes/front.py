@@ -1,0 +1,237 @@
+"""The front of a deployment: an Envoy per pod, with a sidecar that follows the EndpointSlices.
+
+Apart from render.py, which is about workers. Configuration is not in these objects: the sidecar
+writes it, so it belongs to the image. All of it is pure.
+"""
+
+import hashlib
+import json
+
+from isthmus.api import names
+from isthmus.api.desired import Desired
+from isthmus.backends.kubernetes.render import (
+    PORT_NAME,
+    Json,
+    front_labels,
+    object_metadata,
+    service_ports,
+    workers_selector,
+)
+
+ANNOTATION_FRONT: str = f"{names.GROUP}/front"
+"""On the front's Deployment: hash of what it was made from; another one means: apply it again."""
+
+REPLICAS = 2
+PORT = 8080
+HEALTH_PORT = 8081
+FOLDER = "/run/isthmus-front"
+USER_ID = 65532
+
+
+def front_revision(*, image: str, drain_seconds: int) -> str:
+    """Hash of what a front is made from, not of what it renders to.
+
+    So a newer operator that renders a front in another way leaves running fronts alone until the
+    image changes.
+    """
+    made_from = json.dumps([image, drain_seconds])
+    return hashlib.sha256(made_from.encode()).hexdigest()[:10]
+
+
+def workers_service(*, desired: Desired) -> Json:
+    """The headless Service of the workers: its EndpointSlices are the membership."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": object_metadata(desired=desired, name=desired.membership_service, labels={}),
+        "spec": {
+            "type": "ClusterIP",
+            "clusterIP": "None",
+            "selector": workers_selector(desired),
+            "ports": service_ports(),
+        },
+    }
+
+
+def rights(*, desired: Desired) -> tuple[Json, Json, Json]:
+    """ServiceAccount, Role and RoleBinding: read the EndpointSlices of the namespace."""
+    name = names.front_name(desired.name)
+    metadata = _metadata(desired)
+    return (
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "Role",
+            "metadata": metadata,
+            "rules": [
+                {
+                    "apiGroups": ["discovery.k8s.io"],
+                    "resources": ["endpointslices"],
+                    "verbs": ["get", "list", "watch"],
+                }
+            ],
+        },
+        {
+            "apiVersion": "rbac.authorization.k8s.io/v1",
+            "kind": "RoleBinding",
+            "metadata": metadata,
+            "roleRef": {
+                "apiGroup": "rbac.authorization.k8s.io",
+                "kind": "Role",
+                "name": name,
+            },
+            "subjects": [{"kind": "ServiceAccount", "name": name, "namespace": desired.namespace}],
+        },
+    )
+
+
+def disruption_budget(*, desired: Desired) -> Json:
+    """One front pod may be evicted at a time, and one that is not ready always."""
+    return {
+        "apiVersion": "policy/v1",
+        "kind": "PodDisruptionBudget",
+        "metadata": _metadata(desired),
+        "spec": {
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": front_labels(desired)},
+        },
+    }
+
+
+def front_deployment(*, desired: Desired, image: str, drain_seconds: int) -> Json:
+    """The Deployment of the front, replaced pod by pod, each new one first.
+
+    Args:
+        desired: the deployment.
+        image: Envoy and this package.
+        drain_seconds: how long a pod that is deleted waits for its requests.
+    """
+    metadata = _metadata(desired)
+    revision = front_revision(image=image, drain_seconds=drain_seconds)
+    return {
+        "apiVersion": "apps/v1",
+        "kind": "Deployment",
+        "metadata": {**metadata, "annotations": {ANNOTATION_FRONT: revision}},
+        "spec": {
+            "replicas": REPLICAS,
+            "selector": {"matchLabels": front_labels(desired)},
+            "strategy": {
+                "type": "RollingUpdate",
+                "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0},
+            },
+            "revisionHistoryLimit": 2,
+            "template": {
+                "metadata": {"labels": front_labels(desired)},
+                "spec": _pod(desired, image=image, drain_seconds=drain_seconds),
+            },
+        },
+    }
+
+
+def _metadata(desired: Desired) -> Json:
+    return object_metadata(
+        desired=desired,
+        name=names.front_name(desired.name),
+        labels={names.LABEL_COMPONENT: names.COMPONENT_FRONT},
+    )
+
+
+def _pod(desired: Desired, *, image: str, drain_seconds: int) -> Json:
+    spread = {
+        "labelSelector": {"matchLabels": front_labels(desired)},
+        "topologyKey": "kubernetes.io/hostname",
+    }
+    preferred = {"weight": 100, "podAffinityTerm": spread}
+    return {
+        "serviceAccountName": names.front_name(desired.name),
+        "enableServiceLinks": False,
+        "terminationGracePeriodSeconds": drain_seconds + 15,
+        "affinity": {
+            "podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [preferred]}
+        },
+        "securityContext": {
+            "runAsNonRoot": True,
+            "runAsUser": USER_ID,
+            "runAsGroup": USER_ID,
+            "fsGroup": USER_ID,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        },
+        # A sidecar: it has written a membership before Envoy starts, and ends after it.
+        "initContainers": [_sidecar(desired, image)],
+        "containers": [_envoy(image, drain_seconds)],
+        "volumes": [{"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}],
+    }
+
+
+def _container(name: str, image: str) -> Json:
+    return {
+        "name": name,
+        "image": image,
+        "imagePullPolicy": "IfNotPresent",
+        "volumeMounts": [{"name": "run", "mountPath": FOLDER}],
+        "securityContext": {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        },
+    }
+
+
+def _sidecar(desired: Desired, image: str) -> Json:
+    service = f"--service={desired.namespace}/{desired.membership_service}"
+    return _container("membership", image) | {
+        "restartPolicy": "Always",
+        "command": ["python3", "-m", "isthmus", "front", service, f"--directory={FOLDER}"],
+        "startupProbe": {
+            "exec": {"command": ["test", "-f", f"{FOLDER}/eds.json"]},
+            "periodSeconds": 1,
+            "timeoutSeconds": 5,
+            "failureThreshold": 300,
+        },
+        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+    }
+
+
+def _envoy(image: str, drain_seconds: int) -> Json:
+    probe = {"httpGet": {"path": "/ready", "port": HEALTH_PORT}}
+    return _container("envoy", image) | {
+        "command": [
+            "envoy",
+            "--config-path",
+            f"{FOLDER}/bootstrap.json",
+            "--use-dynamic-base-id",
+            "--log-level",
+            "warning",
+            "--concurrency",
+            "2",
+            # While it drains, every answer closes its connection, so clients go elsewhere.
+            "--drain-strategy",
+            "immediate",
+            "--drain-time-s",
+            str(drain_seconds),
+        ],
+        "ports": [{"name": PORT_NAME, "containerPort": PORT}],
+        "readinessProbe": probe
+        | {"periodSeconds": 2, "timeoutSeconds": 2, "failureThreshold": 2, "successThreshold": 1},
+        # /live stays good while it drains.
+        "livenessProbe": {
+            "httpGet": {"path": "/live", "port": HEALTH_PORT},
+            "periodSeconds": 10,
+            "timeoutSeconds": 5,
+            "failureThreshold": 6,
+        },
+        "lifecycle": {
+            "preStop": {
+                "exec": {
+                    "command": [
+                        "python3",
+                        "-m",
+                        "isthmus.front.drain",
+                        str(drain_seconds),
+                    ]
+                }
+            }
+        },
+        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+    }

@@ -1,0 +1,153 @@
+"""The front in front of the workers: when it is made, taken away, and what of it may change."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from isthmus.api import names
+from isthmus.api.desired import Desired, Endpoint, Router
+from isthmus.apiserver.resources import DEPLOYMENTS, SERVICES
+from isthmus.backends.kubernetes import front, render
+from isthmus.plan.actions import DeleteFront, EnsureFront
+from isthmus.plan.modeldeployment import plan_model_deployment
+from isthmus.reconcile.front_actions import front_state, service_waits
+from isthmus.reconcile.store import Store
+from isthmus.settings import Settings
+from tests.plan.builders import NOW, deployment, desired, group, k8s_pool
+
+MANAGED = desired()
+BARE = desired(endpoint=Endpoint(type="Service"))
+IMAGE = "isthmus-front:7"
+
+
+def actions(wanted: Desired, **changes: Any) -> list[object]:
+    observed = deployment(wanted, group("ready"), **changes)
+    found = plan_model_deployment(observed, now=NOW).actions
+    return [action for action in found if isinstance(action, EnsureFront | DeleteFront)]
+
+
+class TestPlan:
+    def test_a_managed_endpoint_has_a_front(self) -> None:
+        assert actions(MANAGED, front_ok=False) == [EnsureFront()]
+        assert actions(MANAGED, front_ok=True, front_exists=True) == []
+
+    def test_a_bare_service_has_none(self) -> None:
+        assert actions(BARE, front_ok=False) == []
+        assert actions(BARE, front_exists=True) == [DeleteFront()]
+
+    def test_a_front_stays_until_the_service_has_left_it(self) -> None:
+        assert actions(BARE, front_exists=True, service_ok=False) == []
+
+    def test_workers_are_made_before_the_front(self) -> None:
+        """A front that cannot be made keeps no worker from starting."""
+        observed = deployment(MANAGED, front_ok=False)
+        found = plan_model_deployment(observed, now=NOW).actions
+        assert len(found) > 1
+        assert found[-1] == EnsureFront()
+
+
+class TestMembership:
+    @pytest.mark.parametrize(
+        ("endpoint", "service"),
+        [
+            (Endpoint(), "llama-workers"),
+            (Endpoint(type="Service"), "llama"),
+            (Endpoint(type="External", router=Router(kind="smg", url="http://r")), "llama"),
+        ],
+    )
+    def test_the_service_of_the_workers(self, endpoint: Endpoint, service: str) -> None:
+        assert desired(endpoint=endpoint).membership_service == service
+
+    def test_the_users_service_leads_to_the_front_or_to_the_workers(self) -> None:
+        """Never to both: a client must not meet workers behind the front's back."""
+        pod: dict[str, Any] = front.front_deployment(
+            desired=MANAGED, image=IMAGE, drain_seconds=300
+        )["spec"]["template"]["metadata"]["labels"]  # type: ignore[index]
+        worker = render.pod_labels(desired=MANAGED, pool="k8s", revision="r")
+        for wanted, inside, outside in ((MANAGED, pod, worker), (BARE, worker, pod)):
+            selector: Any = render.service_spec(desired=wanted)["selector"]
+            assert selector.items() <= inside.items()
+            assert not selector.items() <= outside.items()
+        behind: Any = front.workers_service(desired=MANAGED)["spec"]
+        assert behind["selector"].items() <= worker.items()
+        assert not behind["selector"].items() <= pod.items()
+
+
+class TestFront:
+    def test_only_its_image_and_its_budget_change_it(self) -> None:
+        """An operator that is upgraded, or a user who edits a pool, replaces no front."""
+        made = front.front_deployment(desired=MANAGED, image=IMAGE, drain_seconds=300)
+        other = replace(MANAGED, pools=(k8s_pool(), k8s_pool("more")), replicas=7, generation=9)
+        again = front.front_deployment(desired=other, image=IMAGE, drain_seconds=300)
+        assert made == again
+        for image, drain in (("isthmus-front:8", 300), (IMAGE, 200)):
+            assert front.front_revision(image=image, drain_seconds=drain) != front.front_revision(
+                image=IMAGE, drain_seconds=300
+            )
+
+    def test_no_pod_goes_before_the_next_one_is_there(self) -> None:
+        made: Any = front.front_deployment(desired=MANAGED, image=IMAGE, drain_seconds=300)
+        assert made["spec"]["replicas"] >= 2
+        assert made["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"] == 0
+        pod = made["spec"]["template"]["spec"]
+        assert pod["terminationGracePeriodSeconds"] > 300
+
+    def test_it_may_only_read_slices(self) -> None:
+        _, role, _ = front.rights(desired=MANAGED)
+        assert role["rules"] == [
+            {
+                "apiGroups": ["discovery.k8s.io"],
+                "resources": ["endpointslices"],
+                "verbs": ["get", "list", "watch"],
+            }
+        ]
+
+
+class TestState:
+    """What the operator concludes from the objects that it watches."""
+
+    settings = Settings(front_image=IMAGE)
+
+    def store(self, *objects: tuple[Any, dict[str, Any]]) -> Store:
+        store = Store(watched=(SERVICES, DEPLOYMENTS))
+        for number, (resource, obj) in enumerate(objects):
+            meta = {**obj["metadata"], "uid": f"uid-{number}", "resourceVersion": str(number + 1)}
+            store.put(resource, {**obj, "metadata": meta})
+        return store
+
+    def made(self, image: str = IMAGE, **status: int) -> tuple[Any, dict[str, Any]]:
+        obj = front.front_deployment(desired=MANAGED, image=image, drain_seconds=300)
+        return DEPLOYMENTS, {**obj, "status": status}
+
+    def state(self, *objects: tuple[Any, dict[str, Any]]) -> tuple[bool, bool, bool]:
+        found = front_state(self.store(*objects), desired=MANAGED, settings=self.settings)
+        return found.ok, found.exists, found.available
+
+    def test_what_is_missing_or_old_is_made(self) -> None:
+        workers = (SERVICES, front.workers_service(desired=MANAGED))
+        assert self.state() == (False, False, False)
+        assert self.state(workers) == (False, True, False)
+        assert self.state(self.made()) == (False, True, False)
+        assert self.state(workers, self.made()) == (True, True, False)
+        assert self.state(workers, self.made(availableReplicas=1)) == (True, True, True)
+        assert self.state(workers, self.made(image="isthmus-front:6")) == (False, True, False)
+
+    def test_what_is_not_ours_is_not_a_front(self) -> None:
+        resource, obj = self.made(availableReplicas=2)
+        foreign = {**obj, "metadata": {**obj["metadata"], "ownerReferences": []}}
+        assert self.state((resource, foreign)) == (False, False, False)
+
+    def test_a_service_with_workers_waits_for_the_first_pod_of_its_front(self) -> None:
+        direct = self.store((SERVICES, render.service(desired=BARE)))
+        assert service_waits(direct, desired=MANAGED, front_available=False)
+        assert not service_waits(direct, desired=MANAGED, front_available=True)
+        assert not service_waits(direct, desired=BARE, front_available=False)
+        assert not service_waits(self.store(), desired=MANAGED, front_available=False)
+
+
+def test_workers_are_told_apart_from_fronts_by_an_autoscaler() -> None:
+    assert names.LABEL_COMPONENT in render.front_labels(MANAGED)
+    assert names.LABEL_COMPONENT not in render.pod_labels(desired=MANAGED, pool="k8s", revision="r")
