@@ -11,6 +11,14 @@ from dataclasses import dataclass
 
 REMOVE = object()
 
+SSH_LOGIN = {
+    "hosts": ["login1", "login2.example.org", "fd00::1"],
+    "port": 2222,
+    "user": "svc",
+    "keySecretRef": {"name": "hpc-ssh"},
+    "knownHostsRef": {"name": "hpc-ssh", "key": "hosts"},
+}
+
 GOOD: Mapping[str, dict] = {
     "ModelDeployment": {
         "apiVersion": "isthmus.dev/v1alpha1",
@@ -70,7 +78,7 @@ GOOD: Mapping[str, dict] = {
         "kind": "SlurmCluster",
         "metadata": {"name": "hpc", "namespace": "default"},
         "spec": {
-            "login": {"local": {}},
+            "login": {"ssh": SSH_LOGIN},
             "commands": {"binDir": "/opt/slurm/bin", "pollInterval": "15s"},
             "files": {"workDirectory": "/scratch/svc/isthmus"},
             "network": {"ports": {"from": 42000, "to": 42015}, "nodeCIDRs": ["10.0.0.0/8"]},
@@ -161,6 +169,15 @@ ONE_SCHEDULER = "a pool runs on exactly one scheduler"
 TIME_LIMIT = "must be whole minutes between 2m and 720h"
 SOURCE = 'model.source must be "hf://organisation/name" or an absolute path'
 SLURM_NAME = "must be one plain SLURM name"
+LOGIN = "login needs exactly one of local and ssh"
+
+
+def _ssh(**changed_fields: object) -> dict:
+    """A login over ssh with some fields changed; None removes one."""
+    fields = {**SSH_LOGIN, **changed_fields}
+    return {"ssh": {name: value for name, value in fields.items() if value is not None}}
+
+
 SECRET = "a secret must not stand in the object"
 
 WRONG_INPUTS = (
@@ -379,7 +396,21 @@ WRONG_INPUTS = (
         "metadata.name must be at most 63 lower-case letters",
     ),
     _cluster("no login", "login", REMOVE, None),
-    _cluster("login empty", "login", {}, None),
+    _cluster("login empty", "login", {}, LOGIN),
+    _cluster("login twice", "login", {"local": {}, "ssh": SSH_LOGIN}, LOGIN),
+    _cluster("login without hosts", "login", _ssh(hosts=[]), None),
+    _cluster(
+        "login host with a user", "login", _ssh(hosts=["svc@login1"]), "without user and port"
+    ),
+    _cluster(
+        "login host an option", "login", _ssh(hosts=["-oProxyCommand=id"]), "without user and"
+    ),
+    _cluster("login host with a port", "login", _ssh(hosts=["ssh://login1"]), "without user and"),
+    _cluster("login user an option", "login", _ssh(user="-l"), "login.ssh.user must be one"),
+    _cluster("login user with a space", "login", _ssh(user="a b"), "login.ssh.user must be one"),
+    _cluster("login port zero", "login", _ssh(port=0), None),
+    _cluster("login without host keys", "login", _ssh(knownHostsRef=None), None),
+    _cluster("login key in clear", "login", _ssh(privateKey="-----BEGIN"), None),
     _cluster("no files", "files", REMOVE, None),
     _cluster(
         "work directory relative", "files.workDirectory", "scratch", "must be an absolute path"

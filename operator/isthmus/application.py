@@ -5,6 +5,7 @@ that ends by an error ends the process with it; a restart continues from what ex
 """
 
 import asyncio
+import functools
 import logging
 import random
 import secrets
@@ -19,13 +20,12 @@ from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.gate import Gate, GatedApiServer, OpenGate
 from isthmus.apiserver.resources import WATCHED
-from isthmus.backends.slurm.client import SlurmClient
-from isthmus.backends.slurm.commands import CommandClient
-from isthmus.backends.slurm.executor import LocalExecutor
+from isthmus.apiserver.secrets import Secrets
+from isthmus.backends.slurm.login import make_client
 from isthmus.health.prober import Prober, probe_client
 from isthmus.plan.slurmjob_observation import Limits
 from isthmus.reconcile.cluster_state import ClusterStates
-from isthmus.reconcile.clusters import ClusterAccess, Clusters
+from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.deployment_actions import DeploymentActions
 from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.loop import Loop, Reconciler
@@ -78,16 +78,6 @@ def limits_of(settings: Settings) -> Callable[[SlurmCluster | None], Limits]:
         )
 
     return limits
-
-
-def local_client(access: ClusterAccess) -> SlurmClient:
-    """A client whose commands run as the operator's own user on this machine."""
-    return CommandClient(
-        LocalExecutor(bin_directory=access.bin_directory),
-        bin_directory=access.bin_directory,
-        timeout=access.timeout,
-        submit_timeout=access.submit_timeout,
-    )
 
 
 @dataclass(slots=True)
@@ -177,7 +167,7 @@ def _assemble(
     states = ClusterStates()
     clusters = Clusters(
         states=states,
-        make_client=local_client,
+        make_client=functools.partial(make_client, secrets=Secrets(api, clock=time.monotonic)),
         on_change=triggers.cluster_changed,
         on_death=die,
     )

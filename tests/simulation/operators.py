@@ -17,7 +17,7 @@ from unittest.mock import patch
 from isthmus import application
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import WATCHED, Resource
-from isthmus.reconcile.clusters import ClusterAccess
+from isthmus.backends.slurm.login import ClusterAccess
 from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
@@ -198,7 +198,7 @@ def _process() -> OperatorProcess:
     return process
 
 
-def _client(access: ClusterAccess) -> SimulatedSlurmClient:
+def _client(access: ClusterAccess, *, secrets: object) -> SimulatedSlurmClient:
     process = _process()
     process.world.oracle.stale_after = access.stale_after
     return SimulatedSlurmClient(
@@ -220,13 +220,15 @@ def _seeded(*_: object) -> Random:
 @contextlib.contextmanager
 def simulated_edges() -> Iterator[None]:
     """Replace what the application reaches outside with."""
-    wall_clock = SimpleNamespace(time=lambda: _process().wall_clock())
+    wall_clock = SimpleNamespace(
+        time=lambda: _process().wall_clock(), monotonic=lambda: _process().wall_clock()
+    )
     with contextlib.ExitStack() as stack:
         for name, value in {
             "time": wall_clock,
             "random": SimpleNamespace(Random=_seeded),
             "new_attempt": _attempt,
-            "local_client": _client,
+            "make_client": _client,
             "probe_client": lambda: ProbeClient(_process().world.machines),
             "run_watch": _run_watch,
         }.items():

@@ -35,6 +35,9 @@ class SimulatedSlurmClient:
         self._submit_timeout = submit_timeout
         self._random: Random = slurm.random
 
+    async def close(self) -> None:
+        """Nothing is held open."""
+
     # ---- questions
 
     async def snapshot(self) -> Snapshot:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from isthmus.api.desired import ClusterReference
 from isthmus.backends.slurm.client import SlurmClient
+from isthmus.backends.slurm.login import ClusterAccess
 from isthmus.backends.slurm.poller import Poller
 from isthmus.backends.slurm.records import Snapshot, SubmitOutcome, SubmitRequest, Unclear
 from isthmus.errors import SlurmUnavailableError
@@ -19,21 +20,6 @@ from isthmus.reconcile.cluster_state import ClusterState, ClusterStates
 _log = logging.getLogger(__name__)
 
 SUBMISSIONS_AT_ONCE = 4
-
-
-@dataclass(frozen=True, slots=True)
-class ClusterAccess:
-    """How a cluster is reached; another value means another client and poller.
-
-    Times are seconds.
-    """
-
-    bin_directory: str
-    work_directory: str
-    poll_interval: float
-    timeout: float
-    submit_timeout: float
-    stale_after: float
 
 
 ClientFactory = Callable[[ClusterAccess], SlurmClient]
@@ -74,6 +60,7 @@ class Clusters:
         self._on_change = on_change
         self._on_death = on_death
         self._running: dict[ClusterReference, _Running] = {}
+        self._ending: set[asyncio.Task[None]] = set()
 
     def ensure(self, reference: ClusterReference, access: ClusterAccess) -> None:
         """Have the cluster polled in this way, keeping what runs if it is the same."""
@@ -109,14 +96,15 @@ class Clusters:
         running = self._running.pop(reference, None)
         if running is not None:
             running.task.cancel()
+            self._ending.add(running.task)
+            running.task.add_done_callback(self._ending.discard)
         self._states.drop(reference)
 
     async def close(self) -> None:
-        """End all pollers."""
-        tasks = [running.task for running in self._running.values()]
+        """End all pollers and the ways to their clusters."""
         for reference in tuple(self._running):
             self.stop(reference)
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*self._ending, return_exceptions=True)
 
     def client(self, reference: ClusterReference) -> SlurmClient:
         """The client of a cluster.
@@ -167,13 +155,21 @@ class Clusters:
         access: ClusterAccess,
     ) -> None:
         try:
+            await self._begin(reference, client, access)
+            await poller.run()
+        finally:
+            await client.close()
+
+    async def _begin(
+        self, reference: ClusterReference, client: SlurmClient, access: ClusterAccess
+    ) -> None:
+        try:
             await client.prepare_work_directory(access.work_directory)
             state = self._states.get(reference)
             if state is not None:
                 state.version = await client.version()
         except SlurmUnavailableError as failure:
             self._fail(reference, failure)
-        await poller.run()
 
     def _take(self, reference: ClusterReference, snapshot: Snapshot) -> None:
         state = self._states.get(reference)

@@ -10,9 +10,11 @@ from isthmus.api.slurmcluster import SlurmCluster, SlurmClusterStatus
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, dig, finalizers
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
+from isthmus.apiserver.secrets import SecretRef
+from isthmus.backends.slurm.login import ClusterAccess, SshAccess
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
 from isthmus.reconcile.cluster_state import ClusterStates
-from isthmus.reconcile.clusters import ClusterAccess, Clusters
+from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.queue import Key
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
@@ -127,4 +129,20 @@ def cluster_access(cluster: SlurmCluster, *, settings: Settings) -> ClusterAcces
         timeout=timeout,
         submit_timeout=settings.slurm_submit_timeout or parse_duration(commands.submit_timeout),
         stale_after=settings.stale_after * interval + timeout,
+        ssh=_ssh_access(cluster),
+    )
+
+
+def _ssh_access(cluster: SlurmCluster) -> SshAccess | None:
+    ssh = cluster.spec.login.ssh
+    if ssh is None:
+        return None
+    namespace = cluster.metadata.namespace
+    key, known_hosts = ssh.key_secret_ref, ssh.known_hosts_ref
+    return SshAccess(
+        hosts=ssh.hosts,
+        port=ssh.port,
+        user=ssh.user,
+        key=SecretRef(namespace=namespace, name=key.name, key=key.key),
+        known_hosts=SecretRef(namespace=namespace, name=known_hosts.name, key=known_hosts.key),
     )

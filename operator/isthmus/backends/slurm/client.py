@@ -14,6 +14,10 @@ from isthmus.backends.slurm.records import JobRecord, Snapshot, SubmitOutcome, S
 class SlurmClient(Protocol):
     """One SLURM cluster as one user of it. Every call has a time limit of its own."""
 
+    async def close(self) -> None:
+        """Let go of the way to the cluster, when it is asked nothing more."""
+        ...
+
     async def snapshot(self) -> Snapshot:
         """All jobs of our user and all nodes.
 

@@ -27,7 +27,7 @@ from isthmus.backends.slurm.records import (
     Unclear,
 )
 from isthmus.errors import SlurmCommandError, SlurmUnavailableError
-from isthmus.processes import CommandResult
+from isthmus.processes import TIMED_OUT_CODE, CommandResult
 
 KILL_AFTER = 5.0
 """Seconds between TERM and KILL of a command at its limit, as in `parsing.framed`."""
@@ -79,6 +79,10 @@ class CommandClient:
         self._clock = clock
         self._marker = marker
         self._addresses = AddressBook(clock=clock, lookup=lookup)
+
+    async def close(self) -> None:
+        """Let go of the way to the cluster."""
+        await self._executor.close()
 
     @property
     def longest_submission(self) -> float:
@@ -154,7 +158,7 @@ class CommandClient:
                 timeout=self._submit_timeout + 2 * KILL_AFTER,
             )
             (section,) = parsing.sections(result.stdout, marker=marker, count=1)
-        except (OSError, OutputError) as error:
+        except (OSError, OutputError, SlurmUnavailableError) as error:
             return Unclear(f"sbatch gave no complete answer: {error}")
         return _outcome(section, result.stderr)
 
@@ -264,7 +268,7 @@ class CommandClient:
             )
         except OSError as error:
             raise _unavailable("CommandNotFound", str(error)) from error
-        if result.timed_out:
+        if result.timed_out or result.returncode == TIMED_OUT_CODE:
             raise _unavailable("CommandTimeout", "the commands were ended from outside")
         try:
             found = parsing.sections(result.stdout, marker=marker, count=len(commands))

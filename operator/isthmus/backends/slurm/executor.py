@@ -47,18 +47,22 @@ def clean_environment(
     """
     entry = pwd.getpwnam(user) if user else _own_entry()
     name, home = (entry.pw_name, entry.pw_dir) if entry else ("", source.get("HOME", "/"))
-    path = "/usr/local/bin:/usr/bin:/bin"
-    environment = {
-        "PATH": f"{bin_directory}:{path}" if bin_directory else path,
-        "HOME": home,
-        "LC_ALL": "C",
-        "SLURM_TIME_FORMAT": "%s",
-    }
+    environment = command_environment(bin_directory=bin_directory) | {"HOME": home}
     if name:
         environment |= {"USER": name, "LOGNAME": name}
     if source.get("SLURM_CONF"):
         environment["SLURM_CONF"] = source["SLURM_CONF"]
     return environment
+
+
+def command_environment(*, bin_directory: str = "") -> dict[str, str]:
+    """The part of the environment that is the same wherever SLURM's commands run."""
+    path = "/usr/local/bin:/usr/bin:/bin"
+    return {
+        "PATH": f"{bin_directory}:{path}" if bin_directory else path,
+        "LC_ALL": "C",
+        "SLURM_TIME_FORMAT": "%s",
+    }
 
 
 def _own_entry() -> pwd.struct_passwd | None:

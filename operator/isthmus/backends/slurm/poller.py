@@ -17,6 +17,9 @@ from isthmus.errors import SlurmUnavailableError
 JITTER = 0.1
 """Share of the interval by which polls of several clusters drift apart."""
 
+_UNREACHABLE = frozenset({"ControllerUnreachable", "ControllerTimeout", "SshUnreachable"})
+"""Reasons of failures after which a probe that is answered means that all is well again."""
+
 
 class Poller:
     """Polls while the cluster answers; backs off and probes cheaply while it does not."""
@@ -83,7 +86,7 @@ class Poller:
             snapshot = await self._client.snapshot()
         except SlurmUnavailableError as error:
             self._failures += 1
-            self._reachable = error.reason not in {"ControllerUnreachable", "ControllerTimeout"}
+            self._reachable = error.reason not in _UNREACHABLE
             self._on_failure(error)
         else:
             self._failures = 0

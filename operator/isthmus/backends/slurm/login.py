@@ -1,0 +1,72 @@
+"""How a SLURM cluster is reached, as a record, and the client that reaches it so.
+
+Apart from both kinds of executor, which know nothing of each other, and from the reconciler, which
+only compares records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from isthmus.apiserver.secrets import SecretRef, Secrets
+from isthmus.backends.slurm.client import SlurmClient
+from isthmus.backends.slurm.commands import CommandClient
+from isthmus.backends.slurm.executor import CommandExecutor, LocalExecutor
+from isthmus.backends.slurm.ssh import OpenSshExecutor
+from isthmus.ssh.connection import Connection
+from isthmus.ssh.credentials import SecretCredentials
+from isthmus.ssh.options import Target
+
+
+@dataclass(frozen=True, slots=True)
+class SshAccess:
+    """A login node: hosts that lead to the same place, one account, and where its keys are."""
+
+    hosts: tuple[str, ...]
+    port: int
+    user: str
+    key: SecretRef
+    known_hosts: SecretRef
+
+    @property
+    def targets(self) -> tuple[Target, ...]:
+        """The hosts in the order in which they are tried."""
+        return tuple(Target(host=host, port=self.port, user=self.user) for host in self.hosts)
+
+
+@dataclass(frozen=True, slots=True)
+class ClusterAccess:
+    """How a cluster is reached; another value means another client and poller.
+
+    Times are seconds. `ssh` is None where SLURM's commands run beside the operator.
+    """
+
+    bin_directory: str
+    work_directory: str
+    poll_interval: float
+    timeout: float
+    submit_timeout: float
+    stale_after: float
+    ssh: SshAccess | None = None
+
+
+def make_client(access: ClusterAccess, *, secrets: Secrets) -> SlurmClient:
+    """A client that runs the commands as the operator's own user here, or as the login's there."""
+    return CommandClient(
+        _executor(access, secrets=secrets),
+        bin_directory=access.bin_directory,
+        timeout=access.timeout,
+        submit_timeout=access.submit_timeout,
+    )
+
+
+def _executor(access: ClusterAccess, *, secrets: Secrets) -> CommandExecutor:
+    ssh = access.ssh
+    if ssh is None:
+        return LocalExecutor(bin_directory=access.bin_directory)
+    credentials = SecretCredentials(secrets, key=ssh.key, known_hosts=ssh.known_hosts)
+    return OpenSshExecutor(
+        Connection(ssh.targets, credentials=credentials),
+        user=ssh.user,
+        bin_directory=access.bin_directory,
+    )
