@@ -23,10 +23,12 @@ from isthmus.apiserver.resources import WATCHED
 from isthmus.apiserver.secrets import Secrets
 from isthmus.backends.slurm.login import make_client
 from isthmus.health.prober import Prober, probe_client
+from isthmus.observe.events import EventRecorder
 from isthmus.plan.slurmjob_observation import Limits
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.deployment_actions import DeploymentActions
+from isthmus.reconcile.forward_ports import ForwardPorts
 from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.loop import Loop, Reconciler
 from isthmus.reconcile.modeldeployment import ModelDeploymentReconciler
@@ -91,6 +93,7 @@ class _Parts:
     triggers: Triggers
     clusters: Clusters
     prober: Prober
+    events: EventRecorder
     fatal: "asyncio.Future[None]"
 
 
@@ -164,6 +167,7 @@ def _assemble(
         if not fatal.done():
             fatal.set_exception(error)
 
+    events = EventRecorder(gated, instance=settings.identity)
     states = ClusterStates()
     clusters = Clusters(
         states=states,
@@ -190,8 +194,16 @@ def _assemble(
             prober=prober,
             installation_id=settings.installation_id,
             limits=limits_of(settings),
+            ports=ForwardPorts(
+                store=store,
+                first=settings.tunnel_port_first,
+                last=settings.tunnel_port_last,
+                hold=settings.tunnel_port_hold,
+                clock=time.monotonic,
+            ),
             resync=settings.resync_interval,
             clock=time.time,
+            events=events,
         ),
         MODEL_DEPLOYMENT: ModelDeploymentReconciler(
             store=store,
@@ -202,6 +214,7 @@ def _assemble(
             ),
             settings=settings,
             clock=time.time,
+            events=events,
         ),
     }
     return _Parts(
@@ -223,6 +236,7 @@ def _assemble(
         triggers=triggers,
         clusters=clusters,
         prober=prober,
+        events=events,
         fatal=fatal,
     )
 
@@ -247,6 +261,7 @@ async def _run_parts(
         tasks += [
             loop,
             asyncio.create_task(parts.relist.run(), name="relist"),
+            asyncio.create_task(parts.events.run(), name="events"),
             asyncio.ensure_future(parts.fatal),
         ]
         watch = asyncio.create_task(

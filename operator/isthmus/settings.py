@@ -129,6 +129,15 @@ class Settings:
     front_drain: float = 300.0
     """Most seconds for which a pod of the front that is deleted waits for its requests."""
 
+    tunnel_port_first: int = 20000
+    """First port on the tunnel supervisors; below the ports that the kernel gives to clients."""
+
+    tunnel_port_last: int = 24999
+    """Last port on the tunnel supervisors: as many workers can be reached through tunnels."""
+
+    tunnel_port_hold: float = 60.0
+    """Seconds for which the port of a forward that is gone is not given to another worker."""
+
     failure_backoff_base: float = 10.0
     """Seconds before a failed worker is replaced the first time; doubled with each failure."""
 
@@ -211,7 +220,7 @@ _TEXTS = frozenset(
     }
 )
 _WORDS = frozenset({"log_format", "log_level"})
-_INTEGERS = frozenset({"workers", "liveness_port"})
+_INTEGERS = frozenset({"workers", "liveness_port", "tunnel_port_first", "tunnel_port_last"})
 
 
 def _read(name: str, text: str, *, where: str) -> object:
@@ -228,7 +237,7 @@ def _read(name: str, text: str, *, where: str) -> object:
         return _read_integer(name, text, where=where)
     if name == "stale_after":
         return _read_number(text, where=where)
-    return _read_seconds(text, where=where)
+    return read_seconds(text, where=where)
 
 
 def _read_boolean(text: str, *, where: str) -> bool:
@@ -252,7 +261,12 @@ def _read_number(text: str, *, where: str) -> float:
         raise SettingsError(f"{where} is {text!r}; write a number.") from None
 
 
-def _read_seconds(text: str, *, where: str) -> float:
+def read_seconds(text: str, *, where: str) -> float:
+    """Read a duration such as 30s, 5m or 1.5h; a bare number is seconds.
+
+    Raises:
+        SettingsError: it is none; `where` says which setting.
+    """
     match = _DURATION.fullmatch(text)
     if match is None:
         raise SettingsError(f"{where} is {text!r}; write a duration such as 30s, 5m or 1.5h.")
@@ -287,6 +301,9 @@ def _mistakes_of_values(settings: Settings) -> list[str]:
         )
     if settings.liveness_port is not None and settings.liveness_port > 65535:
         mistakes.append(f"liveness_port is {settings.liveness_port}; write at most 65535.")
+    for name in ("tunnel_port_first", "tunnel_port_last"):
+        if not 1024 <= getattr(settings, name) <= 65535:
+            mistakes.append(f"{name} must be between 1024 and 65535.")
     return mistakes
 
 
@@ -308,4 +325,6 @@ def _mistakes_of_pairs(settings: Settings) -> list[str]:
         low, high = getattr(settings, base), getattr(settings, cap)
         if low > high:
             mistakes.append(f"{base} ({low:g} s) must not be more than {cap} ({high:g} s).")
+    if settings.tunnel_port_first > settings.tunnel_port_last:
+        mistakes.append("tunnel_port_first must not be more than tunnel_port_last.")
     return mistakes

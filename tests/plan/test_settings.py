@@ -57,6 +57,8 @@ def test_every_field_can_come_from_the_environment() -> None:
         "renew_timeout": "6",
         "failure_backoff_cap": "70",
         "retry_cap": "70",
+        "tunnel_port_first": "21000",
+        "tunnel_port_last": "21000",
     }
     fitting = {
         "renew_deadline": {"lease_duration": 30.0},

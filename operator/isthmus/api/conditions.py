@@ -29,6 +29,12 @@ class ConditionType(StrEnum):
     SLURM_REACHABLE = "SlurmReachable"
     """The last look at SLURM was complete and is recent; False: nothing is changed there."""
 
+    TUNNEL_UP = "TunnelUp"
+    """On a SlurmJob: the way through its forward works; absent where none is needed yet."""
+
+    TUNNELS_UP = "TunnelsUp"
+    """On a ModelDeployment: the forwards of all its workers work; absent without any."""
+
 
 class Reason(StrEnum):
     """Every reason that a condition, a phase or an event may carry."""
@@ -128,6 +134,14 @@ class Reason(StrEnum):
     """Another model or another attempt answers at the address: it gets no requests."""
     ADDRESS_REFUSED = "AddressRefused"
     """Host or port of the job lie outside `network.nodeCIDRs` or `network.ports`."""
+    TUNNEL_ESTABLISHED = "TunnelEstablished"
+    """The way through the forward works."""
+    TUNNEL_AWAITED = "TunnelAwaited"
+    """No tunnel supervisor holds the forward yet: see that `isthmus tunnels` runs."""
+    TUNNEL_DOWN = "TunnelDown"
+    """The way to the worker is broken, not the worker: it is kept, and nothing is submitted."""
+    TUNNEL_RESTORED = "TunnelRestored"
+    """The way to the worker works again."""
     JOB_SUSPENDED = "JobSuspended"
     """SLURM suspended the job; it may come back."""
     DRAINING = "Draining"

@@ -110,6 +110,12 @@ KINDS: Final = (
             Column(name="Engine", path=".status.engine", description="Engines in use.", wide=True),
             Column(name="Model", path=".spec.model.source", description="Model served.", wide=True),
             Column(name="URL", path=".status.url", description="Address for clients.", wide=True),
+            Column(
+                name="Tunnels",
+                path=".status.tunnels.summary",
+                description="Forwards that work and that are wanted.",
+                wide=True,
+            ),
         ),
     ),
     Kind(

@@ -50,6 +50,17 @@ class PoolStatus(StatusModel):
     """Why it has this many workers."""
 
 
+class TunnelsStatus(StatusModel):
+    """Forwards to workers that are not reached directly."""
+
+    desired: Count = None
+    """Workers that are reached through a forward."""
+    up: Count = None
+    """Those of them whose forward works."""
+    summary: Annotated[str | None, Field(max_length=16)] = None
+    """Both, such as 2/3."""
+
+
 class WorkerStatus(StatusModel):
     """One worker: a pod or a SLURM job."""
 
@@ -70,7 +81,9 @@ class WorkerStatus(StatusModel):
     healthy: bool | None = None
     """Whether its probes succeed."""
     url: Annotated[str | None, Field(max_length=512)] = None
-    """Its own address."""
+    """Its own address, or that of its forward."""
+    tunnel: Annotated[str | None, Field(max_length=16)] = None
+    """Up or Down, where it is reached through a forward."""
     revision: Annotated[str | None, Field(max_length=16)] = None
     """Revision that it runs."""
     started_at: Time = None
@@ -106,6 +119,8 @@ class ModelDeploymentStatus(StatusModel):
     """Address for clients in the cluster."""
     summary: Sentence = None
     """The state in a few words."""
+    tunnels: TunnelsStatus | None = None
+    """Forwards, where workers are reached through them."""
     conditions: Annotated[
         tuple[ConditionModel, ...],
         Field(

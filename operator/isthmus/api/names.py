@@ -66,6 +66,18 @@ LABEL_SLOT: Final = f"{GROUP}/slot"
 LABEL_CLUSTER: Final = f"{GROUP}/cluster"
 """Name of the SlurmCluster that a SlurmJob goes to."""
 
+LABEL_TUNNEL_HOST: Final = f"{GROUP}/tunnel-host"
+"""On a slice of a forward: the id of the tunnel supervisor that holds it and alone writes it."""
+
+ANNOTATION_TUNNEL: Final = f"{GROUP}/tunnel"
+"""On the same: TUNNEL_UP or TUNNEL_DOWN, whether the way through the forward works."""
+
+TUNNEL_UP: Final = "up"
+TUNNEL_DOWN: Final = "down"
+
+ANNOTATION_TUNNEL_MESSAGE: Final = f"{GROUP}/tunnel-message"
+"""On the same: in a sentence, what is wrong with the forward, or which way it takes."""
+
 # --- finalizers -------------------------------------------------------------------------------
 
 FINALIZER_DEPLOYMENT: Final = f"{GROUP}/modeldeployment"
@@ -122,6 +134,11 @@ def membership_service(deployment: str, *, managed: bool) -> str:
 def slurm_job_object_name(*, deployment: str, pool: str, slot: int, attempt: str) -> str:
     """Return the name of the SlurmJob object of one attempt."""
     return f"{deployment}-{pool}-{slot}-{attempt}"
+
+
+def tunnel_slice_name(*, slurm_job: str, host: str) -> str:
+    """Return the name of the EndpointSlice of one forward: each supervisor has its own."""
+    return f"{slurm_job}-{host}"
 
 
 def deployment_hash(*, namespace: str, name: str, uid: str) -> str:

@@ -179,9 +179,18 @@ class PortRange(SpecModel):
     """Last port."""
 
 
+NetworkMode = Literal["Auto", "Direct", "Tunnel", "NodeSSH", "Reverse"]
+
+
 class NetworkSpec(SpecModel):
     """How workers on compute nodes are reached."""
 
+    mode: NetworkMode = "Auto"
+    """Direct: pods reach compute nodes. Tunnel: through the login host, which forwards to them.
+    Auto: Tunnel where login is ssh, else Direct. NodeSSH: through ssh to the node itself, by way of
+    the login host."""
+    node_ssh_port: Annotated[int, Field(ge=1, le=65535, alias="nodeSSHPort")] = 22
+    """Port of sshd on compute nodes, for NodeSSH."""
     ports: PortRange = PortRange()
     """Ports that engines may listen on."""
     node_cidrs: Annotated[
@@ -317,6 +326,17 @@ class AccessSpec(SpecModel):
 class SlurmClusterSpec(SpecModel):
     """How the cluster is reached and what its site wants."""
 
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!has(self.network) || !has(self.network.mode) || "
+                "!(self.network.mode in ['Tunnel', 'NodeSSH']) || has(self.login.ssh)",
+                "network.mode Tunnel and NodeSSH go through the login host: write login: {ssh: "
+                "{...}}, or network.mode Direct",
+            )
+        )
+    )
+
     login: LoginSpec
     """Where SLURM's commands run."""
     commands: CommandsSpec = CommandsSpec()
@@ -397,3 +417,10 @@ class SlurmCluster(StatusModel):
     """How the cluster is reached and what its site wants."""
     status: SlurmClusterStatus | None = None
     """What is, written by the operator."""
+
+
+def network_mode(spec: SlurmClusterSpec) -> str:
+    """Return how workers of the cluster are reached; never Auto."""
+    if spec.network.mode != "Auto":
+        return spec.network.mode
+    return "Direct" if spec.login.ssh is None else "Tunnel"

@@ -72,6 +72,19 @@ class SlurmJobSpec(SpecModel):
     """Full name of the job in SLURM."""
 
 
+class ForwardStatus(StatusModel):
+    """The forward that the worker wants; a tunnel supervisor holds it and publishes its slice."""
+
+    mode: Annotated[str | None, Field(max_length=16)] = None
+    """How it is reached: Tunnel, NodeSSH or Reverse. Fixed when the forward is assigned."""
+    port: Annotated[int | None, Field(ge=1, le=65535)] = None
+    """Port on the tunnel supervisor; kept as long as the attempt lives."""
+    in_traffic: bool | None = None
+    """Whether the worker may get requests, as far as it is healthy, ours and not draining."""
+    service: Annotated[str | None, Field(max_length=253)] = None
+    """Service whose membership it belongs to."""
+
+
 class SlurmJobStatus(StatusModel):
     """What is, written by the operator."""
 
@@ -100,7 +113,9 @@ class SlurmJobStatus(StatusModel):
     port: Annotated[int | None, Field(ge=1, le=65535)] = None
     """Port that the engine took."""
     url: Annotated[str | None, Field(max_length=512)] = None
-    """Address of the engine."""
+    """Address by which the engine is reached; of a forward that of the tunnel supervisor."""
+    forward: ForwardStatus | None = None
+    """The forward that it wants, where it is not reached directly."""
     submit_started_at: Time = None
     """When sbatch was called last."""
     submissions: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
@@ -134,7 +149,7 @@ class SlurmJobStatus(StatusModel):
             ),
         ),
     ] = ()
-    """Ready, SlurmReachable."""
+    """TunnelUp."""
 
 
 class SlurmJob(StatusModel):

@@ -56,6 +56,7 @@ class Worker:
             fail only in our view is still serving.
         stopping: terminating; never counted.
         failed: ended; never counted.
+        tunnel: "Up" or "Down" where it is reached through a forward, else None.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Worker:
     job_id: int | None = None
     node: str | None = None
     url: str | None = None
+    tunnel: str | None = None
     healthy: bool | None = None
     started_at: str | None = None
     ends_at: str | None = None

@@ -6,6 +6,7 @@ from isthmus import __version__
 from isthmus.cli.crds import crds
 from isthmus.cli.render import render
 from isthmus.cli.run import run
+from isthmus.cli.tunnels import tunnels
 from isthmus.cli.validate import validate
 
 app = typer.Typer(
@@ -33,6 +34,7 @@ def main(
 
 
 app.command()(run)
+app.command()(tunnels)
 app.command()(validate)
 app.command()(render)
 app.command()(crds)

@@ -66,7 +66,7 @@ def run(
     try:
         settings = Settings.from_environment(
             None,
-            **_pairs(setting or [])
+            **pairs(setting or [])
             | _given(
                 kubeconfig=kubeconfig,
                 context=context,
@@ -78,7 +78,7 @@ def run(
     except SettingsError as error:
         typer.echo(f"isthmus run: {error}", err=True)
         raise typer.Exit(_EXIT_USAGE) from None
-    configure_logging(settings)
+    configure_logging(log_format=settings.log_format, log_level=settings.log_level)
     raise typer.Exit(_run(settings))
 
 
@@ -86,7 +86,12 @@ def _given(**options: object) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}
 
 
-def _pairs(texts: list[str]) -> dict[str, object]:
+def pairs(texts: list[str]) -> dict[str, object]:
+    """NAME=VALUE texts as names of fields and values.
+
+    Raises:
+        SettingsError: a text has another form.
+    """
     pairs: dict[str, object] = {}
     for text in texts:
         name, equals, value = text.partition("=")
@@ -132,14 +137,14 @@ class _JsonFormatter(logging.Formatter):
         return json.dumps(entry, ensure_ascii=False)
 
 
-def configure_logging(settings: Settings) -> None:
+def configure_logging(*, log_format: str, log_level: str) -> None:
     """Log to standard error in the wanted format."""
     handler = logging.StreamHandler(sys.stderr)
-    if settings.log_format == "json":
+    if log_format == "json":
         handler.setFormatter(_JsonFormatter())
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=settings.log_level.upper(), handlers=[handler], force=True)
+    logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
     # One line per request or per liveness probe would bury what matters.
     for name in ("httpx", "httpcore", "aiohttp.access", "kopf.activities.probe"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -13,13 +13,18 @@ from isthmus.settings import PREFIX, Settings
 _WIDTH = 96
 
 
-def describe_settings() -> str:
-    """Every setting: name, variable, default, and what it means."""
-    meanings = _docstrings()
+def describe_settings(record: type = Settings, *, prefix: str = PREFIX) -> str:
+    """Every setting: name, variable, default, and what it means.
+
+    Args:
+        record: a dataclass with a docstring after each field.
+        prefix: of the environment variables.
+    """
+    meanings = _docstrings(record)
     blocks = []
-    for field in dataclasses.fields(Settings):
+    for field in dataclasses.fields(record):
         default = "" if field.default is dataclasses.MISSING else f" [default: {field.default}]"
-        head = f"{field.name.replace('_', '-')}  ({PREFIX}{field.name.upper()}){default}"
+        head = f"{field.name.replace('_', '-')}  ({prefix}{field.name.upper()}){default}"
         body = textwrap.fill(
             meanings.get(field.name, ""), _WIDTH, initial_indent="    ", subsequent_indent="    "
         )
@@ -27,11 +32,11 @@ def describe_settings() -> str:
     return "\n".join(blocks)
 
 
-def _docstrings() -> dict[str, str]:
+def _docstrings(record: type) -> dict[str, str]:
     """Field name to the string literal that follows it in the class body."""
-    body = ast.parse(textwrap.dedent(inspect.getsource(Settings))).body[0]
+    body = ast.parse(textwrap.dedent(inspect.getsource(record))).body[0]
     if not isinstance(body, ast.ClassDef):
-        raise TypeError("Settings is a class")
+        raise TypeError(f"{record} is a class")
     found = {}
     for statement, after in zip(body.body, body.body[1:], strict=False):
         if (

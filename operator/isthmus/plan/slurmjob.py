@@ -29,9 +29,10 @@ from isthmus.plan.actions import (
 )
 from isthmus.plan.policy import submission
 from isthmus.plan.policy.ending import ended
-from isthmus.plan.policy.identity import choose
+from isthmus.plan.policy.forwarding import with_forward
+from isthmus.plan.policy.identity import choose, recorded
 from isthmus.plan.policy.membership import with_membership
-from isthmus.plan.policy.readiness import judged, located, startup_left
+from isthmus.plan.policy.readiness import judged, judged_at_all, located, startup_left
 from isthmus.plan.policy.stopping import stop
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
@@ -55,6 +56,10 @@ def plan_slurm_job(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan
         observed: everything known of it.
         now: wall clock of the operator, epoch seconds.
     """
+    return with_forward(observed, _plan(observed, now=now), now=now)
+
+
+def _plan(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     if observed.deleting:
         return stop(observed, now=now)
     if not observed.has_finalizer:
@@ -287,24 +292,6 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
     return _running(observed, status=status, record=record, now=now)
 
 
-def recorded(status: SlurmJobStatus, *, record: JobRecord, running: bool) -> SlurmJobStatus:
-    """The status with what the record says, whatever its state means."""
-    known = {
-        "job_id": record.job_id,
-        "state": record.state,
-        "submit_time": rfc3339(record.submit_time) if record.submit_time else None,
-        "restart_count": record.restart_count,
-        "unknown_since": None,
-    }
-    if running:
-        known |= {
-            "nodes": record.nodes or status.nodes,
-            "start_time": rfc3339(record.start_time) if record.start_time else None,
-            "end_time": rfc3339(record.end_time) if record.end_time else None,
-        }
-    return status.model_copy(update=known)
-
-
 def _pending(
     observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
@@ -337,8 +324,9 @@ def _running(
     observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
     found = located(observed, status=status, record=record)
-    restored = found.url is not None and found.phase == Phase.READY and status.url is None
-    if not restored and (found.url is None or found.url != status.url):
+    place, before = (found.host, found.port), (status.host, status.port)
+    restored = found.host is not None and found.phase == Phase.READY and status.host is None
+    if not restored and (found.host is None or place != before):
         # What the probes said was about another address, or about one that is not known any more.
         observed = replace(observed, probe_healthy=None, probe_reason="", probe_message="")
         found = found.model_copy(update={"phase": Phase.STARTING})
@@ -346,9 +334,7 @@ def _running(
     if status.phase != Phase.STARTING:
         return SlurmJobPlan(status=status)
     left = startup_left(observed, record=record)
-    # Not before the probes have had their say: we may have begun to look only now.
-    judged_late = status.url is None or observed.probe_healthy is not None
-    if left is not None and left < 0 and judged_late:
+    if left is not None and left < 0 and judged_at_all(observed, status=status):
         limit = f"{observed.endpoint.startup_timeout:.0f} s"
         message = f"not healthy within health.startupTimeout ({limit}); {status.message}"
         return _give_up(

@@ -50,6 +50,8 @@ class Limits:
         deregister_delay: least time between leaving the membership and TERM.
         termination_grace: between TERM and scancel.
         repeat: before a cancellation that shows no effect is sent again.
+        tunnel_patience: how long a deletion waits for a tunnel supervisor to take the worker out
+            of rotation; one that is gone must not hold it for ever.
         max_unresolved: unclear submissions per cluster beyond which nothing is submitted.
     """
 
@@ -57,6 +59,7 @@ class Limits:
     deregister_delay: float
     termination_grace: float
     repeat: float = 10.0
+    tunnel_patience: float = 120.0
     max_unresolved: int = 16
 
 
@@ -75,6 +78,44 @@ class EndpointRules:
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelSlice:
+    """What one tunnel supervisor publishes of the worker's forward.
+
+    Attributes:
+        host: id of the supervisor.
+        address: of the supervisor.
+        port: of the forward on it.
+        ready: it gets requests.
+        up: the way through it works.
+        message: what is wrong, or which way it takes.
+    """
+
+    host: str
+    address: str
+    port: int
+    ready: bool
+    up: bool
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Network:
+    """How the worker is to be reached.
+
+    Attributes:
+        mode: the cluster's, never Auto.
+        service: whose membership it belongs to.
+        free_port: a port for a forward, reserved for this attempt; None where all are taken.
+        tunnels: the slices of its forward, one for each supervisor that holds it.
+    """
+
+    mode: str = "Direct"
+    service: str = ""
+    free_port: int | None = None
+    tunnels: tuple[TunnelSlice, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class SlurmJobObservation:
     """One SlurmJob.
 
@@ -89,6 +130,8 @@ class SlurmJobObservation:
         slice_in_service: the slice, if there is one, belongs to the membership Service.
         renderable: the revision it runs is known, so that it can be submitted.
         log_directory: where the job's output lies on the cluster.
+        network: how it is to be reached.
+        deleting_since: when its deletion was asked for, epoch seconds.
     """
 
     job_name: str
@@ -111,6 +154,8 @@ class SlurmJobObservation:
     slice_in_service: bool = True
     renderable: bool = True
     log_directory: str = ""
+    network: Network = Network()
+    deleting_since: float | None = None
 
     @property
     def absent_snapshots(self) -> int:

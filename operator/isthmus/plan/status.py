@@ -20,13 +20,14 @@ from isthmus.api.modeldeployment_status import (
     ModelDeploymentStatus,
     PendingStatus,
     PoolStatus,
+    TunnelsStatus,
     WorkerStatus,
 )
 from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.base import Pending, Worker
 from isthmus.plan.condition_models import models, typed
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
-from isthmus.plan.verdicts import SEVERITY, Totals, available, progressing, ready
+from isthmus.plan.verdicts import SEVERITY, Totals, available, progressing, ready, tunnels
 
 _MESSAGE_LIMIT = 1000
 
@@ -61,10 +62,20 @@ def deployment_status(
         engine="+".join(engines),
         url=_url(observed),
         summary="Ready" if ready["status"] == "True" else ready["reason"],
+        tunnels=_tunnels(observed),
         conditions=models(conditions),
         pools=pools,
         workers=_workers(observed),
     )
+
+
+def _tunnels(observed: ModelDeploymentObservation) -> TunnelsStatus | None:
+    """Forwards of live workers; None where none is reached through one."""
+    found = [w.tunnel for group in observed.groups for w in group.live_workers if w.tunnel]
+    if not found:
+        return None
+    up = sum(tunnel == "Up" for tunnel in found)
+    return TunnelsStatus(desired=len(found), up=up, summary=f"{up}/{len(found)}")
 
 
 def deleting_status(observed: ModelDeploymentObservation, *, now: float) -> ModelDeploymentStatus:
@@ -149,6 +160,7 @@ def _workers(observed: ModelDeploymentObservation) -> tuple[WorkerStatus, ...]:
             phase=worker.phase,
             healthy=worker.healthy,
             url=worker.url,
+            tunnel=worker.tunnel,
             revision=worker.revision,
             started_at=worker.started_at,
             ends_at=worker.ends_at,
@@ -255,6 +267,11 @@ def _conditions(
         found.append((ConditionType.SLURM_REACHABLE, bad is None, reason, message))
     else:
         conditions = tuple(c for c in conditions if c["type"] != ConditionType.SLURM_REACHABLE)
+    forwards = tunnels(w for group in observed.groups for w in group.live_workers)
+    if forwards is not None:
+        found.append((ConditionType.TUNNELS_UP, *forwards))
+    else:
+        conditions = tuple(c for c in conditions if c["type"] != ConditionType.TUNNELS_UP)
     for kind, status, reason, message in found:
         conditions = set_condition(
             conditions,

@@ -3,12 +3,13 @@
 Apart from the status, which aggregates; here is the judgement, in the order in which causes count.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
 from isthmus.api.conditions import PendingClass, Reason
 from isthmus.api.modeldeployment_status import PoolStatus
+from isthmus.backends.base import Worker
 
 Verdict: TypeAlias = tuple[bool, str, str]
 """Status, reason and message of a condition."""
@@ -77,6 +78,20 @@ def _cause(pool: PoolStatus) -> tuple[str, str]:
     if pending.pending_class is PendingClass.NEVER and pending.reason == Reason.SUBMIT_REFUSED:
         reason = Reason.SUBMIT_REFUSED
     return reason, f"pool {pool.name}: {pending.reason}: {pending.message}"
+
+
+def tunnels(workers: Iterable[Worker]) -> Verdict | None:
+    """Whether every worker that is reached through a forward can be; None without any."""
+    forwarded = [worker for worker in workers if worker.tunnel is not None]
+    if not forwarded:
+        return None
+    down = [worker for worker in forwarded if worker.tunnel == "Down"]
+    if not down:
+        return True, Reason.TUNNEL_ESTABLISHED, f"{len(forwarded)} forwards work"
+    first = down[0]
+    why = f": {first.pending.message}" if first.pending is not None else ""
+    told = f"{len(down)} of {len(forwarded)} forwards do not work; {first.name}{why}"
+    return False, Reason.TUNNEL_DOWN, told
 
 
 def ready(*, totals: Totals, pools: tuple[PoolStatus, ...]) -> Verdict:

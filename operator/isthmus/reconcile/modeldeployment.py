@@ -32,6 +32,7 @@ from isthmus.backends.kubernetes import observe as pods
 from isthmus.backends.kubernetes.render import service_spec
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.errors import ApiInvalidError, NameTakenError
+from isthmus.observe.events import EventSink
 from isthmus.plan.actions import AsksForWorkers, MayWait, RemoveFinalizer
 from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.plan.modeldeployment_observation import (
@@ -46,6 +47,7 @@ from isthmus.reconcile.front_actions import front_state, service_waits
 from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.statuses import write_status
 from isthmus.reconcile.store import Store
+from isthmus.reconcile.tunnel_events import tell_of_tunnels
 from isthmus.routing.slices import members
 from isthmus.settings import Settings
 
@@ -73,8 +75,10 @@ class ModelDeploymentReconciler:
         actions: DeploymentActions,
         settings: Settings,
         clock: Callable[[], float],
+        events: EventSink,
     ) -> None:
         """Prepare; `clock` is the wall clock in epoch seconds."""
+        self._events = events
         self._store = store
         self._api = api
         self._states = states
@@ -114,6 +118,7 @@ class ModelDeploymentReconciler:
                 if any(isinstance(each, AsksForWorkers) for each in actions):
                     return 0.0
         await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=status)
+        tell_of_tunnels(self._events, raw, before=observed.status, after=status)
         resync = spread(self._settings.resync_interval, key=key)
         return resync if requeue is None else min(requeue, resync)
 

@@ -15,7 +15,7 @@ from isthmus.api.durations import parse_duration
 from isthmus.api.modeldeployment import DrainSpec, HealthSpec, ModelDeployment
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
-from isthmus.api.times import rfc3339
+from isthmus.api.times import epoch, rfc3339
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.gate import Gate
 from isthmus.apiserver.objects import Object, dig, finalizers, name, namespace, uid
@@ -30,9 +30,9 @@ from isthmus.backends.base import Load
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import Refused, SubmitOutcome
-from isthmus.errors import ApiAlreadyExistsError, ApiNotFoundError
 from isthmus.health.prober import Prober
 from isthmus.health.verdict import ProbeTarget
+from isthmus.observe.events import EventSink
 from isthmus.plan.actions import (
     AddFinalizer,
     Cancel,
@@ -57,11 +57,14 @@ from isthmus.plan.slurmjob_observation import (
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
+from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
 from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.requests import probe_target, submit_request
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
-from isthmus.routing.slices import slice_service, slice_target, worker_slice
+from isthmus.reconcile.tunnel_events import tell_of_tunnel
+from isthmus.reconcile.worker_slices import delete_slice, ensure_slice
+from isthmus.routing.slices import slice_service, slice_target
 
 UNCLEAR = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
 
@@ -93,8 +96,10 @@ class SlurmJobReconciler:
         prober: Prober,
         installation_id: str,
         limits: Callable[[SlurmCluster | None], Limits],
+        ports: ForwardPorts,
         resync: float,
         clock: Callable[[], float],
+        events: EventSink,
     ) -> None:
         """Prepare.
 
@@ -107,9 +112,12 @@ class SlurmJobReconciler:
             prober: probes of running workers.
             installation_id: stands in the comment of a job.
             limits: times that apply to jobs of a cluster.
+            ports: of forwards.
             resync: seconds after which an attempt is looked at again although nothing changed.
             clock: wall clock, epoch seconds.
+            events: told when a way to a worker breaks or is back.
         """
+        self._events = events
         self._store = store
         self._api = api
         self._gate = gate
@@ -118,6 +126,7 @@ class SlurmJobReconciler:
         self._prober = prober
         self._installation_id = installation_id
         self._limits = limits
+        self._ports = ports
         self._resync = resync
         self._clock = clock
 
@@ -126,6 +135,7 @@ class SlurmJobReconciler:
         raw = self._store.get(SLURM_JOBS, key.namespace, key.name)
         if raw is None:
             self._prober.watch(key, None)
+            self._ports.release(key)
             return None
         parts = self._parts(raw)
         observed = self._observe(key, parts)
@@ -150,6 +160,7 @@ class SlurmJobReconciler:
             else:
                 await self._act(parts, action)
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
+        tell_of_tunnel(self._events, raw, before=observed.status, after=status)
         again = self._again(parts, observed, status=status, requeue_after=plan.requeue_after)
         # Not everything that makes a difference is a change: a snapshot only grows old.
         resync = spread(self._resync, key=key)
@@ -234,6 +245,15 @@ class SlurmJobReconciler:
             slice_in_service=current is None or slice_service(current) == parts.service,
             renderable=parts.frozen is not None,
             log_directory=work,
+            network=observe_network(
+                parts.raw,
+                job=job,
+                cluster=parts.cluster,
+                service=parts.service,
+                store=self._store,
+                ports=self._ports,
+            ),
+            deleting_since=epoch(job.metadata.deletion_timestamp),
         )
 
     def _load(self, key: Key, parts: _Parts, status: SlurmJobStatus) -> Load:
@@ -319,9 +339,16 @@ class SlurmJobReconciler:
         spec, reference = parts.job.spec, _reference(parts.job)
         self._gate.check()
         if isinstance(action, EnsureSlice):
-            await self._ensure_slice(parts, action)
+            await ensure_slice(
+                self._api,
+                parts.raw,
+                deployment=spec.deployment,
+                service=parts.service,
+                address=action.address,
+                port=action.port,
+            )
         elif isinstance(action, DeleteSlice):
-            await self._delete_slice(parts)
+            await delete_slice(self._api, self._store, parts.raw)
         elif isinstance(action, Terminate):
             client = self._clusters.client(reference)
             await client.terminate(job_id=action.job_id, job_name=spec.job_name)
@@ -359,32 +386,6 @@ class SlurmJobReconciler:
         if state is not None and (record is None or record.name != job_name):
             state.confirmed_gone.add((job_id, job_name))
         self._clusters.poke(reference)
-
-    async def _ensure_slice(self, parts: _Parts, action: EnsureSlice) -> None:
-        raw = parts.raw
-        wanted = worker_slice(
-            namespace=namespace(raw),
-            deployment=parts.job.spec.deployment,
-            service=parts.service,
-            owner={"name": name(raw), "uid": uid(raw)},
-            address=action.address,
-            port=action.port,
-        )
-        try:
-            await self._api.create(ENDPOINT_SLICES, wanted)
-        except ApiAlreadyExistsError:
-            await self._api.apply(ENDPOINT_SLICES, wanted)
-
-    async def _delete_slice(self, parts: _Parts) -> None:
-        found = self._store.get(ENDPOINT_SLICES, namespace(parts.raw), name(parts.raw))
-        if found is None:
-            return
-        try:
-            await self._api.delete(
-                ENDPOINT_SLICES, namespace=namespace(found), name=name(found), uid=uid(found)
-            )
-        except ApiNotFoundError:
-            return
 
 
 def _frozen(revision: Object) -> FrozenJob | None:

@@ -88,7 +88,8 @@ def members(slices: Iterable[Object], *, service: str) -> frozenset[str]:
         if slice_service(obj) != service:
             continue
         if dig(obj, "metadata", "labels", LABEL_SLICE_MANAGED_BY) == names.GROUP:
-            found.update(owner_uids(obj))
+            if dig(obj, "endpoints", 0, "conditions", "ready") is True:
+                found.update(owner_uids(obj))
             continue
         endpoints = dig(obj, "endpoints", default=[])
         for endpoint in endpoints if isinstance(endpoints, list) else []:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 
-from isthmus.api.conditions import PendingClass, Phase, Reason
+from isthmus.api.conditions import ConditionType, PendingClass, Phase, Reason
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import epoch
 from isthmus.backends.base import Pending, Worker, WorkerGroup
@@ -19,6 +19,8 @@ _CLASSES: Mapping[str, PendingClass] = {
     Reason.SUBMIT_UNKNOWN: PendingClass.SUBMISSION,
     Reason.JOB_TIME_LIMIT: PendingClass.STARTUP,
     Reason.JOB_PREEMPTED: PendingClass.RESOURCES,
+    Reason.TUNNEL_DOWN: PendingClass.UNREACHABLE,
+    Reason.TUNNEL_AWAITED: PendingClass.UNREACHABLE,
 }
 _BY_PHASE: Mapping[str, PendingClass] = {
     Phase.WAITING: PendingClass.SUBMISSION,
@@ -78,12 +80,21 @@ def worker(job: SlurmJob, *, members: frozenset[str]) -> Worker:
         job_id=status.job_id,
         node=status.nodes,
         url=status.url,
+        tunnel=_tunnel(status),
         healthy=status.healthy,
         started_at=status.start_time,
         ends_at=status.end_time,
         finished_at=epoch(status.finished_at),
         pending=None if ready or stopping else _pending(status, phase),
     )
+
+
+def _tunnel(status: SlurmJobStatus) -> str | None:
+    """Up or Down for a worker that needs its forward now."""
+    found = next((c for c in status.conditions if c.type == ConditionType.TUNNEL_UP), None)
+    if found is None:
+        return None
+    return "Up" if found.status == "True" else "Down"
 
 
 def _pending(status: SlurmJobStatus, phase: Phase) -> Pending:

@@ -8,6 +8,8 @@ their own exit code, so what is judged here is only which job to follow and whic
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.api.times import rfc3339
 from isthmus.backends.slurm.comments import parse_comment
 from isthmus.backends.slurm.records import JobRecord
 from isthmus.backends.slurm.states import JobState, gate_refused, observe
@@ -85,3 +87,21 @@ def passed_gate(record: JobRecord, *, attempt: str) -> bool:
     """Whether the job has published an endpoint of this attempt, which it does behind the gate."""
     published = parse_comment(record.comment)
     return published is not None and published.attempt == attempt
+
+
+def recorded(status: SlurmJobStatus, *, record: JobRecord, running: bool) -> SlurmJobStatus:
+    """The status with what the record says, whatever its state means."""
+    known = {
+        "job_id": record.job_id,
+        "state": record.state,
+        "submit_time": rfc3339(record.submit_time) if record.submit_time else None,
+        "restart_count": record.restart_count,
+        "unknown_since": None,
+    }
+    if running:
+        known |= {
+            "nodes": record.nodes or status.nodes,
+            "start_time": rfc3339(record.start_time) if record.start_time else None,
+            "end_time": rfc3339(record.end_time) if record.end_time else None,
+        }
+    return status.model_copy(update=known)

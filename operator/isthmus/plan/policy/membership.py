@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from isthmus.api.conditions import Phase
 from isthmus.plan.actions import DeleteSlice, EnsureSlice, SlurmJobAction
+from isthmus.plan.policy.forwarding import forwarded
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
 
@@ -17,7 +18,10 @@ def with_membership(observed: SlurmJobObservation, plan: SlurmJobPlan) -> SlurmJ
         return plan  # a member that waits has lost its status; nothing is deregistered unseen
     wanted = (
         (status.host, status.port)
-        if status.phase == Phase.READY and status.host and status.port
+        if status.phase == Phase.READY
+        and status.host
+        and status.port
+        and not forwarded(observed, status)
         else None
     )
     action: SlurmJobAction | None = None

@@ -11,6 +11,7 @@ from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.slurm.comments import parse_comment
 from isthmus.backends.slurm.records import JobRecord
+from isthmus.plan.policy import forwarding
 from isthmus.plan.slurmjob_observation import EndpointRules, SlurmJobObservation
 
 
@@ -22,10 +23,12 @@ def located(
     What is known is kept when a site rewrites the comment later. A worker that was ready stays
     where it is, whatever its comment says: an engine does not move, and comments can be forged.
     """
-    if status.ever_ready and status.url is not None:
+    if status.ever_ready and status.host is not None:
         return status
-    if status.url is None and (member := _membership(observed, record=record)) is not None:
+    if status.host is None and (member := _membership(observed, record=record)) is not None:
         return status.model_copy(update={**_at(*member), "ever_ready": True, "phase": Phase.READY})
+    if status.host is None and not status.ever_ready and forwarding.in_rotation(observed):
+        status = status.model_copy(update={"ever_ready": True, "phase": Phase.READY})
     published = parse_comment(record.comment)
     snapshot = observed.cluster.snapshot
     node = snapshot.nodes.get(record.node) if snapshot else None
@@ -95,6 +98,11 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJob
     Without a verdict (an operator that has just started) the last one is kept: a restart takes
     nobody out of rotation.
     """
+    status = forwarding.routed(observed, status)
+    if (problem := forwarding.broken(observed, status)) is not None:
+        reason, message = problem
+        was_ready = bool(status.ever_ready)
+        return forwarding.cut_off(status, reason=reason, message=message, was_ready=was_ready)
     if observed.probe_healthy is None:
         if status.phase in {Phase.READY, Phase.DEGRADED} and status.ever_ready:
             return status
@@ -154,3 +162,14 @@ def startup_left(observed: SlurmJobObservation, *, record: JobRecord) -> float |
     if observed.status.ever_ready or record.start_time is None or snapshot is None:
         return None
     return observed.endpoint.startup_timeout - (snapshot.cluster_time - record.start_time)
+
+
+def judged_at_all(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> bool:
+    """Whether a job's time to start may be held against it.
+
+    Not before the probes have had their say, for we may have begun to look only now; nor while the
+    way to it is broken, which is no fault of its own.
+    """
+    if status.reason in {Reason.TUNNEL_DOWN, Reason.TUNNEL_AWAITED}:
+        return False
+    return status.port is None or observed.probe_healthy is not None

@@ -25,6 +25,7 @@ from isthmus.plan.actions import (
 )
 from isthmus.plan.policy import submission
 from isthmus.plan.policy.drain import DrainTimes, Proceed, Wait, decide, told
+from isthmus.plan.policy.forwarding import in_rotation
 from isthmus.plan.policy.identity import choose
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
@@ -40,7 +41,7 @@ def stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     if not observed.has_finalizer:
         return SlurmJobPlan(status=observed.status)
     plan = _stop(observed, now=now)
-    if observed.slice_target is None:
+    if observed.slice_target is None and not _held_by_tunnel(observed, now=now):
         return plan
     # Every node has to hear of it: that wait begins when the slice is surely gone, so with the
     # next pass, however long the deletion takes and however often it has to be tried.
@@ -50,9 +51,20 @@ def stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
         update |= {"terminated_at": None, "drained": None, "cut": None}
     return SlurmJobPlan(
         status=plan.status.model_copy(update=update),
-        actions=(DeleteSlice(), *kept),
+        actions=(() if observed.slice_target is None else (DeleteSlice(),)) + kept,
         requeue_after=_SOON,
     )
+
+
+def _held_by_tunnel(observed: SlurmJobObservation, *, now: float) -> bool:
+    """Whether a tunnel supervisor still has to take the worker out of rotation.
+
+    It was told by `forward.inTraffic`. One that is dead, and has no successor that removes its
+    slices, is waited for only so long.
+    """
+    since = observed.deleting_since
+    patient = since is None or now - since < observed.limits.tunnel_patience
+    return patient and in_rotation(observed)
 
 
 def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:

@@ -1,0 +1,179 @@
+"""Which forward a worker wants, whether it may get requests, and what its tunnels say.
+
+A worker that pods cannot reach wants a port on the tunnel supervisor. The operator says so in the
+SlurmJob's status (port, and whether the worker may be in traffic) and nothing else; supervisors
+hold the forwards and publish them. A broken way says nothing about the worker: it stays, and what
+it was allowed to do it may do again as soon as the way is back.
+"""
+
+from collections.abc import Collection
+from dataclasses import replace
+
+from isthmus.api.conditions import ConditionType, Phase, Reason, set_condition
+from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
+from isthmus.plan.actions import Submit
+from isthmus.plan.condition_models import models, typed
+from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan, TunnelSlice
+
+_UNSUBMITTED = frozenset({None, Phase.WAITING})
+_NEEDED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED, Phase.DRAINING})
+
+
+def choose_port(*, seed: int, taken: Collection[int], first: int, last: int) -> int | None:
+    """The first free port from a place that depends on the attempt; None if all are taken.
+
+    Two attempts seldom begin at the same place, so that a port of one that has just ended is not
+    the next one's, even where nobody remembers it.
+    """
+    size = last - first + 1
+    ports = (first + (seed + step) % size for step in range(size))
+    return next((port for port in ports if port not in taken), None)
+
+
+def forwarded(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
+    """Whether the worker is reached through a forward: as it was submitted, else as configured."""
+    return status.forward is not None or observed.network.mode != "Direct"
+
+
+def in_rotation(observed: SlurmJobObservation) -> bool:
+    """Whether any supervisor still lets requests through to the worker."""
+    return any(tunnel.ready for tunnel in observed.network.tunnels)
+
+
+def best_tunnel(observed: SlurmJobObservation, *, url: str | None) -> TunnelSlice | None:
+    """The tunnel to probe through: one that is up, of these the one in use, then by host."""
+    tunnels = observed.network.tunnels
+    return min(
+        tunnels, key=lambda one: (not one.up, tunnel_url(one) != url, one.host), default=None
+    )
+
+
+def tunnel_url(tunnel: TunnelSlice) -> str:
+    """URL of the worker through a tunnel."""
+    host = f"[{tunnel.address}]" if ":" in tunnel.address else tunnel.address
+    return f"http://{host}:{tunnel.port}"
+
+
+def routed(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+    """The status with the URL by which the worker is reached, where that is a forward."""
+    if not forwarded(observed, status):
+        return status
+    tunnel = best_tunnel(observed, url=status.url)
+    return status.model_copy(update={"url": None if tunnel is None else tunnel_url(tunnel)})
+
+
+def broken(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[Reason, str] | None:
+    """Why a worker that has a known port cannot be reached, if its tunnel is the cause.
+
+    A forward accepts connections even where nobody listens behind it, so a refused connection
+    comes from a tunnel host that is gone, never from the engine.
+    """
+    if not forwarded(observed, status) or status.port is None:
+        return None
+    tunnel = best_tunnel(observed, url=status.url)
+    if tunnel is None:
+        return (
+            Reason.TUNNEL_AWAITED,
+            "no tunnel supervisor holds its forward yet: see that `isthmus tunnels` runs",
+        )
+    if not tunnel.up:
+        return Reason.TUNNEL_DOWN, f"tunnel of {tunnel.host}: {tunnel.message or 'not up'}"
+    if observed.probe_healthy is False and observed.probe_reason == "Refused":
+        return (
+            Reason.TUNNEL_DOWN,
+            f"tunnel host {tunnel.host} does not listen on {tunnel.address}:{tunnel.port}",
+        )
+    return None
+
+
+def cut_off(
+    status: SlurmJobStatus, *, reason: Reason, message: str, was_ready: bool
+) -> SlurmJobStatus:
+    """The status of a worker whose tunnel is broken: nothing is known of its health."""
+    return status.model_copy(
+        update={
+            "phase": Phase.DEGRADED if was_ready else Phase.STARTING,
+            "healthy": None,
+            "reason": reason,
+            "message": message,
+        }
+    )
+
+
+def with_forward(observed: SlurmJobObservation, plan: SlurmJobPlan, *, now: float) -> SlurmJobPlan:
+    """Add the forward that the worker wants, and the condition that says how it is."""
+    status = plan.status.model_copy(update={"forward": _forward(observed, plan.status)})
+    if status.phase == Phase.DRAINING:
+        status = routed(observed, status)  # its metrics are read until it is idle
+    actions = tuple(
+        Submit(before=_told(observed, action.before)) if isinstance(action, Submit) else action
+        for action in plan.actions
+    )
+    return replace(plan, status=_with_condition(observed, status, now=now), actions=actions)
+
+
+def _told(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+    """The status that is written before a submission: the job may have to know its port."""
+    return status.model_copy(update={"forward": _forward(observed, status)})
+
+
+def _forward(observed: SlurmJobObservation, status: SlurmJobStatus) -> ForwardStatus | None:
+    phase = status.phase
+    if phase is not None and Phase(phase).terminal:
+        return None
+    if not forwarded(observed, status):
+        return None
+    before = status.forward
+    if before is None:
+        if phase in _UNSUBMITTED and not observed.network.tunnels:
+            return None
+        # What a wiped status has forgotten, the supervisor's slice still says.
+        port = next((t.port for t in observed.network.tunnels), observed.network.free_port)
+        if port is None:
+            return None
+        before = ForwardStatus(mode=observed.network.mode, port=port)
+    return before.model_copy(
+        update={
+            "in_traffic": _in_traffic(observed, status),
+            "service": observed.network.service,
+        }
+    )
+
+
+def _in_traffic(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
+    if observed.deleting:
+        return False
+    if status.phase == Phase.READY:
+        return True
+    before = observed.status.forward is not None and bool(observed.status.forward.in_traffic)
+    if status.phase == Phase.WAITING and not observed.cluster.fresh:
+        return before or in_rotation(observed)  # wiped and not seen: nothing is taken away
+    return before and status.phase == Phase.DEGRADED and status.reason in _BROKEN
+
+
+_BROKEN = frozenset({Reason.TUNNEL_DOWN, Reason.TUNNEL_AWAITED})
+
+
+def _with_condition(
+    observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float
+) -> SlurmJobStatus:
+    before = tuple(typed(condition) for condition in status.conditions)
+    needed = status.forward is not None and status.phase in _NEEDED and status.port is not None
+    if not needed:
+        kept = tuple(c for c in before if c["type"] != ConditionType.TUNNEL_UP)
+        return status if kept == before else status.model_copy(update={"conditions": models(kept)})
+    tunnel = best_tunnel(observed, url=status.url)
+    problem = broken(observed, status)
+    reason, message = problem or (
+        Reason.TUNNEL_ESTABLISHED,
+        "" if tunnel is None else f"{tunnel.host}: {tunnel.message}",
+    )
+    conditions = set_condition(
+        before,
+        type=ConditionType.TUNNEL_UP,
+        status=problem is None,
+        reason=reason,
+        message=message,
+        now=now,
+    )
+    return status.model_copy(update={"conditions": models(conditions)})

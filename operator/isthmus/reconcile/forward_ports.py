@@ -1,0 +1,122 @@
+"""How a worker is to be reached, and the ports of forwards.
+
+A port is handed out once, kept as long as the attempt lives, and then left to cool. Passes run
+side by side, so a port that one pass was offered is reserved before its status is
+written. What was assigned before a restart stands in the SlurmJobs themselves.
+"""
+
+import zlib
+from collections.abc import Callable, Iterable
+
+from isthmus.api.conditions import Phase
+from isthmus.api.slurmcluster import SlurmCluster, network_mode
+from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.apiserver.objects import Object, dig, name, namespace, number, uid
+from isthmus.apiserver.resources import ENDPOINT_SLICES, SLURM_JOBS
+from isthmus.plan.policy.forwarding import choose_port
+from isthmus.plan.slurmjob_observation import Network
+from isthmus.reconcile.queue import Key
+from isthmus.reconcile.store import Store
+from isthmus.routing.tunnel_slices import tunnel_of
+
+
+class ForwardPorts:
+    """The ports of one installation, over all clusters and namespaces."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        first: int,
+        last: int,
+        hold: float,
+        clock: Callable[[], float],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            store: where the SlurmJobs are.
+            first: first port of the range.
+            last: last port of the range.
+            hold: seconds for which the port of an attempt that is gone is not used again.
+            clock: seconds.
+        """
+        self._store = store
+        self._first, self._last, self._hold = first, last, hold
+        self._clock = clock
+        self._offered: dict[Key, int] = {}
+        self._released: dict[int, float] = {}
+
+    def offer(self, key: Key, *, attempt: str, used: Iterable[int] = ()) -> int | None:
+        """A port for an attempt, the same each time; None where all are taken.
+
+        Args:
+            key: of the SlurmJob.
+            attempt: its attempt.
+            used: further ports that stand in slices.
+        """
+        if key in self._offered:
+            return self._offered[key]
+        now = self._clock()
+        self._released = {p: at for p, at in self._released.items() if now - at < self._hold}
+        taken = {*self._offered.values(), *self._released, *self._assigned(), *used}
+        port = choose_port(
+            seed=zlib.crc32(attempt.encode()), taken=taken, first=self._first, last=self._last
+        )
+        if port is not None:
+            self._offered[key] = port
+        return port
+
+    def keep(self, key: Key, port: int) -> None:
+        """Take notice of a port that is assigned."""
+        self._offered[key] = port
+
+    def release(self, key: Key) -> None:
+        """The attempt is over: its port cools, and is free after a while."""
+        port = self._offered.pop(key, None)
+        if port is not None:
+            self._released[port] = self._clock()
+
+    def _assigned(self) -> set[int]:
+        ports = (
+            number(dig(obj, "status", "forward", "port")) for obj in self._store.list(SLURM_JOBS)
+        )
+        return {port for port in ports if port is not None}
+
+
+def observe_network(
+    raw: Object,
+    *,
+    job: SlurmJob,
+    cluster: SlurmCluster | None,
+    service: str,
+    store: Store,
+    ports: ForwardPorts,
+) -> Network:
+    """How one worker is to be reached, with a port reserved where it may need one.
+
+    Args:
+        raw: the SlurmJob as stored.
+        job: the same, read.
+        cluster: its SlurmCluster.
+        service: whose membership it belongs to.
+        store: where the slices of its forward are.
+        ports: of forwards.
+    """
+    key = Key("SlurmJob", namespace(raw), name(raw))
+    status = job.status or SlurmJobStatus()
+    mode = "Direct" if cluster is None else network_mode(cluster.spec)
+    tunnels = tuple(
+        tunnel
+        for obj in store.owned(ENDPOINT_SLICES, uid(raw))
+        if (tunnel := tunnel_of(obj)) is not None
+    )
+    offered = None
+    if status.phase and Phase(status.phase).terminal:
+        ports.release(key)
+    elif status.forward is not None and status.forward.port is not None:
+        ports.keep(key, status.forward.port)
+    elif mode != "Direct":
+        used = [tunnel.port for tunnel in tunnels]
+        offered = ports.offer(key, attempt=job.spec.attempt, used=used)
+    return Network(mode=mode, service=service, free_port=offered, tunnels=tunnels)

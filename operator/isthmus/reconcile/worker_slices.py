@@ -1,0 +1,39 @@
+"""Writing the slice of a worker that is reached directly; forwards have slices of their own."""
+
+from isthmus.apiserver.client import ApiServer
+from isthmus.apiserver.objects import Object, name, namespace, uid
+from isthmus.apiserver.resources import ENDPOINT_SLICES
+from isthmus.errors import ApiAlreadyExistsError, ApiNotFoundError
+from isthmus.reconcile.store import Store
+from isthmus.routing.slices import worker_slice
+
+
+async def ensure_slice(
+    api: ApiServer, slurm_job: Object, *, deployment: str, service: str, address: str, port: int
+) -> None:
+    """Put a worker into the membership, or give its slice another address."""
+    wanted = worker_slice(
+        namespace=namespace(slurm_job),
+        deployment=deployment,
+        service=service,
+        owner={"name": name(slurm_job), "uid": uid(slurm_job)},
+        address=address,
+        port=port,
+    )
+    try:
+        await api.create(ENDPOINT_SLICES, wanted)
+    except ApiAlreadyExistsError:
+        await api.apply(ENDPOINT_SLICES, wanted)
+
+
+async def delete_slice(api: ApiServer, store: Store, slurm_job: Object) -> None:
+    """Take a worker out of the membership."""
+    found = store.get(ENDPOINT_SLICES, namespace(slurm_job), name(slurm_job))
+    if found is None:
+        return
+    try:
+        await api.delete(
+            ENDPOINT_SLICES, namespace=namespace(found), name=name(found), uid=uid(found)
+        )
+    except ApiNotFoundError:
+        return

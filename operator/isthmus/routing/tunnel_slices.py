@@ -1,0 +1,90 @@
+"""EndpointSlices of forwards: written by a tunnel supervisor, read by the operator and the others.
+
+Apart from the slices of workers that are reached directly, which the operator writes. Each
+supervisor has a slice of its own for each forward, so that two of them can hold the same forward
+while one replaces the other.
+"""
+
+from dataclasses import dataclass
+
+from isthmus.api import names
+from isthmus.apiserver.objects import Object, annotations, dig, labels
+from isthmus.plan.slurmjob_observation import TunnelSlice
+from isthmus.routing.slices import LABEL_SERVICE_NAME, LABEL_SLICE_MANAGED_BY, slice_target
+
+_MESSAGE = 256
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What a supervisor says of one forward.
+
+    Attributes:
+        namespace: of the SlurmJob.
+        slurm_job: its name.
+        uid: its uid.
+        deployment: its ModelDeployment.
+        service: whose membership the worker belongs to.
+        tunnel: the rest.
+    """
+
+    namespace: str
+    slurm_job: str
+    uid: str
+    deployment: str
+    service: str
+    tunnel: TunnelSlice
+
+
+def tunnel_slice(published: Published) -> Object:
+    """The slice of one forward on one supervisor."""
+    tunnel = published.tunnel
+    return {
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": names.tunnel_slice_name(slurm_job=published.slurm_job, host=tunnel.host),
+            "namespace": published.namespace,
+            "labels": {
+                LABEL_SERVICE_NAME: published.service,
+                LABEL_SLICE_MANAGED_BY: names.GROUP,
+                names.LABEL_MANAGED_BY: names.MANAGED_BY,
+                names.LABEL_DEPLOYMENT: published.deployment,
+                names.LABEL_TUNNEL_HOST: tunnel.host,
+            },
+            "annotations": {
+                names.ANNOTATION_TUNNEL: names.TUNNEL_UP if tunnel.up else names.TUNNEL_DOWN,
+                names.ANNOTATION_TUNNEL_MESSAGE: tunnel.message[:_MESSAGE],
+            },
+            "ownerReferences": [
+                {
+                    "apiVersion": names.API_VERSION,
+                    "kind": "SlurmJob",
+                    "name": published.slurm_job,
+                    "uid": published.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        "addressType": "IPv6" if ":" in tunnel.address else "IPv4",
+        "endpoints": [{"addresses": [tunnel.address], "conditions": {"ready": tunnel.ready}}],
+        "ports": [{"name": "http", "port": tunnel.port, "protocol": "TCP"}],
+    }
+
+
+def tunnel_of(obj: Object) -> TunnelSlice | None:
+    """What a slice says of a forward; None for a slice of another kind."""
+    host = labels(obj).get(names.LABEL_TUNNEL_HOST)
+    target = slice_target(obj)
+    if host is None or target is None:
+        return None
+    notes = annotations(obj)
+    return TunnelSlice(
+        host=host,
+        address=target[0],
+        port=target[1],
+        ready=dig(obj, "endpoints", 0, "conditions", "ready") is True,
+        up=notes.get(names.ANNOTATION_TUNNEL) == names.TUNNEL_UP,
+        message=notes.get(names.ANNOTATION_TUNNEL_MESSAGE, ""),
+    )

@@ -1,0 +1,219 @@
+"""The supervisor put together: watch, rounds, heartbeat, and an orderly end.
+
+Unlike the operator it does not end when its watch of the API server does: connections run through
+it, so it goes on with what it knows and watches again.
+"""
+
+import asyncio
+import contextlib
+import logging
+import signal
+import time
+from collections.abc import Callable
+
+from isthmus.apiserver.client import KubernetesApiServer
+from isthmus.apiserver.connection import Connection
+from isthmus.apiserver.gate import GatedApiServer, OpenGate
+from isthmus.apiserver.resources import (
+    ENDPOINT_SLICES,
+    MANAGED_BY_SELECTOR,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+    Resource,
+)
+from isthmus.apiserver.secrets import Secrets
+from isthmus.errors import ApiError
+from isthmus.reconcile.relist import Relist
+from isthmus.reconcile.store import Store
+from isthmus.tunnels.checks import Checks, check_client
+from isthmus.tunnels.heartbeat import Heartbeat
+from isthmus.tunnels.links import Links
+from isthmus.tunnels.publisher import Publisher
+from isthmus.tunnels.rules import Outcome
+from isthmus.tunnels.settings import TunnelSettings
+from isthmus.tunnels.status_server import StatusServer
+from isthmus.tunnels.supervisor import Supervisor, Times
+from isthmus.watch.operator import WatchSettings, run_watch
+
+_log = logging.getLogger(__name__)
+
+WATCHED: tuple[tuple[Resource, str], ...] = (
+    (SLURM_JOBS, ""),
+    (SLURM_CLUSTERS, ""),
+    (ENDPOINT_SLICES, MANAGED_BY_SELECTOR),
+)
+_STUCK_SECONDS = 60.0
+_WATCH_AGAIN_SECONDS = 5.0
+
+
+async def run(settings: TunnelSettings) -> None:
+    """Run the supervisor until it is told to stop.
+
+    Raises:
+        SettingsError: no usable configuration.
+        ApiError: the API server did not answer at the start.
+        Exception: whatever ended a part; the process must end non-zero.
+    """
+    connection = Connection(kubeconfig=settings.kubeconfig, context=settings.context)
+    api = await KubernetesApiServer.connect(connection, timeout=settings.api_timeout)
+    store = Store(watched=[resource for resource, _ in WATCHED])
+    relist = Relist(
+        api=api,
+        store=store,
+        watched=WATCHED,
+        namespaces=settings.watch_namespaces or None,
+        interval=settings.relist_interval,
+    )
+    try:
+        await relist.first_sync(deadline=settings.first_sync_deadline)
+        async with check_client() as http:
+
+            def checks(on_outcome: Callable[[str, Outcome], None]) -> Checks:
+                return Checks(
+                    http,
+                    interval=settings.check_interval,
+                    timeout=settings.check_timeout,
+                    on_outcome=on_outcome,
+                )
+
+            supervisor, heartbeat = _supervisor(settings, api=api, store=store, checks=checks)
+            await _serve(settings, connection, supervisor, heartbeat, store, relist)
+    finally:
+        await api.close()
+
+
+def _supervisor(
+    settings: TunnelSettings,
+    *,
+    api: KubernetesApiServer,
+    store: Store,
+    checks: Callable[[Callable[[str, Outcome], None]], Checks],
+) -> tuple[Supervisor, Heartbeat]:
+    written = GatedApiServer(api, gate=OpenGate(), observer=store)
+    heartbeat = Heartbeat(
+        api=api,
+        namespace=settings.namespace,
+        host=settings.host_id,
+        duration=settings.lease_duration,
+        clock=time.monotonic,
+    )
+    wake: list[Callable[[], None]] = []
+
+    def changed() -> None:
+        for call in wake:
+            call()
+
+    links = Links(
+        secrets=Secrets(api, clock=time.monotonic),
+        on_change=changed,
+        clock=time.monotonic,
+        connect_timeout=settings.connect_timeout,
+        pause=settings.reconnect_pause,
+    )
+    supervisor = Supervisor(
+        store=store,
+        publisher=Publisher(api=written, store=store, host=settings.host_id),
+        heartbeat=heartbeat,
+        links=links,
+        checks=checks,
+        bastion=None,
+        host=settings.host_id,
+        address=settings.address,
+        times=Times(
+            successor_wait=settings.successor_wait,
+            leave_floor=settings.leave_floor,
+            drain_budget=settings.drain_budget,
+        ),
+        clock=time.monotonic,
+    )
+    wake.append(supervisor.wake)
+    store.on_change(lambda resource, old, new: supervisor.wake())
+    return supervisor, heartbeat
+
+
+async def _serve(
+    settings: TunnelSettings,
+    connection: Connection,
+    supervisor: Supervisor,
+    heartbeat: Heartbeat,
+    store: Store,
+    relist: Relist,
+) -> None:
+    asked = asyncio.Event()
+    status = StatusServer(
+        port=settings.status_port or 0,
+        counts=supervisor.counts,
+        healthy=lambda: time.monotonic() - supervisor.last_round < _STUCK_SECONDS,
+    )
+    if settings.status_port:
+        await status.start()
+    _take_signals(asked)
+    _log.info("Supervisor %s holds forwards on %s", settings.host_id, settings.address)
+    tasks = [
+        asyncio.create_task(supervisor.run(), name="rounds"),
+        asyncio.create_task(heartbeat.run(on_beat=supervisor.wake), name="heartbeat"),
+        asyncio.create_task(relist.run(), name="relist"),
+        asyncio.create_task(_watch(settings, connection, store, relist, asked), name="watch"),
+    ]
+    waiting = asyncio.create_task(asked.wait(), name="asked to end")
+    try:
+        done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {waiting}:
+            task.result()
+            raise RuntimeError("a background task ended by itself")
+        _log.info("Asked to end: waiting for a successor and for open connections")
+        leaving = asyncio.create_task(supervisor.leave(), name="leave")
+        await asyncio.wait([leaving, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (waiting, *tasks):
+            task.cancel()
+        await asyncio.gather(waiting, *tasks, return_exceptions=True)
+        with contextlib.suppress(ApiError):
+            await supervisor.close()
+        await status.close()
+
+
+def _take_signals(asked: asyncio.Event) -> None:
+    """TERM and INT ask for an orderly end. kopf takes them over too when it starts: last wins."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+
+
+async def _watch(
+    settings: TunnelSettings,
+    connection: Connection,
+    store: Store,
+    relist: Relist,
+    asked: asyncio.Event,
+) -> None:
+    """Watch, and watch again when that ended."""
+    while True:
+        ready = asyncio.Event()
+        watch = asyncio.create_task(
+            run_watch(
+                settings=WatchSettings(namespaces=settings.watch_namespaces, watched=WATCHED),
+                store=store,
+                connection=connection,
+                probes={},
+                on_listed=relist.request,
+                ready_flag=ready,
+            ),
+            name="kopf",
+        )
+        try:
+            begun = asyncio.create_task(ready.wait())
+            await asyncio.wait({watch, begun}, return_when=asyncio.FIRST_COMPLETED)
+            begun.cancel()
+            _take_signals(asked)
+            await watch
+            asked.set()  # a signal that came while kopf had the handlers
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+            raise
+        except Exception as error:
+            _log.warning("The watch ended (%s); it is begun again", error)
+            relist.request()
+        await asyncio.sleep(_WATCH_AGAIN_SECONDS)

@@ -1,0 +1,110 @@
+"""Which forwards a supervisor has to hold, read from SlurmJob objects. Pure.
+
+The operator says which port, and whether the worker may be in traffic; where the engine listens
+stands beside it. A status that was wiped takes no forward away: only an attempt that is over, or an
+object that is gone, does.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+
+from pydantic import ValidationError
+
+from isthmus.api.conditions import Phase
+from isthmus.api.desired import ClusterReference
+from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
+from isthmus.apiserver.objects import Object
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """One forward.
+
+    Attributes:
+        namespace: of the SlurmJob.
+        slurm_job: its name.
+        uid: its uid.
+        deployment: its ModelDeployment.
+        service: whose membership the worker belongs to.
+        cluster: its SlurmCluster.
+        mode: Tunnel, NodeSSH or Reverse.
+        port: on the supervisor.
+        host: address of the engine's node.
+        engine_port: the engine's port there.
+        in_traffic: whether it may get requests.
+        public_key: with which a job of mode Reverse calls, "" otherwise.
+    """
+
+    namespace: str
+    slurm_job: str
+    uid: str
+    deployment: str
+    service: str
+    cluster: ClusterReference
+    mode: str
+    port: int
+    host: str
+    engine_port: int
+    in_traffic: bool
+    public_key: str = ""
+
+
+def wanted_forwards(jobs: Iterable[Object], *, held: Mapping[str, Wanted]) -> tuple[Wanted, ...]:
+    """The forwards that the SlurmJobs ask for, each port once.
+
+    Args:
+        jobs: every SlurmJob.
+        held: by uid of the SlurmJob, what is held now.
+    """
+    found: dict[int, Wanted] = {}
+    for raw in jobs:
+        try:
+            job = SlurmJob.model_validate(raw)
+        except ValidationError:
+            continue  # of a schema that we do not know; nothing of it is held
+        one = _wanted(job, held.get(job.metadata.uid))
+        if one is None:
+            continue
+        # Of two that claim a port the one that has it keeps it.
+        rival = found.get(one.port)
+        if rival is None or (one.uid in held and rival.uid not in held):
+            found[one.port] = one
+    return tuple(sorted(found.values(), key=lambda one: (one.namespace, one.slurm_job)))
+
+
+def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:
+    status = job.status or SlurmJobStatus()
+    if status.phase is not None and Phase(status.phase).terminal:
+        return None
+    forward = status.forward
+    if forward is None or forward.port is None:
+        # Wiped, or not written yet. What we hold we go on holding, unless it is to end.
+        gone = job.metadata.deleting
+        return replace(held, in_traffic=False) if held is not None and gone else held
+    host, port = _engine(status, forward, held)
+    if not host or not port:
+        return None
+    return Wanted(
+        namespace=job.metadata.namespace,
+        slurm_job=job.metadata.name,
+        uid=job.metadata.uid,
+        deployment=job.spec.deployment,
+        service=forward.service or job.spec.deployment,
+        cluster=ClusterReference(
+            namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
+        ),
+        mode=forward.mode or "Tunnel",
+        port=forward.port,
+        host=host,
+        engine_port=port,
+        in_traffic=bool(forward.in_traffic) and not job.metadata.deleting,
+    )
+
+
+def _engine(status: SlurmJobStatus, forward: ForwardStatus, held: Wanted | None) -> tuple[str, int]:
+    """Where the engine listens; what is held stays while the status does not say."""
+    if status.host and status.port:
+        return status.host, status.port
+    if held is not None and held.port == forward.port:
+        return held.host, held.engine_port
+    return "", 0

@@ -1,0 +1,380 @@
+"""The supervisor's loop: wanted forwards in, links and checks set, slices published.
+
+Level-based, as the operator: each round looks at everything anew, and a second round with the same
+view writes nothing. It goes on without the API server: what is held stays held.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from isthmus.apiserver.objects import dig, labels, namespace, owner_uids
+from isthmus.apiserver.resources import ENDPOINT_SLICES, SLURM_CLUSTERS, SLURM_JOBS
+from isthmus.errors import ApiError
+from isthmus.plan.slurmjob_observation import TunnelSlice
+from isthmus.reconcile.store import Store
+from isthmus.routing.slices import LABEL_SERVICE_NAME
+from isthmus.routing.tunnel_slices import Published, tunnel_of
+from isthmus.ssh.options import Forward, bracketed
+from isthmus.tunnels.checks import Checks
+from isthmus.tunnels.connections import open_connections
+from isthmus.tunnels.desired import Wanted, wanted_forwards
+from isthmus.tunnels.heartbeat import Heartbeat
+from isthmus.tunnels.links import LinkKey, Links
+from isthmus.tunnels.publisher import Publisher
+from isthmus.tunnels.rules import Health, Outcome, View, half_dead, may_leave, ready_forwards
+
+_log = logging.getLogger(__name__)
+
+_GAP = 0.05
+"""Seconds between two rounds at least, so that a burst of changes makes few."""
+_RETRY = 1.0
+_IDLE = 5.0
+
+_MEANING: Mapping[Outcome | None, str] = {
+    None: "not asked yet",
+    Outcome.ANSWERED: "answers",
+    Outcome.CLOSED: "nobody listens at the engine's port",
+    Outcome.SILENT: "connections are taken and nothing answers",
+    Outcome.REFUSED: "nothing listens on the forward's port",
+}
+
+
+class Bastion(Protocol):
+    """The sshd that jobs of mode Reverse call."""
+
+    async def admit(self, wanted: Mapping[str, Wanted]) -> None:
+        """Let exactly these listen, each with its key on its port."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Times:
+    """How a supervisor ends, in seconds; see `TunnelSettings`."""
+
+    successor_wait: float
+    leave_floor: float
+    drain_budget: float
+
+
+@dataclass(slots=True)
+class _Held:
+    wanted: Wanted
+    connection: tuple[int, Forward] | None = None
+    health: Health = field(default_factory=Health)
+
+
+class Supervisor:
+    """Holds the forwards of one tunnel host."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        publisher: Publisher,
+        heartbeat: Heartbeat,
+        links: Links,
+        checks: Callable[[Callable[[str, Outcome], None]], Checks],
+        bastion: Bastion | None,
+        host: str,
+        address: str,
+        times: Times,
+        clock: Callable[[], float],
+        connections: Callable[[frozenset[int]], int] = open_connections,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        """Prepare; `run` begins.
+
+        Args:
+            store: SlurmJobs, SlurmClusters and EndpointSlices.
+            publisher: writes our slices.
+            heartbeat: our Lease and the others'.
+            links: connections to login hosts and nodes.
+            checks: makes the requests through forwards, given who is told their outcomes.
+            bastion: for mode Reverse, None where there is none.
+            host: id of this supervisor.
+            address: on which forwards listen.
+            times: of the end.
+            clock: seconds, monotonic.
+            connections: counts the connections to some of our ports.
+            sleep: waits for some seconds.
+        """
+        self._store, self._publisher, self._heartbeat = store, publisher, heartbeat
+        self._links, self._bastion = links, bastion
+        self._checks = checks(self._outcome)
+        self._host, self._address = host, address
+        self._times, self._clock = times, clock
+        self._connections, self._sleep = connections, sleep
+        self._held: dict[str, _Held] = {}
+        self._wake = asyncio.Event()
+        self._leaving = False
+        self._accepting = True
+        self.last_round = clock()
+        """When the last round ended, for the liveness."""
+
+    def wake(self) -> None:
+        """Have a round soon: something changed."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Round after round, for ever."""
+        while True:
+            self._wake.clear()
+            pause = _IDLE
+            try:
+                await self.round()
+            except ApiError as error:
+                _log.warning("The API server: %s; what is held stays", error)
+                pause = _RETRY
+            self.last_round = self._clock()
+            try:
+                async with asyncio.timeout(pause):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            await self._sleep(_GAP)
+
+    async def round(self) -> None:
+        """Look at everything once, and make it so.
+
+        Raises:
+            ApiError: a write failed; what could be done without it is done.
+        """
+        self._take_wanted()
+        self._set_links()
+        if self._bastion is not None:
+            reverse = {k: h.wanted for k, h in self._held.items() if h.wanted.mode == "Reverse"}
+            await self._bastion.admit(reverse)
+        self._checks.watch(
+            {
+                key: self._url(held.wanted)
+                for key, held in self._held.items()
+                if self._established(held) and not self._leaving
+            }
+        )
+        await self._publisher.publish(self._published())
+        await self._bury()
+
+    async def leave(self) -> None:
+        """End without cutting anything, as far as that can be had.
+
+        First wait until another supervisor holds the same forwards, then go out of rotation, then
+        wait for open connections to end.
+        """
+        self._accepting = False
+        begun = self._clock()
+        while not may_leave(
+            ours=self._in_rotation(),
+            elsewhere=self._elsewhere(),
+            waited=self._clock() - begun,
+            patience=self._times.successor_wait,
+        ):
+            await self._sleep(0.2)
+        self._leaving = True
+        self.wake()
+        await self._sleep(self._times.leave_floor)
+        ports = frozenset(held.wanted.port for held in self._held.values())
+        begun = self._clock()
+        while (left := self._connections(ports)) and self._in_time(begun):
+            await self._sleep(0.5)
+        if left:
+            _log.warning("%d connections are cut: tunnel budget over", left)
+
+    async def close(self) -> None:
+        """Take our slices and Lease away, and end every connection."""
+        await self._checks.close()
+        try:
+            await self._publisher.publish(())
+            await self._heartbeat.bury(self._host)
+        except ApiError as error:
+            _log.warning("Slices are left for a successor to remove: %s", error)
+        await self._links.close()
+
+    def counts(self) -> dict[str, int]:
+        """Forwards by state, for the metrics."""
+        views = self._views()
+        up = sum(view.up for view in views)
+        return {
+            "up": up,
+            "down": len(views) - up,
+            "connections": self._connections(frozenset(h.wanted.port for h in self._held.values())),
+            "links": self._links.connected(),
+        }
+
+    # ---- one round
+
+    def _take_wanted(self) -> None:
+        held = {key: one.wanted for key, one in self._held.items()}
+        found = {one.uid: one for one in wanted_forwards(self._store.list(SLURM_JOBS), held=held)}
+        if not self._accepting:
+            found = {key: one for key, one in found.items() if key in held}
+        for key in held.keys() - found.keys():
+            del self._held[key]
+        for key, one in found.items():
+            if key in self._held:
+                self._held[key].wanted = one
+            else:
+                self._held[key] = _Held(one)
+
+    def _set_links(self) -> None:
+        by_link: dict[LinkKey, dict[str, Forward]] = {}
+        for key, held in self._held.items():
+            if held.wanted.mode != "Reverse":
+                by_link.setdefault(_link_key(held.wanted), {})[key] = self._forward(held.wanted)
+        clusters = {
+            (namespace(obj), str(dig(obj, "metadata", "name"))): obj
+            for obj in self._store.list(SLURM_CLUSTERS)
+        }
+        self._links.set(by_link, clusters=clusters)
+        for link_key in by_link:
+            self._renew_if_half_dead(link_key, by_link[link_key])
+
+    def _renew_if_half_dead(self, link_key: LinkKey, forwards: Mapping[str, Forward]) -> None:
+        link = self._links.get(link_key)
+        healths = []
+        for key in forwards:
+            held = self._held[key]
+            forward = None if link is None else link.established.get(key)
+            connection = None if link is None or forward is None else (link.connections, forward)
+            if connection != held.connection:
+                held.connection, held.health = connection, Health()
+            if connection is not None:
+                healths.append(held.health)
+        if link is not None and half_dead(healths):
+            for key in forwards:
+                self._held[key].health = Health()
+            link.restart()
+
+    def _published(self) -> list[Published]:
+        views = self._views()
+        ready = ready_forwards(views, others=self._others(), leaving=self._leaving)
+        return [
+            Published(
+                namespace=held.wanted.namespace,
+                slurm_job=held.wanted.slurm_job,
+                uid=key,
+                deployment=held.wanted.deployment,
+                service=held.wanted.service,
+                tunnel=TunnelSlice(
+                    host=self._host,
+                    address=self._address,
+                    port=held.wanted.port,
+                    ready=key in ready,
+                    up=view.up,
+                    message=self._message(key, held, up=view.up),
+                ),
+            )
+            for view in views
+            for key, held in [(view.key, self._held[view.key])]
+        ]
+
+    async def _bury(self) -> None:
+        """Take away what supervisors that are dead left behind, once we hold it ourselves."""
+        mine = {view.key for view in self._views() if view.up}
+        for host in self._heartbeat.dead(self._publisher.hosts() | self._heartbeat.known()):
+            left = 0
+            for obj in self._publisher.slices(host):
+                if mine & set(owner_uids(obj)):
+                    _log.info("Removing a slice of %s, which is dead", host)
+                    await self._publisher.remove(obj)
+                else:
+                    left += 1
+            if not left:
+                await self._heartbeat.bury(host)
+
+    # ---- what is seen
+
+    def _outcome(self, key: str, outcome: Outcome) -> None:
+        held = self._held.get(key)
+        if held is None:
+            return
+        before = held.health
+        held.health = before.after(outcome)
+        same = (before.way_works, before.serves) == (held.health.way_works, held.health.serves)
+        if not same or held.health.silences == 2:
+            self.wake()
+
+    def _established(self, held: _Held) -> bool:
+        return held.wanted.mode == "Reverse" or held.connection is not None
+
+    def _views(self) -> list[View]:
+        ready = self._in_rotation()
+        return [
+            View(
+                key=key,
+                service=(held.wanted.namespace, held.wanted.service),
+                in_traffic=held.wanted.in_traffic,
+                established=self._established(held),
+                health=held.health,
+                was_ready=ready.get(key, False),
+            )
+            for key, held in self._held.items()
+        ]
+
+    def _in_rotation(self) -> dict[str, bool]:
+        """By uid of the SlurmJob, whether our slice of it is ready as it is stored."""
+        found: dict[str, bool] = {}
+        for obj in self._publisher.slices():
+            tunnel = tunnel_of(obj)
+            for key in owner_uids(obj):
+                found[key] = tunnel is not None and tunnel.ready
+        return found
+
+    def _elsewhere(self) -> set[str]:
+        """Uids of the SlurmJobs whose forward is up and ready on another supervisor."""
+        found: set[str] = set()
+        for host in self._publisher.hosts() - {self._host}:
+            for obj in self._publisher.slices(host):
+                tunnel = tunnel_of(obj)
+                if tunnel is not None and tunnel.up and tunnel.ready:
+                    found.update(owner_uids(obj))
+        return found
+
+    def _others(self) -> dict[tuple[str, str], int]:
+        """Ready endpoints by Service that are not ours."""
+        counts: dict[tuple[str, str], int] = {}
+        for obj in self._store.list(ENDPOINT_SLICES):
+            tunnel = tunnel_of(obj)
+            if tunnel is not None and tunnel.host == self._host:
+                continue
+            endpoints = dig(obj, "endpoints", default=[])
+            ready = sum(
+                dig(endpoint, "conditions", "ready") is True
+                for endpoint in (endpoints if isinstance(endpoints, list) else [])
+            )
+            place = namespace(obj), labels(obj).get(LABEL_SERVICE_NAME, "")
+            counts[place] = counts.get(place, 0) + ready
+        return counts
+
+    def _message(self, key: str, held: _Held, *, up: bool) -> str:
+        if held.wanted.mode == "Reverse":
+            said = _MEANING[held.health.last]
+            return "the job calls" if up else f"the job does not call, or is cut off: {said}"
+        link = self._links.get(_link_key(held.wanted))
+        if link is None:
+            return self._links.problem(_link_key(held.wanted))
+        if link.through is None:
+            return link.problem
+        if key in link.problems:
+            return link.problems[key]
+        if up:
+            return f"through {link.through}"
+        return f"through {link.through}: {_MEANING[held.health.last]}"
+
+    def _forward(self, wanted: Wanted) -> Forward:
+        host = "127.0.0.1" if wanted.mode == "NodeSSH" else wanted.host
+        return Forward(
+            address=self._address, port=wanted.port, host=host, host_port=wanted.engine_port
+        )
+
+    def _url(self, wanted: Wanted) -> str:
+        return f"http://{bracketed(self._address)}:{wanted.port}"
+
+    def _in_time(self, begun: float) -> bool:
+        return self._clock() - begun < self._times.drain_budget
+
+
+def _link_key(wanted: Wanted) -> LinkKey:
+    return LinkKey(cluster=wanted.cluster, node=wanted.host if wanted.mode == "NodeSSH" else "")
