@@ -79,6 +79,8 @@ class ForwardStatus(StatusModel):
     """How it is reached: Tunnel, NodeSSH or Reverse. Fixed when the forward is assigned."""
     port: Annotated[int | None, Field(ge=1, le=65535)] = None
     """Port on the tunnel supervisor; kept as long as the attempt lives."""
+    public_key: Annotated[str | None, Field(max_length=1024)] = None
+    """With which the job of mode Reverse calls; it may listen on the port and do nothing else."""
     in_traffic: bool | None = None
     """Whether the worker may get requests, as far as it is healthy, ours and not draining."""
     service: Annotated[str | None, Field(max_length=253)] = None

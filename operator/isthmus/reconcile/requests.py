@@ -7,26 +7,41 @@ from isthmus.api.conditions import Phase
 from isthmus.api.durations import parse_duration
 from isthmus.api.modeldeployment import HealthSpec
 from isthmus.api.slurmcluster import SlurmCluster
-from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
 from isthmus.backends.slurm.comments import identity_comment
 from isthmus.backends.slurm.frozen import FrozenJob, job_template, site_facts
-from isthmus.backends.slurm.records import SubmitRequest
+from isthmus.backends.slurm.records import BastionCall, SubmitRequest
 from isthmus.backends.slurm.script import render_script, sbatch_options
 from isthmus.engines import ENGINES
 from isthmus.health.verdict import ProbeTarget
 
 
 def submit_request(
-    *, job: SlurmJob, frozen: FrozenJob, cluster: SlurmCluster, installation_id: str
+    *,
+    job: SlurmJob,
+    frozen: FrozenJob,
+    cluster: SlurmCluster,
+    installation_id: str,
+    forward: ForwardStatus | None = None,
 ) -> SubmitRequest:
     """Render the submission of an attempt.
+
+    Args:
+        job: the attempt.
+        frozen: its revision.
+        cluster: where it goes.
+        installation_id: stands in the job's comment.
+        forward: as assigned to it, None where it is reached directly.
 
     Raises:
         ValueError: something cannot stand in a script; the message says what.
     """
     spec = job.spec
     site = site_facts(cluster.spec)
-    template = job_template(frozen, models=cluster.spec.models)
+    mode = None if forward is None else forward.mode
+    template = job_template(
+        frozen, models=cluster.spec.models, private=mode in {"NodeSSH", "Reverse"}
+    )
     comment = identity_comment(
         installation=installation_id,
         namespace=job.metadata.namespace,
@@ -44,8 +59,24 @@ def submit_request(
             attempt=spec.attempt,
             job_name=spec.job_name,
             comment=comment,
+            call=_call(cluster, forward),
         ),
         options=sbatch_options(template=template, site=site, job_name=spec.job_name),
+    )
+
+
+def _call(cluster: SlurmCluster, forward: ForwardStatus | None) -> BastionCall | None:
+    if forward is None or forward.mode != "Reverse":
+        return None
+    bastion = cluster.spec.network.bastion
+    if bastion is None or forward.port is None:
+        raise ValueError("network.mode is Reverse and network.bastion is missing")
+    return BastionCall(
+        host=bastion.host,
+        port=bastion.port,
+        user=bastion.user,
+        host_key=bastion.host_key,
+        forward_port=forward.port,
     )
 
 

@@ -25,6 +25,7 @@ from isthmus.apiserver.secrets import Secrets
 from isthmus.errors import ApiError
 from isthmus.reconcile.relist import Relist
 from isthmus.reconcile.store import Store
+from isthmus.tunnels.bastion import Bastions
 from isthmus.tunnels.checks import Checks, check_client
 from isthmus.tunnels.heartbeat import Heartbeat
 from isthmus.tunnels.links import Links
@@ -97,6 +98,7 @@ def _supervisor(
         duration=settings.lease_duration,
         clock=time.monotonic,
     )
+    secrets = Secrets(api, clock=time.monotonic)
     wake: list[Callable[[], None]] = []
 
     def changed() -> None:
@@ -104,7 +106,7 @@ def _supervisor(
             call()
 
     links = Links(
-        secrets=Secrets(api, clock=time.monotonic),
+        secrets=secrets,
         on_change=changed,
         clock=time.monotonic,
         connect_timeout=settings.connect_timeout,
@@ -116,7 +118,7 @@ def _supervisor(
         heartbeat=heartbeat,
         links=links,
         checks=checks,
-        bastion=None,
+        bastion=Bastions(store=store, secrets=secrets, address=settings.address),
         host=settings.host_id,
         address=settings.address,
         times=Times(

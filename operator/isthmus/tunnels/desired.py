@@ -98,6 +98,7 @@ def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:
         host=host,
         engine_port=port,
         in_traffic=bool(forward.in_traffic) and not job.metadata.deleting,
+        public_key=forward.public_key or "",
     )
 
 

@@ -83,9 +83,6 @@ class TunnelSettings:
     first_sync_deadline: float = 60.0
     """Seconds for the first complete list; after that the process ends."""
 
-    bastion_port: int | None = None
-    """Port of the sshd that jobs of mode Reverse call; 0 or None for none."""
-
     status_port: int | None = 8082
     """Port of /metrics and /healthz; 0 for none."""
 
@@ -141,7 +138,7 @@ class TunnelSettings:
 
 _TEXTS = frozenset({"kubeconfig", "context", "namespace", "address", "host_id"})
 _WORDS = frozenset({"log_format", "log_level"})
-_PORTS = frozenset({"bastion_port", "status_port"})
+_PORTS = frozenset({"status_port"})
 
 
 def _read(name: str, text: str, *, where: str) -> object:

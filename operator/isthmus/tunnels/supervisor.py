@@ -49,6 +49,10 @@ class Bastion(Protocol):
         """Let exactly these listen, each with its key on its port."""
         ...
 
+    async def close(self) -> None:
+        """End it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Times:
@@ -191,6 +195,8 @@ class Supervisor:
         except ApiError as error:
             _log.warning("Slices are left for a successor to remove: %s", error)
         await self._links.close()
+        if self._bastion is not None:
+            await self._bastion.close()
 
     def counts(self) -> dict[str, int]:
         """Forwards by state, for the metrics."""

@@ -125,6 +125,52 @@ watch_end() {
   kill -TERM "$$"
 }
 
+# ---- The call to a bastion, where the site lets nobody in: ssh listens there for the engine. Its key
+# waits in a file that this user alone can read, and is taken to this node, in memory where it can be.
+tunnel_folder=""
+
+take_tunnel_key() {
+  local tries root
+  [ -n "$bastion_host" ] || return 0
+  # A network file system may show a new file a minute late.
+  for ((tries = 0; tries < 90; tries++)); do
+    [ -f "$shared_tunnel_key" ] && break
+    sleep 1
+  done
+  [ -O "$shared_tunnel_key" ] && [ "$(stat -c %a -- "$shared_tunnel_key")" = 600 ] ||
+    fail 78 "$shared_tunnel_key is not a file that only its owner can read"
+  for root in /dev/shm "${TMPDIR:-/tmp}"; do
+    tunnel_folder=$(mktemp -d -- "$root/isthmus-tunnel-$job_id.XXXXXX" 2>/dev/null) && break
+  done
+  cp -- "$shared_tunnel_key" "$tunnel_folder/key" || fail 78 "no private folder on this node"
+  printf '%s\n' "$bastion_known" >"$tunnel_folder/known_hosts"
+  rm -f -- "$shared_tunnel_key"
+}
+
+forget_tunnel_key() { [ -z "$tunnel_folder" ] || rm -rf -- "$tunnel_folder"; }
+
+# For as long as the engine runs: the first call after a loss is immediate, those after one that
+# failed are ever further apart.
+call_bastion() {
+  local delay=0 began now child
+  while :; do
+    printf -v began '%(%s)T' -1
+    ssh -F none -N -T -i "$tunnel_folder/key" -o BatchMode=yes -o IdentitiesOnly=yes \
+      -o ExitOnForwardFailure=yes -o ConnectTimeout=10 -o LogLevel=ERROR \
+      -o ServerAliveInterval=5 -o ServerAliveCountMax=3 -o StrictHostKeyChecking=yes \
+      -o "UserKnownHostsFile=$tunnel_folder/known_hosts" -o GlobalKnownHostsFile=/dev/null \
+      -R "$forward_port:127.0.0.1:$1" -p "$bastion_port" -l "$bastion_user" -- "$bastion_host" &
+    child=$!
+    # shellcheck disable=SC2064
+    trap "kill $child 2>/dev/null; exit" TERM
+    wait "$child"
+    printf -v now '%(%s)T' -1
+    if [ $((now - began)) -ge 30 ]; then delay=0; fi
+    [ "$delay" -eq 0 ] || pause "$delay"
+    delay=$((delay == 0 ? 1 : delay < 15 ? delay * 2 : 30))
+  done
+}
+
 # ---- The engine. TERM and USR1 to this shell become TERM to the engine's main process: TERM to all
 # processes of an engine crashes it instead of draining it.
 engine=""
@@ -171,6 +217,7 @@ run_engine() {
 main() {
   local tries code=1
   pass_gate
+  take_tunnel_key
   set_up
   mkdir -p -- "$run_directory" || fail 74 "cannot make $run_directory"
   cd -- "$run_directory" || fail 74 "cannot use $run_directory"
@@ -181,6 +228,7 @@ main() {
     find_port
     publish "$engine_port" &
     helpers=("$!")
+    [ -z "$tunnel_folder" ] || { call_bastion "$engine_port" & helpers+=("$!"); }
     run_engine
     stop_helpers
     # Only if somebody else took the port meanwhile is another one worth a try.
@@ -189,6 +237,7 @@ main() {
     exec {port_lock}>&-
   done
   kill -TERM "$timer" 2>/dev/null
+  forget_tunnel_key
   # The codes of this script mean something else to the operator.
   case $code in 74 | 75 | 78) code=1 ;; esac
   exit "$code"

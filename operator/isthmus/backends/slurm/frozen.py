@@ -27,6 +27,9 @@ MODEL_PLACEHOLDER = "@MODEL@"
 """Stands for the model in a frozen command line: its path is the cluster's matter."""
 
 
+_ON_LOOPBACK = {"--host=0.0.0.0": "--host=127.0.0.1"}
+
+
 @dataclass(frozen=True, slots=True)
 class FrozenJob:
     """One revision of a SLURM pool.
@@ -101,15 +104,20 @@ def from_json(data: Mapping[str, object]) -> FrozenJob:
     return _ADAPTER.validate_python(dict(data))
 
 
-def job_template(frozen: FrozenJob, *, models: Mapping[str, str]) -> JobTemplate:
+def job_template(
+    frozen: FrozenJob, *, models: Mapping[str, str], private: bool = False
+) -> JobTemplate:
     """The template with the model's place on a cluster.
 
     Args:
         frozen: the revision.
         models: `spec.models` of the SlurmCluster: source to path.
+        private: the engine is reached on its own node only, so it listens on no other address.
     """
     model = models.get(frozen.source, frozen.source.removeprefix("hf://"))
     argv = tuple(element.replace(MODEL_PLACEHOLDER, model) for element in frozen.template.argv)
+    if private:
+        argv = tuple(_ON_LOOPBACK.get(element, element) for element in argv)
     return replace(frozen.template, argv=argv)
 
 

@@ -194,6 +194,25 @@ class SiteFacts:
 
 
 @dataclass(frozen=True, slots=True)
+class BastionCall:
+    """Where a job calls so that its engine can be reached (`network.mode: Reverse`).
+
+    Attributes:
+        host: name or address of the bastion.
+        port: of its sshd.
+        user: account there.
+        host_key: its public host key in one line, the only one that is accepted.
+        forward_port: the one port that the job's key may listen on there.
+    """
+
+    host: str
+    port: int
+    user: str
+    host_key: str
+    forward_port: int
+
+
+@dataclass(frozen=True, slots=True)
 class JobTemplate:
     """What one revision of a pool froze of its jobs; no secret in it.
 

@@ -12,10 +12,16 @@ import shlex
 from importlib.resources import files
 
 from isthmus.backends.slurm.comments import identity_comment, parse_comment
-from isthmus.backends.slurm.options import TERM_LEAD_SECONDS, checked_directory, sbatch_options
+from isthmus.backends.slurm.options import (
+    TERM_LEAD_SECONDS,
+    checked_directory,
+    sbatch_options,
+    tunnel_key_path,
+)
 from isthmus.backends.slurm.records import (
     ATTEMPT_PLACEHOLDER,
     PORT_PLACEHOLDER,
+    BastionCall,
     JobTemplate,
     SiteFacts,
 )
@@ -40,6 +46,7 @@ def render_script(
     job_name: str,
     comment: str,
     term_lead_seconds: int = TERM_LEAD_SECONDS,
+    call: BastionCall | None = None,
 ) -> str:
     """The batch script of one attempt.
 
@@ -51,6 +58,7 @@ def render_script(
         comment: the identity comment, to which the job adds its port.
         term_lead_seconds: the job sends TERM to its engine that long before its granted end, at
             most half of what is left when it starts.
+        call: the bastion that the job calls; its key comes by a file (`tunnel_key_path`).
 
     Raises:
         ValueError: a value that cannot stand in a script; the message says which.
@@ -72,6 +80,7 @@ def render_script(
         f"term_lead={int(term_lead_seconds)}",
         f"modules=({' '.join(_quoted(name) for name in _modules(site))})",
         f"setup={_quoted(site.setup, lines=True)}",
+        *_bastion(call, site=site, job_name=job_name),
         _function("set_environment", _exports(template, attempt)),
         _function("set_command", [f"engine_command=({_elements(template.argv, attempt)})"]),
     ]
@@ -79,6 +88,21 @@ def render_script(
     if len(script.encode()) > MAX_SCRIPT_BYTES:
         raise ValueError(f"the batch script is larger than {MAX_SCRIPT_BYTES} bytes")
     return script
+
+
+def _bastion(call: BastionCall | None, *, site: SiteFacts, job_name: str) -> list[str]:
+    if call is None:
+        return ["bastion_host=''"]
+    place = tunnel_key_path(work_directory=site.work_directory, job_name=job_name)
+    known = f"[{call.host}]:{call.port}" if call.port != 22 else call.host
+    return [
+        f"bastion_host={_quoted(call.host)}",
+        f"bastion_port={int(call.port)}",
+        f"bastion_user={_quoted(call.user)}",
+        f"bastion_known={_quoted(f'{known} {call.host_key}')}",
+        f"forward_port={int(call.forward_port)}",
+        f"shared_tunnel_key={_quoted(place)}",
+    ]
 
 
 def _modules(site: SiteFacts) -> tuple[str, ...]:
