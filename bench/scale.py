@@ -94,7 +94,15 @@ def _site(options: argparse.Namespace, progress: Progress) -> Iterator[Site]:
         try:
             operator.wait_for_output("In sync")
             client.call("GET", PATHS["ModelDeployment"])
-            yield Site(playground=playground, operator=operator, client=client, progress=progress)
+            site = Site(
+                playground=playground,
+                operator=operator,
+                client=client,
+                progress=progress,
+                priority=options.priority,
+            )
+            site.prioritise()
+            yield site
             operator.require_running()
         finally:
             if options.log:
@@ -132,6 +140,13 @@ def _options() -> argparse.Namespace:
     )
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="setting of `isthmus run`"
+    )
+    parser.add_argument(
+        "--priority",
+        type=int,
+        default=0,
+        metavar="NICE",
+        help="nice value of all that takes part, such as -15 on a machine that does other things",
     )
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")
     parser.add_argument("--log", type=Path, metavar="FILE", help="keep the operator's log there")

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from isthmus.reconcile.queue import LATER_EVERY, Key, WorkQueue, spread
+from isthmus.reconcile.queue import LATER_EVERY, REPEAT_GAP, Key, WorkQueue, spread
 from tests.virtualtime import FakeClock, VirtualTimeLoop, run_virtual
 
 A, B = Key("SlurmJob", "team-a", "a"), Key("SlurmJob", "team-a", "b")
@@ -36,9 +36,9 @@ class QueueAgainstModel(RuleBasedStateMachine):
                 del self.due[key]
                 self.wanted.add(key)
 
-    @rule(key=KEYS)
-    def add(self, key: Key) -> None:
-        self.queue.add(key)
+    @rule(key=KEYS, later=st.booleans())
+    def add(self, key: Key, later: bool) -> None:
+        self.queue.add(key, later=later)
         self.wanted.add(key)
 
     @rule(key=KEYS, seconds=st.floats(min_value=0.1, max_value=100))
@@ -68,6 +68,9 @@ class QueueAgainstModel(RuleBasedStateMachine):
         key = data.draw(st.sampled_from(self.active))
         self.active.remove(key)
         self.queue.done(key)
+        if key in self.wanted:
+            self.wanted.discard(key)
+            self.due[key] = min(self.due.get(key, float("inf")), self.clock.now + REPEAT_GAP)
 
     @invariant()
     def counts_agree(self) -> None:
@@ -79,16 +82,30 @@ TestQueueAgainstModel = QueueAgainstModel.TestCase
 
 
 def test_key_added_while_worked_on_runs_exactly_once_more() -> None:
-    work = queue(FakeClock())
+    clock = FakeClock()
+    work = queue(clock)
     work.add(A)
     assert work.try_get() == A
     for _ in range(3):
         work.add(A)
     assert work.try_get() is None
     work.done(A)
+    assert work.try_get() is None, "its own writes are seen in one look"
+    clock.now += REPEAT_GAP
     assert work.try_get() == A
     work.done(A)
+    clock.now += REPEAT_GAP
     assert work.try_get() is None
+
+
+def test_fresh_change_does_not_wait_for_the_gap() -> None:
+    work = queue(FakeClock())
+    work.add(A)
+    assert work.try_get() == A
+    work.add(A)
+    work.done(A)
+    work.add(A)
+    assert work.try_get() == A
 
 
 def test_oldest_key_comes_first_and_its_age_is_told() -> None:

@@ -16,6 +16,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 
+REPEAT_GAP = 0.2
+"""Seconds between a pass and the next one over the same key where what asked for it came during
+the pass: mostly its own writes, and what they cause is then seen in one look."""
+
 LATER_EVERY = 8
 """One turn in so many goes to a key that can wait, however many fresh ones there are."""
 
@@ -69,7 +73,7 @@ class WorkQueue:
         self._later: OrderedDict[Key, float] = OrderedDict()  # the same, for those that can wait
         self._turn = 0
         self._active: set[Key] = set()
-        self._again: dict[Key, float] = {}  # added while active → when
+        self._again: set[Key] = set()  # added while active
         self._due: dict[Key, float] = {}
         self._timers: list[tuple[float, Key]] = []  # heap; stale entries differ from _due
         self._failures: dict[Key, int] = {}
@@ -82,7 +86,7 @@ class WorkQueue:
         """Retries since the start, for the metrics."""
 
     def add(self, key: Key, *, later: bool = False) -> None:
-        """Make `key` ready now, or once more after the pass that is working on it.
+        """Make `key` ready now, or soon after the pass that is working on it.
 
         Args:
             key: the object.
@@ -97,7 +101,7 @@ class WorkQueue:
             return
         self.added += 1
         if key in self._active:
-            self._again[key] = self._clock()
+            self._again.add(key)
             return
         (self._later if later else self._ready)[key] = self._clock()
         self._wake_one()
@@ -184,10 +188,9 @@ class WorkQueue:
     def done(self, key: Key) -> None:
         """Give `key` back after a pass over it."""
         self._active.discard(key)
-        since = self._again.pop(key, None)
-        if since is not None and not self._closed:
-            self._later[key] = since  # it has just had a turn
-            self._wake_one()
+        if key in self._again:
+            self._again.discard(key)
+            self.add_after(key, REPEAT_GAP)
 
     def shut_down(self) -> None:
         """Hand out nothing more: every `get` returns None, every `add` does nothing."""
