@@ -4,6 +4,7 @@ import typer
 
 from isthmus import __version__
 from isthmus.cli.crds import crds
+from isthmus.cli.front import front
 from isthmus.cli.render import render
 from isthmus.cli.run import run
 from isthmus.cli.tunnels import tunnels
@@ -35,6 +36,10 @@ def main(
 
 app.command()(run)
 app.command()(tunnels)
+app.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
+)(front)
 app.command()(validate)
 app.command()(render)
 app.command()(crds)

@@ -112,7 +112,7 @@ DeploymentAction: TypeAlias = (
 AsksForWorkers: TypeAlias = CreateDeployment | ScaleDeployment | CreateSlurmJob
 """After one of these the pass ends: workers of others come before our Service and status."""
 
-MayWait: TypeAlias = EnsureService | DeleteRevision
+MayWait: TypeAlias = EnsureService | EnsureFront | DeleteFront | DeleteRevision
 """No worker waits for these."""
 
 

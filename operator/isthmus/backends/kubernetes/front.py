@@ -182,7 +182,7 @@ def _sidecar(desired: Desired, image: str) -> Json:
     service = f"--service={desired.namespace}/{desired.membership_service}"
     return _container("membership", image) | {
         "restartPolicy": "Always",
-        "command": ["python3", "-m", "isthmus", "front", service, f"--directory={FOLDER}"],
+        "command": ["python3", "-m", "isthmus.front", service, f"--directory={FOLDER}"],
         "startupProbe": {
             "exec": {"command": ["test", "-f", f"{FOLDER}/eds.json"]},
             "periodSeconds": 1,

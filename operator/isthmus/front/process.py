@@ -1,0 +1,61 @@
+"""`isthmus front` as a process: what is written first, what is followed, how it ends."""
+
+import asyncio
+import logging
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+from isthmus.front import envoy
+from isthmus.front.apiserver import Access, Slices
+from isthmus.front.files import write
+from isthmus.front.follow import Follower
+from isthmus.front.workers import Worker
+
+_log = logging.getLogger("isthmus.front")
+_API_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrontOptions:
+    """What `isthmus front` is told.
+
+    Attributes:
+        namespace: of the Service.
+        service: whose EndpointSlices are followed.
+        directory: where Envoy's files go.
+        cluster: name of Envoy's cluster in the file of endpoints.
+        ports: where Envoy listens; None to write the file of endpoints only.
+    """
+
+    namespace: str
+    service: str
+    directory: Path
+    cluster: str = envoy.CLUSTER
+    ports: envoy.Ports | None = None
+
+
+async def run(options: FrontOptions, access: Access) -> None:
+    """Write Envoy's files and keep them true until TERM."""
+    options.directory.mkdir(parents=True, exist_ok=True)
+    if options.ports is not None:
+        document = envoy.bootstrap(directory=str(options.directory), ports=options.ports)
+        write(options.directory / envoy.BOOTSTRAP_FILE, envoy.text(document))
+
+    def changed(found: tuple[Worker, ...]) -> None:
+        document = envoy.endpoints(found, cluster=options.cluster)
+        write(options.directory / envoy.EDS_FILE, envoy.text(document))
+
+    slices = Slices(
+        access, namespace=options.namespace, service=options.service, timeout=_API_SECONDS
+    )
+    task = asyncio.create_task(Follower(slices, changed=changed).run())
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, task.cancel)
+    try:
+        await task
+    except asyncio.CancelledError:
+        _log.info("Ending; the files stay as they are")
+    finally:
+        await slices.close()

@@ -1,0 +1,61 @@
+"""From the EndpointSlices of one Service to the addresses that get requests. Pure."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from isthmus.apiserver.objects import Object, dig, number
+
+PORT_NAME = "http"
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Worker:
+    """Where one worker listens; `address` is an IPv4 or IPv6 address."""
+
+    address: str
+    port: int
+
+    def __str__(self) -> str:
+        """Return it as it stands in a URL."""
+        host = f"[{self.address}]" if ":" in self.address else self.address
+        return f"{host}:{self.port}"
+
+
+def workers(slices: Iterable[Object]) -> tuple[Worker, ...]:
+    """The workers that get requests, in order, each once.
+
+    Those are the ready ones. If there is none, those that are ending and still serve: the last
+    resort of kube-proxy too, for a worker that is about to go is better than an error.
+    """
+    ready: set[Worker] = set()
+    ending: set[Worker] = set()
+    for obj in slices:
+        port = _port(obj)
+        if port is None or dig(obj, "addressType") not in ("IPv4", "IPv6"):
+            continue
+        endpoints = dig(obj, "endpoints", default=[])
+        for endpoint in endpoints if isinstance(endpoints, list) else []:
+            found = {Worker(address, port) for address in _addresses(endpoint)}
+            # Absent means true, says the API.
+            if dig(endpoint, "conditions", "ready", default=True) is True:
+                ready |= found
+            elif (
+                dig(endpoint, "conditions", "terminating") is True
+                and dig(endpoint, "conditions", "serving") is True
+            ):
+                ending |= found
+    return tuple(sorted(ready or ending))
+
+
+def _port(obj: Object) -> int | None:
+    ports = dig(obj, "ports", default=[])
+    for port in ports if isinstance(ports, list) else []:
+        if dig(port, "name") == PORT_NAME:
+            return number(dig(port, "port"))
+    return None
+
+
+def _addresses(endpoint: object) -> list[str]:
+    """The first address only: further ones are the same worker again."""
+    found = dig(endpoint, "addresses", default=[])
+    return [str(found[0])] if isinstance(found, list) and found else []

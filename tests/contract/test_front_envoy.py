@@ -1,0 +1,173 @@
+"""A real Envoy with the configuration of the front, before simulated engines, under load."""
+
+from __future__ import annotations
+
+import contextlib
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from isthmus.front.drain import active, drain
+from playground.engines.launch import EngineProcess
+from tests.fronts.loopback import Front, answered, engine, engine_tree, front, get, until
+from tests.traffic.client import REPOSITORY, Traffic
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return engine_tree(tmp_path_factory.mktemp("engines"))
+
+
+@contextlib.contextmanager
+def engines(tree: Path, folder: Path, count: int) -> Iterator[list[EngineProcess]]:
+    with contextlib.ExitStack() as stack:
+        found = [stack.enter_context(engine(tree, folder)) for _ in range(count)]
+        for one in found:
+            one.wait_ready()
+        yield found
+
+
+def test_workers_come_and_go_and_no_request_fails(tree: Path, tmp_path: Path) -> None:
+    with engines(tree, tmp_path, 3) as (one, two, three), front(tmp_path, one, two) as made:
+        with Traffic(made.url) as traffic:
+            traffic.wait_answered(60)
+            made.wait_for(one, two, three)
+            traffic.wait_answered(60)
+            made.wait_for(two, three)
+            assert answered(one) > 0
+            one.terminate()  # after it has left the membership, while its last requests run
+            traffic.wait_answered(60)
+            assert one.wait() == 0
+        traffic.assert_no_failure(at_least=180)
+        assert answered(two) > 0
+        assert answered(three) > 0
+
+
+def test_each_worker_gets_its_share_of_kept_connections(tree: Path, tmp_path: Path) -> None:
+    with engines(tree, tmp_path, 4) as served, front(tmp_path, *served) as made:
+        with Traffic(made.url) as traffic:
+            traffic.wait_answered(400)
+        traffic.assert_no_failure()
+        counts = list(map(answered, served))
+        assert min(counts) > 0.5 * sum(counts) / 4, counts
+
+
+def test_a_killed_worker_costs_only_what_had_begun(tree: Path, tmp_path: Path) -> None:
+    with engines(tree, tmp_path, 3) as served, front(tmp_path, *served) as made:
+        with Traffic(made.url) as traffic:
+            traffic.wait_answered(60)
+            served[0].process.kill()  # and nobody tells the front
+            traffic.wait_answered(200)
+        failures = traffic.report["failures"]
+        assert all(failure["begun"] for failure in failures), failures
+        assert traffic.report["failed"] <= 16
+
+
+def test_a_worker_that_starts_anew_at_its_address_gets_requests_again(
+    tree: Path, tmp_path: Path
+) -> None:
+    with engines(tree, tmp_path, 2) as (one, two), front(tmp_path, one, two) as made:
+        with Traffic(made.url, stream="no") as traffic:
+            traffic.wait_answered(30)
+            one.process.kill()
+            one.process.wait()
+            traffic.wait_answered(60)
+            port = int(one.url.rpartition(":")[2])
+            with engine(tree, tmp_path, port=port) as again:
+                again.wait_ready()
+                until(lambda: answered(again), "the new engine answers requests", timeout=40)
+        traffic.assert_no_failure()
+
+
+def test_without_a_worker_it_says_so_at_once(tree: Path, tmp_path: Path) -> None:
+    with engines(tree, tmp_path, 1) as (one,), front(tmp_path) as made:
+        said = httpx.get(f"{made.url}/v1/models", timeout=5, trust_env=False)
+        assert said.status_code == 503
+        assert get(f"{made.health}/ready").status_code == 200  # type: ignore[union-attr]
+        made.wait_for(one)
+        assert httpx.get(f"{made.url}/v1/models", trust_env=False).status_code == 200
+
+
+def test_an_error_of_an_engine_takes_no_engine_away(tree: Path, tmp_path: Path) -> None:
+    """A request that every engine answers with 500 harms nobody else's."""
+    with (
+        engine(tree, tmp_path, SIMULATOR_ERROR_RATE="1") as broken,
+        engine(tree, tmp_path) as good,
+    ):
+        broken.wait_ready()
+        good.wait_ready()
+        with front(tmp_path, broken, good) as made, Traffic(made.url, stream="no") as traffic:
+            traffic.wait_answered(60)
+        said = {failure["problem"][:10] for failure in traffic.report["failures"]}
+        assert said == {"status 500"}
+
+
+class TestDrain:
+    def test_it_waits_for_streams_and_sends_clients_elsewhere(
+        self, tree: Path, tmp_path: Path
+    ) -> None:
+        slow = {"SIMULATOR_TOKENS_PER_SECOND": "20"}
+        (tmp_path / "a").mkdir()
+        (tmp_path / "b").mkdir()
+        with engine(tree, tmp_path, **slow) as served:
+            served.wait_ready()
+            with front(tmp_path / "a", served) as made:
+                with Traffic(made.url, stream="yes", tokens=40, concurrency=8) as traffic:
+                    until(lambda: active(made.admin) == 8, "eight streams run")
+                    ended: list[bool] = []
+
+                    def end() -> None:
+                        ended.append(drain(admin=made.admin, budget=60, floor=0.5))
+
+                    thread = threading.Thread(target=end)
+                    thread.start()
+                    until(lambda: self.status(made) == 503, "it is not ready any more")
+                    assert get(f"{made.health}/live").status_code == 200  # type: ignore[union-attr]
+                    assert active(made.admin) > 0
+                    said = httpx.get(f"{made.url}/v1/models", trust_env=False)
+                    assert said.status_code == 200  # still serves who has not heard of it
+                    assert said.headers["connection"] == "close"
+                thread.join(30)
+                assert ended == [True]
+                assert active(made.admin) == 0
+                traffic.assert_no_failure(at_least=8)
+
+    def test_it_gives_up_after_its_budget(self, tree: Path, tmp_path: Path) -> None:
+        with engine(tree, tmp_path, SIMULATOR_TOKENS_PER_SECOND="5") as served:
+            served.wait_ready()
+            with (
+                front(tmp_path, served) as made,
+                httpx.stream(
+                    "POST",
+                    f"{made.url}/v1/chat/completions",
+                    json={
+                        "model": "llama",
+                        "stream": True,
+                        "max_tokens": 200,
+                        "ignore_eos": True,
+                        "messages": [{"role": "user", "content": "count"}],
+                    },
+                    trust_env=False,
+                ),
+            ):
+                assert not drain(admin=made.admin, budget=1, floor=0)
+
+    def test_it_needs_only_the_standard_library(self, tmp_path: Path) -> None:
+        """Also where Envoy is gone already: a preStop must not fail."""
+        done = subprocess.run(
+            [sys.executable, "-m", "isthmus.front.drain", "5", "--admin", "http://127.0.0.1:9"],
+            env={"PYTHONPATH": str(REPOSITORY / "operator")},
+            capture_output=True,
+            timeout=30,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def status(self, made: Front) -> int:
+        said = get(f"{made.health}/ready")
+        return 0 if said is None else said.status_code
