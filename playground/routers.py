@@ -33,8 +33,9 @@ def environment(cache: Path, requirement: str, progress: Progress) -> Path:
             with progress.step(f"{requirement} fetched (once)"):
                 shutil.rmtree(target, ignore_errors=True)
                 run([sys.executable, "-m", "venv", target], timeout=120)
-                pip = [target / "bin" / "pip", "--disable-pip-version-check", "install", "--quiet"]
-                run([*pip, requirement], timeout=600)
+                pip = target / "bin" / "pip"
+                quietly = ["--disable-pip-version-check", "--quiet"]
+                run([pip, "install", *quietly, requirement], timeout=600)
                 ready.touch()
     return target
 
