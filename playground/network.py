@@ -134,6 +134,23 @@ def _pods_to_slurm(names: Names) -> list[str]:
     return [*between, *state, "-j", "REJECT", "--reject-with", "tcp-reset"]
 
 
+def drop_port(names: Names, *, address: str, port: int) -> None:
+    """Packets to a port of the host are dropped without an answer, from wherever they come."""
+    run(["iptables", "-w", "-I", "INPUT", *_to_port(names, address=address, port=port)])
+
+
+def restore_port(names: Names, *, address: str, port: int) -> None:
+    """Undo `drop_port`."""
+    rule = _to_port(names, address=address, port=port)
+    while succeeds(["iptables", "-w", "-D", "INPUT", *rule]):
+        pass
+
+
+def _to_port(names: Names, *, address: str, port: int) -> list[str]:
+    where = ["-d", f"{address}/32", "-p", "tcp", "--dport", str(port)]
+    return [*where, "-m", "comment", "--comment", names.tag, "-j", "DROP"]
+
+
 def remains(names: Names) -> list[str]:
     """What is left of an instance's network: for `down`, and for the proof that it is clean."""
     left = [str(path) for path in _by_prefix(DEVICES, names)]

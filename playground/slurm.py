@@ -4,9 +4,6 @@ Every SLURM node is a network, pid, mount and host name namespace on a bridge, s
 use the same port on two nodes, and a node can lose its power or its network.
 """
 
-import os
-import pwd
-import shutil
 import signal
 import socket
 from pathlib import Path
@@ -19,9 +16,9 @@ from playground.errors import PlaygroundError
 from playground.files import check_port, listens, write
 from playground.progress import Progress
 from playground.slurm_folders import make_folders
+from playground.slurm_login import Login
 
 CONTROLLER = "slurmctld"
-LOGIN = "login"
 
 
 class Slurm:
@@ -36,6 +33,9 @@ class Slurm:
         self.progress = progress
         self.root = config.state / "slurm"
         self._layout: slurm_files.Layout | None = None
+        self.login = Login(
+            config=config, names=names, components=components, layout=lambda: self.layout
+        )
 
     # -- where things are
 
@@ -79,22 +79,22 @@ class Slurm:
     @property
     def login_address(self) -> str:
         """Of the login node, reachable from the host, from pods and from SLURM nodes."""
-        return f"{self.names.slurm_subnet}.1"
+        return self.login.address
 
     @property
     def login_port(self) -> int:
-        """Of sshd on the login node."""
-        return slurm_files.ssh_port(self.names)
+        """Of sshd on the login node and on each compute node."""
+        return self.login.port
 
     @property
     def login_key(self) -> Path:
-        """Private key that the login node lets in as the job user."""
-        return self.root / "etc" / "id_client"
+        """Private key that every sshd lets in as the job user."""
+        return self.login.key
 
     @property
     def known_hosts(self) -> Path:
-        """Host key of the login node, for ssh."""
-        return self.root / "etc" / "known_hosts"
+        """Host keys of the login node and the compute nodes, for ssh."""
+        return self.login.known_hosts
 
     def address(self, node: str) -> str:
         """The address of a node such as gpu01."""
@@ -130,6 +130,7 @@ class Slurm:
             self._write_files()
         self._start_munge()
         network.make_bridge(names.slurm_bridge, subnet=names.slurm_subnet)
+        self.login.make_keys()
         environment = self._daemon_environment()
         fresh = components.start(CONTROLLER, [CONTROLLER, "-D"], environment=environment)
         for node in slurm_node_names(self.config):
@@ -140,7 +141,7 @@ class Slurm:
             else:  # a node that somebody took down stays down
                 self._wait_for_controller()
         self._start_rest()
-        self._start_login()
+        self.login.start()
 
     def nodes_registered(self) -> bool:
         """Whether slurmctld answers and every node has registered (a drained one counts)."""
@@ -228,44 +229,6 @@ class Slurm:
         self._wait(lambda: listens("127.0.0.1", port), what="slurmrestd answers", name="slurmrestd")
         self._wait(self.rest_socket.exists, what="slurmrestd answers", name="slurmrestd-socket")
 
-    def _start_login(self) -> None:
-        """The login node: sshd as the job user, in a namespace of its own but for the network.
-
-        Its sessions wipe their environment; inside the namespace they still end with the node.
-        """
-        ssh, user, root = self.root / "ssh", self.config.user, self.root
-        entry = pwd.getpwnam(user)
-        for key in (ssh / "host_ed25519", root / "etc" / "id_client"):
-            if not key.exists():
-                run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "playground", "-f", key])
-        for path in (ssh / "host_ed25519", ssh / "host_ed25519.pub"):
-            os.chown(path, entry.pw_uid, entry.pw_gid)
-        authorized = ssh / "authorized_keys"
-        shutil.copyfile(root / "etc" / "id_client.pub", authorized)
-        authorized.chmod(0o600)
-        os.chown(authorized, entry.pw_uid, entry.pw_gid)
-        write(ssh / "sshd_config", slurm_files.sshd_config(self.config, self.names, self.layout))
-        public = " ".join((ssh / "host_ed25519.pub").read_text(encoding="utf-8").split()[:2])
-        port, addresses = self.login_port, ("127.0.0.1", self.login_address)
-        write(self.known_hosts, "".join(f"[{a}]:{port} {public}\n" for a in addresses))
-        self.components.start_node(LOGIN, network="", files=root / "etc")
-        self._start_sshd()
-
-    def _start_sshd(self) -> None:
-        entry = pwd.getpwnam(self.config.user)
-        account = {"HOME": entry.pw_dir, "USER": entry.pw_name, "LOGNAME": entry.pw_name}
-        self.components.start(
-            "sshd",
-            ["/usr/sbin/sshd", "-D", "-e", "-f", self.root / "ssh" / "sshd_config"],
-            environment=account | {"SHELL": "/bin/bash"},
-            node=LOGIN,
-            user=self.config.user,
-        )
-        port = self.login_port
-        self._wait(
-            lambda: listens(self.login_address, port), what="the login node answers", name="sshd"
-        )
-
     def _wait(self, condition: object, *, what: str, name: str) -> None:
         def ready() -> bool:
             self.components.require(name)
@@ -340,12 +303,13 @@ class Slurm:
         self.command("scontrol", "update", f"nodename={node}", f"state={state}", f"reason={reason}")
 
     def power_on(self, node: str) -> None:
-        """Start a node and its slurmd; nothing happens when both run."""
+        """Start a node, its slurmd and its sshd; nothing happens when all run."""
         names = self.names
         bridge = names.slurm_bridge
         network.make_namespace(names, node=node, bridge=bridge, address=self.address(node))
         self.components.start_node(node, network=names.namespace(node), files=self.root / "etc")
         self.start_slurmd(node)
+        self.login.start_on(node, address=self.address(node))
 
     def power_off(self, node: str) -> None:
         """Everything on the node dies at once; slurmctld notices after `slurmd_timeout`."""
@@ -384,13 +348,12 @@ class Slurm:
         self._number(node)
         return self.components.run_in_node(node, argv, timeout=timeout)
 
-    # -- faults: the login node
+    # -- faults: the login node (more in `login`)
 
     def stop_login(self) -> None:
         """The login node loses its power: every connection and tunnel through it ends."""
-        self.components.power_off(LOGIN)
+        self.login.stop()
 
     def start_login(self) -> None:
         """Start the login node again and wait until it answers."""
-        self.components.start_node(LOGIN, network="", files=self.root / "etc")
-        self._start_sshd()
+        self.login.restart()

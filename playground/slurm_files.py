@@ -8,6 +8,7 @@ One slurm.conf serves SLURM 22.05 to 26.05. The choices that are not obvious:
 * ReturnToService=1: with 2 an administrator's `state=down` lasts two seconds only.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,7 +61,7 @@ def rest_port(names: Names) -> int:
 
 
 def ssh_port(names: Names) -> int:
-    """Of the login node."""
+    """Of sshd on the login node and on each compute node."""
     return names.slurm_base + 4
 
 
@@ -179,8 +180,17 @@ def hosts(config: Config, names: Names, *, hostname: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def sshd_config(config: Config, names: Names, layout: Layout) -> str:
-    """sshd_config of the login node. It runs as the job user, who alone can log in.
+def sshd_config(
+    config: Config,
+    names: Names,
+    layout: Layout,
+    *,
+    name: str,
+    host_key: Path,
+    listen: Sequence[str],
+    max_sessions: int,
+) -> str:
+    """sshd_config of the login node or of a compute node; it runs as the job user.
 
     StrictModes is off, since the authorized keys lie below the sticky /var/tmp.
     """
@@ -190,12 +200,11 @@ def sshd_config(config: Config, names: Names, layout: Layout) -> str:
     return "\n".join(
         [
             f"Port {ssh_port(names)}",
-            "ListenAddress 127.0.0.1",
-            f"ListenAddress {names.slurm_subnet}.1",
+            *(f"ListenAddress {address}" for address in listen),
             "ClientAliveInterval 5",
             "ClientAliveCountMax 3",
-            f"HostKey {ssh}/host_ed25519",
-            f"PidFile {ssh}/sshd.pid",
+            f"HostKey {host_key}",
+            f"PidFile {ssh}/{name}.pid",
             f"AuthorizedKeysFile {ssh}/authorized_keys",
             "StrictModes no",
             "UsePAM no",
@@ -206,7 +215,7 @@ def sshd_config(config: Config, names: Names, layout: Layout) -> str:
             "StreamLocalBindUnlink yes",
             "GatewayPorts clientspecified",
             "X11Forwarding no",
-            f"MaxSessions {config.max_sessions}",
+            f"MaxSessions {max_sessions}",
             "MaxStartups 200",
             "UseDNS no",
             "PrintMotd no",

@@ -288,12 +288,13 @@ def test_nothing_leaves_the_machine(playground: Playground) -> None:
 def test_login_node_lets_the_job_user_in(playground: Playground) -> None:
     slurm = playground.slurm
 
-    def ssh() -> str:
+    def ssh(address: str = slurm.login_address) -> str:
         options = ["-o", f"UserKnownHostsFile={slurm.known_hosts}", "-o", "BatchMode=yes"]
-        where = ["-i", slurm.login_key, "-p", str(slurm.login_port), f"svc@{slurm.login_address}"]
-        return run(["ssh", "-F", "none", *options, *where, "id -un; sinfo -h"]).stdout
+        where = ["-i", slurm.login_key, "-p", str(slurm.login_port), f"svc@{address}"]
+        return run(["ssh", "-F", "none", *options, *where, "id -un; hostname; sinfo -h"]).stdout
 
-    assert ssh().split()[0] == "svc"
+    assert ssh().split()[:2] == ["svc", "login"]
+    assert ssh(slurm.address("gpu02")).split()[:2] == ["svc", "gpu02"], "compute nodes have one too"
     slurm.stop_login()
     with pytest.raises(PlaygroundError, match="refused"):
         ssh()
