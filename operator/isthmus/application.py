@@ -180,6 +180,7 @@ def _assemble(
         SLURM_CLUSTER: SlurmClusterReconciler(
             store=store,
             api=gated,
+            gate=gate,
             states=states,
             clusters=clusters,
             settings=settings,

@@ -291,7 +291,7 @@ def job(
         records=records,
         last_seen=starts[-1] if records and starts else None,
         load=Load(requests=0),
-        log_directory="/scratch/isthmus",
+        work_directory="/scratch/isthmus",
     )
     return replace(found, **changes)
 

@@ -22,6 +22,7 @@ from isthmus.plan.actions import (
     Terminate,
 )
 from isthmus.plan.policy.drain import UNREADABLE
+from isthmus.plan.policy.stopping import GHOST_SECONDS
 from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import SlurmJobPlan
 from tests.plan.builders import DENIED, MEMBER, NOW, PUBLISHED, STALE, job, record, status
@@ -287,3 +288,23 @@ class TestGhosts:
     def test_nobody_can_come_once_the_gate_was_claimed(self) -> None:
         ran = self.REFUSED.model_copy(update={"start_time": rfc3339(NOW - 100)})
         assert plan(status=ran).actions == (RemoveFinalizer(),)
+
+
+class TestGateThatCannotBeClosed:
+    """Its folder is gone or cannot be written: an attempt is not held for ever."""
+
+    GHOSTLY = status(Phase.PENDING, state=None, job_id=None, submissions=2)
+
+    def closing(self, *, failed_for: float | None) -> CloseGate:
+        failed = None if failed_for is None else rfc3339(NOW - failed_for)
+        over = self.GHOSTLY.model_copy(update={"phase": Phase.FAILED, "gate_failed_at": failed})
+        gate = plan(status=over).actions[0]
+        assert isinstance(gate, CloseGate)
+        return gate
+
+    def test_it_is_needed_while_a_ghost_may_come(self) -> None:
+        assert not self.closing(failed_for=None).may_fail
+        assert not self.closing(failed_for=GHOST_SECONDS - 1).may_fail
+
+    def test_it_is_not_when_none_can_come_any_more(self) -> None:
+        assert self.closing(failed_for=GHOST_SECONDS).may_fail

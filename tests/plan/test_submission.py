@@ -18,7 +18,11 @@ from tests.plan.builders import DENIED, NOW, PUBLISHED, STALE, job, record, stat
 
 SINCE = NOW - 200
 DEADLINE = SINCE + 120
-UNKNOWN = status(Phase.SUBMIT_UNKNOWN, unknown_since=rfc3339(SINCE))
+UNKNOWN = status(
+    Phase.SUBMIT_UNKNOWN,
+    submit_started_at=rfc3339(SINCE - 60),
+    unknown_since=rfc3339(SINCE),
+)
 
 
 def submits(plan: SlurmJobPlan) -> list[Submit]:

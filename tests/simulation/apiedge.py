@@ -40,9 +40,10 @@ class ApiEdge:
         timeout: float,
         random: Random,
         by: str,
+        cut_off: Callable[[], bool] = lambda: False,
     ) -> None:
         self._server, self._weather, self._timeout = server, weather, timeout
-        self._random, self._by = random, by
+        self._random, self._by, self._cut_off = random, by, cut_off
         self._context = outside()
 
     async def close(self) -> None:
@@ -127,7 +128,7 @@ class ApiEdge:
         weather, random = self._weather(), self._random
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        if weather.down:
+        if weather.down or self._cut_off():
             await asyncio.sleep(0.01)
             raise ApiUnavailableError("connection refused")
         if random.random() < weather.busy:

@@ -160,6 +160,10 @@ class ApiSimulator:
         if old is not None:
             self._store(resource, "DELETED", {**old, "metadata": dict(old["metadata"])}, by="node")
 
+    def vanish(self, resource: Resource, obj: Json) -> None:
+        """Gone from etcd, whatever its finalizers say: as when a backup is restored."""
+        self._store(resource, "DELETED", {**obj, "metadata": dict(obj["metadata"])}, by="backup")
+
     def _required(self, resource: Resource, namespace: str, name: str) -> Json:
         found = self.get(resource, namespace, name)
         if found is None:

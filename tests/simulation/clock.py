@@ -30,6 +30,7 @@ class Process:
         self.on_death: Callable[[], None] = lambda: None
         self.held: list[asyncio.Handle] = []
         self.clock_skew = 0.0  # of its wall clock, seconds
+        self.cut_off_until = 0.0  # from the API server, loop time
         self.context = contextvars.copy_context()
         self.context.run(_PROCESS.set, self)
 
@@ -49,15 +50,13 @@ class Process:
 
     def may_step(self, handle: asyncio.Handle) -> bool:
         """Whether a callback of this process runs now; one that may not is held."""
-        if self.stopped:
-            self.held.append(handle)
-            return False
         self.steps += 1
         if self.dies_after is not None and self.steps > self.dies_after:
             self.dies_after = None
             self.on_death()
-            return not self.stopped
-        return True
+        if self.stopped:
+            self.held.append(handle)
+        return not self.stopped
 
 
 def current_process() -> Process:

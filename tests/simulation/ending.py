@@ -16,7 +16,7 @@ from isthmus.apiserver.resources import (
 )
 from tests.simulation.apiserver import Json
 from tests.simulation.controllers import is_ready
-from tests.simulation.slurm import LIVE, Job
+from tests.simulation.slurm import LIVE
 from tests.simulation.world import INSTALLATION, World
 
 
@@ -96,7 +96,6 @@ def _jobs(world: World) -> Iterator[str]:
         job.name
         for job in world.slurm.jobs.values()
         if job.state in LIVE and names.parse_slurm_job_name(job.name) is not None
-        if not _orphaned(world, job)
     }
     ours = {name for name in live if f"-{INSTALLATION}-" in name}
     wanted = set()
@@ -110,19 +109,6 @@ def _jobs(world: World) -> Iterator[str]:
         yield f"job {name} has no SlurmJob"
     for name in sorted(wanted - ours):
         yield f"SlurmJob of {name} has no job"
-
-
-def _orphaned(world: World, job: Job) -> bool:
-    """Comes with orphanPolicy: what slurmctld has brought back after its SlurmJob was let go.
-
-    And a ghost of an attempt whose status, with the count of its submissions, was wiped.
-    """
-    attempt = world.oracle.attempts.get(job.name)
-    return (
-        attempt is not None
-        and attempt.gone
-        and (job.rolled_back or attempt.wiped or attempt.forsaken)
-    )
 
 
 def _leftovers(world: World) -> Iterator[str]:

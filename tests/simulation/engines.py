@@ -43,6 +43,7 @@ class Engine:
     slow_until: float = 0.0  # answers too late
     checked: bool = False
     lost_by_slurm: bool = False  # slurmctld has forgotten it
+    bad_since: float = 0.0  # when it last began not to answer as it should
 
 
 @dataclass(slots=True)

@@ -20,9 +20,11 @@ def engine_trouble(world: World, random: Random) -> None:
     if not alive:
         return
     engine = random.choice(alive)
-    until = world.now + random.choice([5, 60, 300])
+    until = world.now + random.choice([5, 60, 300, 900])
     kind = random.choice(["503", "slow", "unreachable"])
     world.tell(f"fault: engine of {engine.job_name} {kind} until {until:.0f}")
+    if world.machines.serves(engine, now=world.now):
+        engine.bad_since = world.now
     if kind == "503":
         engine.broken_until = until
     elif kind == "slow":
@@ -170,6 +172,30 @@ def crash(world: World, random: Random) -> None:
 
 
 @happens(2.0)
+def crash_at_an_await(world: World, random: Random) -> None:
+    """SIGKILL after so many steps of its tasks, each of which ends at an await."""
+    replica = random.choice(world.operators)
+    process = replica.process
+    if process is None:
+        return
+    restart = random.choice([0.5, 3.0, 20.0])
+    world.caches_late(60)
+    process.on_death = lambda: replica.kill(restart_after=restart)
+    process.dies_after = process.steps + random.choice([1, 10, 50, 200]) * random.randrange(1, 5)
+
+
+@happens(1.0)
+def cut_off_from_the_api_server(world: World, random: Random) -> None:
+    """One replica alone: it must stop before another one leads, whatever it has under way."""
+    process = random.choice(world.operators).process
+    if process is not None:
+        seconds = random.choice([5.0, 12.0, 60.0])
+        world.tell(f"fault: {process.name} cannot reach the API server for {seconds:.0f} s")
+        process.cut_off_until = world.now + seconds
+        world.caches_late(seconds + 60)
+
+
+@happens(2.0)
 def pause(world: World, random: Random) -> None:
     """SIGSTOP, some of them past the lease, and SIGCONT."""
     process = random.choice(world.operators).process
@@ -211,6 +237,8 @@ def heal(world: World, random: Random) -> None:
     for job in list(slurm.jobs.values()):
         woken(job)
         release(world, job)
+        if job.ends_at is not None:
+            slurm.grant(job, 8 * 3600.0)
     world.machines.unreachable_until.clear()
     for engine in world.machines.ledger:
         engine.broken_until = engine.slow_until = 0.0
@@ -220,7 +248,8 @@ def heal(world: World, random: Random) -> None:
     for replica in world.operators:
         process = replica.process
         if process is not None:
-            process.clock_skew = 0.0
+            process.dies_after = None
+            process.cut_off_until = 0.0
             if process.stopped:
                 process.resume()
     for pod in world.api.all(PODS):

@@ -163,7 +163,11 @@ class Watch:
     def _changed(self, resource: Resource, event: str, obj: Json, by: str) -> None:
         if resource not in _SELECTORS or not selected(obj, _SELECTORS[resource]):
             return
-        if self._world.watches_broken:
+        cut_off = self._process.cut_off_until - self._world.now
+        if cut_off > 0 and not self._missed:
+            loop = asyncio.get_running_loop()
+            loop.call_later(cut_off + 1, self.mend, context=outside())
+        if self._world.watches_broken or cut_off > 0:
             self._missed.add(resource)
         else:
             self._later(resource, event, obj)

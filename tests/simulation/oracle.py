@@ -4,8 +4,7 @@ It reads what etcd holds, what slurmctld and the nodes did and which commands we
 what an operator thinks. What depends on something that an operator can only learn later (a watch
 event under way) is judged with the delay that the world has just then.
 
-Comes with what builds it: requests cut before their drain budget, GPUs and submissions per minute
-within a site's limits, walltime and maintenance, secrets in recorded calls.
+What comes with what is not built yet stands in docs/reliability.md.
 """
 
 import itertools
@@ -25,10 +24,14 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
     Resource,
 )
+from isthmus.backends.slurm.records import SubmitRequest
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.clock import EPOCH, Process
 from tests.simulation.engines import Engine, Machines
 from tests.simulation.slurm import Job, Slurm
+
+GRACE = 60.0
+"""Seconds between TERM and scancel: `termination-grace` in this world."""
 
 UNKNOWN_WAIT = 115.0
 """Least seconds between two submissions of one attempt: 60 + 5 + 2 * 10 + 30, and jitter."""
@@ -61,6 +64,7 @@ class _Attempt:
     over_at: float | None = None  # its phase became a terminal one
     gone: bool = False
     forsaken: bool = False  # let go because two snapshots lied about it
+    lost: bool = False  # its object vanished with its API server's state
     slice_left: float | None = None
 
 
@@ -75,6 +79,7 @@ class Oracle:
         self.violations: list[str] = []
         self.off = False
         self.attempts: dict[str, _Attempt] = {}  # job name → attempt
+        self.secrets: set[str] = set()  # words that must stand in nothing that an operator writes
         self.views: dict[str, _View] = {}
         self.clocks_jumped = False
         self.stale_after = 120.0
@@ -107,7 +112,13 @@ class Oracle:
         else:
             view.failed = self.now
 
-    def submits(self, process: Process, job_name: str) -> None:
+    def lost(self, job_name: str) -> None:
+        """The object of an attempt vanishes from etcd without anybody having deleted it."""
+        self.attempts[job_name].lost = True
+
+    def submits(self, process: Process, request: SubmitRequest) -> None:
+        job_name = request.job_name
+        self._discloses(f"sbatch of {job_name}", request)
         self._slurm.tell(f"{process.name}: sbatch {job_name}")
         self._leads(process, "sbatch")
         self._sees(process, "sbatch", slack=30.0)
@@ -130,6 +141,11 @@ class Oracle:
                 since >= UNKNOWN_WAIT - 2, f"{job_name} was submitted again after {since:.0f} s"
             )
 
+    def _discloses(self, what: str, said: object) -> None:
+        text = repr(said) if self.secrets else ""
+        for secret in self.secrets:
+            self.require(secret not in text, f"a secret stands in {what}")
+
     def terminates(self, process: Process, job_id: int, job_name: str) -> None:
         self._slurm.tell(f"{process.name}: TERM to job {job_id} {job_name}")
         attempt = self._stops(process, "TERM", job_id, job_name)
@@ -150,10 +166,25 @@ class Oracle:
             return
         slice_ = self._api.get(ENDPOINT_SLICES, attempt.namespace, attempt.name)
         self.require(slice_ is None, f"scancel of {job_name} while it is in the membership")
+        if attempt.gone or attempt.lost:
+            return  # an orphan
         if attempt.deleted_at is None and job.state == "RUNNING" and attempt.over_at is None:
             unknown = attempt.wiped and not self._tells(job)
-            good = unknown or not job.engine.checked
+            good = unknown or not job.engine.checked or self._unwell(job.engine)
             self.require(good, f"scancel of {job_name}, which serves")
+        elif attempt.deleted_at is not None and not self.clocks_jumped:
+            since = job.engine.terminated_at
+            early = since is not None and self.now - since < GRACE - 2
+            self.require(not early, f"scancel of {job_name} within its grace")
+
+    def _unwell(self, engine: Engine) -> bool:
+        """Whether an engine that once served has not done so for the shortest startupTimeout."""
+        machines, now = self._machines, self.now
+        alone = any(
+            machines.unreachable_until.get(a, 0.0) <= now for a in self._slurm.nodes.values()
+        )
+        long = now - engine.bad_since > 180 - 2 or self.clocks_jumped
+        return alone and long and not machines.serves(engine, now=now)
 
     def _tells(self, job: Job) -> bool:
         """Whether an operator that knows nothing could find out that a job's engine serves."""
@@ -196,9 +227,12 @@ class Oracle:
     def claimed(self, job: Job) -> None:
         """A job passed the start gate: an engine starts."""
         attempt = self.attempts.get(job.name)
-        # Comes with orphanPolicy: a job that was over and that slurmctld has forgotten to be, and
-        # a ghost of an attempt whose status, with the count of its submissions, was wiped.
-        risen = attempt is not None and (job.rolled_back or attempt.wiped or attempt.forsaken)
+        # A job that was over and that slurmctld has forgotten to be; a ghost of an attempt whose
+        # status, with the count of its submissions, was wiped. Its engine is the only one of the
+        # attempt all the same, and the orphan policy ends it: see `ending`.
+        risen = attempt is not None and (
+            job.rolled_back or attempt.wiped or attempt.forsaken or attempt.lost
+        )
         self.require(
             risen or (attempt is not None and not attempt.gone),
             f"engine of {job.name} starts, whose SlurmJob is gone",
@@ -210,6 +244,8 @@ class Oracle:
 
     def changed(self, resource: Resource, event: str, obj: Json, by: str) -> None:
         ours = by.startswith("op")
+        if ours and self.secrets:
+            self._discloses(f"{resource.kind} {k8s.name(obj)}", obj)
         if resource is MODEL_DEPLOYMENTS:
             place = k8s.namespace(obj), k8s.name(obj)
             wanted = 0 if k8s.deletion_timestamp(obj) else int(obj["spec"].get("replicas", 1))
@@ -219,7 +255,7 @@ class Oracle:
             if ours and event == "MODIFIED":
                 self._counts(obj, place)
         elif resource is SLURM_JOBS:
-            self._slurm_job(event, obj, ours=ours)
+            self._slurm_job(event, obj, by=by)
         elif resource is ENDPOINT_SLICES:
             self._slice(event, obj, ours=ours)
         elif resource is DEPLOYMENTS and ours and event != "ADDED":
@@ -245,25 +281,31 @@ class Oracle:
     def _ends(self, since: float | None) -> bool:
         return since is not None and self.now - since > 12
 
-    def _slurm_job(self, event: str, obj: Json, *, ours: bool) -> None:
+    def _slurm_job(self, event: str, obj: Json, *, by: str) -> None:
+        ours = by.startswith("op")
         job_name = str(obj["spec"]["jobName"])
         attempt = self.attempts.get(job_name)
         if event == "ADDED":
-            self.require(attempt is None, f"two SlurmJobs of the name {job_name}")
+            again = attempt is not None and attempt.lost  # restored
+            self.require(attempt is None or again, f"two SlurmJobs of the name {job_name}")
             self.attempts[job_name] = _Attempt(
                 k8s.namespace(obj), k8s.name(obj), k8s.uid(obj), str(obj["spec"]["deployment"])
             )
+            if attempt is not None:
+                self._restored(self.attempts[job_name], attempt)
             if ours:
                 self._not_above(obj)
             return
         assert attempt is not None
         if event == "DELETED":
             attempt.gone = True
+            if attempt.lost and by == "backup":
+                return
             running = [e for e in self._machines.running(job_name) if not e.lost_by_slurm]
             # Two complete snapshots that both lie, and a job that nobody has ever seen.
             lied = self.now - self._slurm.lied_at < 150
             attempt.forsaken = lied and k8s.dig(obj, "status", "state") is None
-            good = attempt.forsaken or not running
+            good = attempt.forsaken or attempt.lost or not running
             self.require(good, f"SlurmJob of {job_name} let go while its engine runs")
             return
         if k8s.deletion_timestamp(obj) and attempt.deleted_at is None:
@@ -276,6 +318,11 @@ class Oracle:
             attempt.intents += 1
         attempt.phase = phase
         attempt.over_at = (attempt.over_at or self.now) if _over(obj) else None
+
+    def _restored(self, new: _Attempt, old: _Attempt) -> None:
+        """An object that came back without its status is the same attempt still."""
+        new.intents, new.submissions = old.intents, old.submissions
+        new.wiped = new.lost = True
 
     # ---- the membership
 

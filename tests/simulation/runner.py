@@ -106,6 +106,7 @@ async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
     world.over = world.oracle.off = True
     for replica in world.operators:
         for process in replica.lives:
+            process.dies_after = None
             if process.stopped:
                 process.resume()  # to be cancelled properly
     return Result(seed, failure, happenings, tuple(world.trace), settled)

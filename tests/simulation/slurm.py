@@ -42,6 +42,7 @@ class Job:
     exit_code: int = 0
     engine: Engine | None = None
     rolled_back: bool = False  # slurmctld forgot that it had started
+    ends_at: float | None = None  # as granted
 
 
 @dataclass(slots=True)
@@ -49,6 +50,8 @@ class Site:
     """How this cluster behaves; faults change these values for a while."""
 
     gpus: int = 6
+    quota: int = 1000  # jobs of ours that may run at a time
+    folder_broken: bool = False  # the work directory cannot be written
     queue_seconds: float = 20.0
     load_seconds: float = 40.0
     drain_seconds: float = 20.0
@@ -69,7 +72,7 @@ class Slurm:
         self.site = Site()
         self.mode = "up"  # or "down", "hung"
         self.jobs: dict[int, Job] = {}
-        self.claims: dict[str, str] = {}  # the shared folder: job name → who claimed it
+        self.claims: dict[tuple[str, str], str] = {}  # (work directory, job name) → who has it
         self.nodes = {f"gpu{n:02}": f"10.10.0.{n}" for n in range(1, 5)}
         self.waiting: list[Callable[[], None]] = []  # requests that a hung slurmctld will serve
         self.submission_faults: deque[tuple[str, float]] = deque()
@@ -142,7 +145,7 @@ class Slurm:
             elif job.started_at is not None and job.started_at > then:
                 self._orphan(job)
                 job.state, job.reason, job.node = "PENDING", "Priority", ""
-                job.rolled_back = True
+                job.rolled_back, job.ends_at = True, None
                 job.started_at = job.ended_at = None
                 job.eligible_at = self.now + 5 + self.chance(30)
                 self.later(job.eligible_at - self.now + 0.01, self.schedule)
@@ -167,14 +170,27 @@ class Slurm:
             if used >= self.site.gpus:
                 job.reason = "Resources"
                 continue
+            if job.request is not None and used > self.site.quota:
+                job.reason = "QOSMaxJobsPerUserLimit"
+                continue
             used += 1
             self._start(job)
 
     def _start(self, job: Job) -> None:
         job.state, job.reason, job.started_at = "RUNNING", "None", self.now
         job.node = self.random.choice(sorted(self.nodes))
+        self.grant(job, 8 * 3600.0)
         if job.request is not None:
             self.later(0.3 + self.chance(1.0), self._batch, job, job.started_at)
+
+    def grant(self, job: Job, seconds: float) -> None:
+        """A started job ends in so many seconds, by its limit, unless that is moved again."""
+        job.ends_at = self.now + seconds
+        self.later(seconds + self.chance(30), self._expire, job, job.ends_at)
+
+    def _expire(self, job: Job, ends_at: float) -> None:
+        if job.ends_at == ends_at and job.state in _STARTED and self.jobs.get(job.id) is job:
+            self.end(job, "TIMEOUT")
 
     def end(self, job: Job, state: str, *, exit_code: int = 0, reason: str = "None") -> None:
         """A job is over for slurmctld; its record goes after MinJobAge."""
@@ -225,7 +241,7 @@ class Slurm:
             self.machines.end(job.engine)
             job.engine = None
         job.state, job.reason, job.restarts = "PENDING", "BeginTime", job.restarts + 1
-        job.node, job.started_at, job.submitted_at = "", None, self.now
+        job.node, job.started_at, job.submitted_at, job.ends_at = "", None, self.now, None
         job.eligible_at = self.now + 20 + self.chance(100)
         self.later(job.eligible_at - self.now + 0.01, self.schedule)
         self.tell(f"slurm: job {job.id} requeued")
@@ -242,14 +258,16 @@ class Slurm:
     def _batch(self, job: Job, started_at: float) -> None:
         if job.state != "RUNNING" or job.started_at != started_at or job.engine is not None:
             return
-        if job.name in self.claims:
-            self.end(job, "FAILED", exit_code=75 << 8, reason="NonZeroExitCode")
-            return
-        self.claims[job.name] = f"{job.id}.{job.restarts}"
-        for listener in self.on_claim:
-            listener(job)
         assert job.request is not None
         script = _Script(job.request.script)
+        claim = script.constant("work_directory"), job.name
+        if claim in self.claims or self.site.folder_broken:
+            code = 75 if claim in self.claims else 74
+            self.end(job, "FAILED", exit_code=code << 8, reason="NonZeroExitCode")
+            return
+        self.claims[claim] = f"{job.id}.{job.restarts}"
+        for listener in self.on_claim:
+            listener(job)
         port = self._free_port(job, script)
         engine = Engine(
             job_name=job.name,
@@ -301,9 +319,7 @@ class Slurm:
         def wall(moment: float | None) -> int | None:
             return None if moment is None else int(EPOCH + moment + self.site.clock_skew)
 
-        end = job.ended_at
-        if end is None and job.started_at is not None:
-            end = job.started_at + 8 * 3600
+        end = job.ends_at if job.ended_at is None else job.ended_at
         return JobRecord(
             job_id=job.id,
             name=job.name,

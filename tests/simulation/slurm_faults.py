@@ -13,7 +13,17 @@ from tests.simulation.world import World
 @happens(5.0)
 def submission_fault(world: World, random: Random) -> None:
     kind = random.choice(
-        ["no-reply", "ghost", "ghost", "unclear", "lost", "lost", "refused", "bad-constraints"]
+        [
+            "no-reply",
+            "ghost",
+            "ghost",
+            "unclear",
+            "lost",
+            "lost",
+            "refused",
+            "bad-constraints",
+            "hang",
+        ]
     )
     seconds = {"ghost": random.choice([20.0, 100.0, 300.0, 650.0]), "lost": random.random() * 3}
     for _ in range(random.choice([1, 1, 2])):
@@ -22,7 +32,7 @@ def submission_fault(world: World, random: Random) -> None:
 
 @happens(3.0)
 def snapshot_fault(world: World, random: Random) -> None:
-    kind = random.choice(["failed", "truncated", "empty", "empty", "old", "reordered"])
+    kind = random.choice(["failed", "truncated", "empty", "empty", "old", "reordered", "hang"])
     world.slurm.snapshot_faults.extend([kind] * random.choice([1, 2, 3, 6]))
 
 
@@ -78,11 +88,11 @@ def job_ends(world: World, random: Random) -> None:
 
 
 def cut_off(world: World, engine: Engine, random: Random) -> None:
-    """A node that lost its network: its engine runs on until it is back."""
-    seconds = 30 + random.random() * 300
+    """A node that lost its network: its engine runs on until it is back, and a while after."""
+    seconds, longer = 30 + random.random() * 300, random.choice([1.0, 25.0, 60.0])
     engine.lost_by_slurm = True
     world.machines.unreachable_until[engine.address] = world.now + seconds
-    later(world, seconds + 1, lambda: world.machines.end(engine))
+    later(world, seconds + longer, lambda: world.machines.end(engine))
 
 
 @happens(1.5)
@@ -98,6 +108,16 @@ def requeued(world: World, random: Random) -> None:
     job = some_job(world, random, "RUNNING")
     if job is not None:
         world.slurm.requeue(job)
+
+
+@happens(1.0)
+def end_time_moved(world: World, random: Random) -> None:
+    """The granted end moves, both ways: the site makes room, or gives more time."""
+    job = some_job(world, random, "RUNNING")
+    if job is not None:
+        seconds = random.choice([5.0, 60.0, 300.0, 24 * 3600.0])
+        world.tell(f"fault: job {job.id} ends in {seconds:.0f} s")
+        world.slurm.grant(job, seconds)
 
 
 @happens(1.0)
@@ -154,6 +174,8 @@ def site_changes(world: World, random: Random) -> None:
     name, value = random.choice(
         [
             ("gpus", random.randrange(0, 3)),
+            ("quota", random.randrange(0, 3)),
+            ("folder_broken", True),
             ("queue_seconds", 300.0),
             ("load_seconds", 400.0),
             ("drain_seconds", 120.0),

@@ -61,6 +61,9 @@ class SimulatedSlurmClient:
         await self._answered()
         fault = slurm.snapshot_faults.popleft() if slurm.snapshot_faults else ""
         records = slurm.job_records()
+        if fault == "hang":  # a rate limit: the command waits until its own limit ends it
+            await asyncio.sleep(25)
+            raise SlurmUnavailableError("no answer in time", reason="CommandTimeout")
         if fault == "truncated":
             raise SlurmUnavailableError("no end mark", reason="IncompleteOutput")
         if fault == "failed":
@@ -92,11 +95,13 @@ class SimulatedSlurmClient:
 
     async def prepare_work_directory(self, work_directory: str) -> None:
         await asyncio.sleep(0.05)
+        if self._slurm.site.folder_broken:
+            raise SlurmUnavailableError("read-only", reason="WorkDirectoryUnavailable")
 
     # ---- changes
 
     async def submit(self, request: SubmitRequest) -> SubmitOutcome:
-        self._oracle.submits(self._process, request.job_name)
+        self._oracle.submits(self._process, request)
         return await self._child(self._sbatch(request))
 
     async def _sbatch(self, request: SubmitRequest) -> SubmitOutcome:
@@ -122,6 +127,9 @@ class SimulatedSlurmClient:
             slurm.later(seconds, self._arrive, request)
             await asyncio.sleep(self._random.random() * self._submit_timeout)
             return Unclear("Socket timed out on send/recv operation")
+        if fault == "hang":
+            await asyncio.sleep(self._submit_timeout)
+            return Unclear("no answer in time")
         if fault == "unclear":
             return Unclear("the connection was lost")
         if fault in {"refused", "bad-constraints"}:
@@ -165,7 +173,9 @@ class SimulatedSlurmClient:
 
     async def close_gate(self, *, work_directory: str, job_name: str) -> bool:
         await asyncio.sleep(0.05)
-        return self._slurm.claims.setdefault(job_name, "closed") == "closed"
+        if self._slurm.site.folder_broken:
+            raise SlurmUnavailableError("read-only", reason="WorkDirectoryUnavailable")
+        return self._slurm.claims.setdefault((work_directory, job_name), "closed") == "closed"
 
     # ---- the commands' own ways to fail
 

@@ -86,6 +86,7 @@ def edit_cluster(world: World, random: Random) -> None:
         spec = {
             "commands": {"pollInterval": random.choice(["15s", "30s", "60s"])},
             "network": {"ports": {"from": first, "to": first + 999}},
+            "files": {"workDirectory": random.choice(["/scratch/isthmus", "/scratch/other"])},
         }
         with world.may_fail():
             world.api.patch(
@@ -110,6 +111,56 @@ def ensure_cluster(world: World, random: Random) -> None:
     if world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER) is None:
         wanted = manifests.slurm_cluster(namespace=SYSTEM, team=NAMESPACE, random=random)
         world.api.create(SLURM_CLUSTERS, wanted, by="user")
+
+
+@happens(0.7)
+def recreate_deployment(world: World, random: Random) -> None:
+    """Deleted, and made again as soon as the name is free: another object with another uid."""
+    found = some_deployment(world, random)
+    if found is None:
+        return
+    wanted = {
+        "metadata": {"namespace": k8s.namespace(found), "name": k8s.name(found)},
+        "spec": found["spec"],
+    }
+    with world.may_fail():
+        world.api.delete(MODEL_DEPLOYMENTS, k8s.namespace(found), k8s.name(found), by="user")
+
+    def again(tries: int) -> None:
+        if world.api.get(MODEL_DEPLOYMENTS, NAMESPACE, k8s.name(found)) is None:
+            world.api.create(MODEL_DEPLOYMENTS, wanted, by="user")
+        elif tries:
+            later(world, 2.0, lambda: again(tries - 1))
+
+    later(world, 1.0, lambda: again(300))
+
+
+@happens(0.7)
+def restored_from_a_backup(world: World, random: Random) -> None:
+    """The objects vanish and come back with new uids and without status, some not at all."""
+    found = some_deployment(world, random)
+    if found is None or k8s.deletion_timestamp(found):
+        return
+    owned = [job for job in world.api.all(SLURM_JOBS) if k8s.uid(found) in k8s.owner_uids(job)]
+    owned.sort(key=k8s.name)
+    world.tell(f"fault: {k8s.name(found)} is restored from a backup")
+    world.caches_late(60)
+    for job in owned:
+        world.oracle.lost(str(job["spec"]["jobName"]))
+        world.api.vanish(SLURM_JOBS, job)
+    world.api.vanish(MODEL_DEPLOYMENTS, found)
+    back = [job for job in owned if random.random() < 0.5]
+
+    def restore() -> None:
+        for resource, obj in ((MODEL_DEPLOYMENTS, found), *((SLURM_JOBS, job) for job in back)):
+            meta = {key: obj["metadata"].get(key) for key in _RESTORED if key in obj["metadata"]}
+            with world.may_fail():
+                world.api.create(resource, {"metadata": meta, "spec": obj["spec"]}, by="user")
+
+    later(world, random.choice([0.5, 5.0, 60.0]), restore)
+
+
+_RESTORED = ("namespace", "name", "labels", "annotations", "finalizers", "ownerReferences")
 
 
 @happens(0.8)

@@ -61,6 +61,7 @@ class World:
             timeout=timeout,
             random=Random(f"{self.seed}/{process.name}/{timeout}"),
             by=process.name,
+            cut_off=lambda: self.now < process.cut_off_until,
         )
 
     def settings(self, identity: str) -> Settings:

@@ -440,6 +440,19 @@ class SlurmClusterSpec(SpecModel):
     """Where models lie on this cluster, by model.source."""
     access: AccessSpec = AccessSpec()
     """Who may use this cluster."""
+    orphan_policy: Literal["Cancel", "Report"] = "Cancel"
+    """What to do with jobs of this installation that have had no SlurmJob for ten minutes."""
+
+
+class OrphanModel(StatusModel):
+    """A job of this installation without a SlurmJob."""
+
+    job_id: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
+    """Job id in SLURM."""
+    job_name: Annotated[str, Field(max_length=128)]
+    """Full name of the job in SLURM."""
+    reason: Annotated[str, Field(max_length=253)]
+    """DeploymentGone or AttemptUnknown."""
 
 
 class SlurmClusterStatus(StatusModel):
@@ -465,6 +478,11 @@ class SlurmClusterStatus(StatusModel):
     """Usable and all nodes, such as 4/4."""
     jobs: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
     """Our jobs that are in the queue or run."""
+    orphans: Annotated[
+        tuple[OrphanModel, ...],
+        Field(max_length=32, json_schema_extra=rules(x_kubernetes_list_type="atomic")),
+    ] = ()
+    """Jobs of this installation that have had no SlurmJob for ten minutes; see orphanPolicy."""
     summary: Annotated[str | None, Field(max_length=1024)] = None
     """The state in a few words."""
 

@@ -136,6 +136,12 @@ class SlurmJobStatus(StatusModel):
     """When scancel was sent last."""
     gate_claimed_at: Time = None
     """When its start gate was found claimed by a job that no snapshot showed."""
+    gate_failed_at: Time = None
+    """Since when its start gate cannot be closed."""
+    work_directory: Annotated[str | None, Field(max_length=200)] = None
+    """The cluster's work directory when it was submitted: its log and its start gate are there."""
+    degraded_since: Time = None
+    """Since when a worker that was ready fails its probes while our view of it is good."""
     finished_at: Time = None
     """When the end of the job was seen."""
     ever_ready: bool | None = None

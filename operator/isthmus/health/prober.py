@@ -25,7 +25,7 @@ import asyncio
 import contextlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
@@ -159,6 +159,12 @@ class Prober:
     def keys(self) -> tuple[Key, ...]:
         """Return what is watched."""
         return tuple(self._watched)
+
+    def states(self) -> Iterator[tuple[Key, ProbeState]]:
+        """Yield what is known of each worker that has been probed."""
+        for key, known in self._watched.items():
+            if known.state is not None:
+                yield key, known.state
 
     async def close(self) -> None:
         """Stop all probes. The client is left open."""

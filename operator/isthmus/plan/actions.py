@@ -150,9 +150,11 @@ class CloseGate:
 
     Attributes:
         sure: go on even if a job has claimed it; otherwise that job has to be seen first.
+        may_fail: go on even if it cannot be closed: no ghost comes as late as this.
     """
 
     sure: bool = False
+    may_fail: bool = False
 
 
 @dataclass(frozen=True, slots=True)

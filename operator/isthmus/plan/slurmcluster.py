@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from isthmus.api.conditions import ConditionType, Reason, set_condition
-from isthmus.api.slurmcluster import SlurmClusterStatus
+from isthmus.api.slurmcluster import OrphanModel, SlurmClusterStatus
 from isthmus.backends.slurm.records import Snapshot
 from isthmus.backends.slurm.states import node_usable, observe
 from isthmus.plan.condition_models import models, typed
@@ -18,6 +18,7 @@ class SlurmClusterObservation:
         reason: why it is not fresh.
         message: the same as a sentence with what to do.
         our_jobs: job names of our SlurmJobs.
+        orphans: jobs of ours that have had no SlurmJob for long; None while that is not known.
     """
 
     generation: int
@@ -28,6 +29,7 @@ class SlurmClusterObservation:
     version: str | None
     our_jobs: frozenset[str]
     status: SlurmClusterStatus
+    orphans: tuple[OrphanModel, ...] | None = None
 
 
 def slurm_cluster_status(observed: SlurmClusterObservation, *, now: float) -> SlurmClusterStatus:
@@ -47,6 +49,7 @@ def slurm_cluster_status(observed: SlurmClusterObservation, *, now: float) -> Sl
             "observed_generation": observed.generation,
             "conditions": models(conditions),
             "version": observed.version or observed.status.version,
+            "orphans": observed.status.orphans if observed.orphans is None else observed.orphans,
             "summary": "Reachable" if observed.fresh else str(reason),
         }
     )

@@ -27,9 +27,11 @@ from isthmus.plan.actions import (
     ConfirmGone,
     Submit,
 )
-from isthmus.plan.policy import submission
+from isthmus.plan.policy import degraded, submission
+from isthmus.plan.policy.clocks import not_in_the_future
 from isthmus.plan.policy.ending import ended
 from isthmus.plan.policy.forwarding import with_forward
+from isthmus.plan.policy.giving_up import cancel, give_up
 from isthmus.plan.policy.identity import choose, recorded
 from isthmus.plan.policy.membership import with_membership
 from isthmus.plan.policy.readiness import judged, judged_at_all, located, startup_left
@@ -56,6 +58,7 @@ def plan_slurm_job(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan
         observed: everything known of it.
         now: wall clock of the operator, epoch seconds.
     """
+    observed = replace(observed, status=not_in_the_future(observed.status, now=now))
     return with_forward(observed, _plan(observed, now=now), now=now)
 
 
@@ -136,6 +139,8 @@ def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
             "submit_started_at": rfc3339(now),
             "submissions": (waiting.submissions or 0) + 1,
             "unknown_since": None,
+            # Where its gate is: an administrator may change the cluster's folder meanwhile.
+            "work_directory": waiting.work_directory or observed.work_directory or None,
         }
     )
     return SlurmJobPlan(status=waiting, actions=(Submit(before=before),))
@@ -246,7 +251,8 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
     state = observe(record)
     status = recorded(observed.status, record=record, running=state is not JobState.Pending)
     if not state.live:
-        log = f"{observed.log_directory} (job {record.job_id} on {record.nodes or 'no node'})"
+        folder = observed.status.work_directory or observed.work_directory
+        log = f"{folder} (job {record.job_id} on {record.nodes or 'no node'})"
         finished = status.finished_at or rfc3339(record.end_time or now)
         return SlurmJobPlan(
             status=ended(status=status, record=record, log=log).model_copy(
@@ -254,12 +260,12 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
             )
         )
     if status.cancelled_at is not None:
-        return _cancel(status, observed, now=now)
+        return cancel(status, observed, now=now)
     if state is JobState.Pending:
         return _pending(observed, status=status, record=record, now=now)
     if state in {JobState.Requeued, JobState.Blocked}:
         message = "SLURM put the job back into the queue; this attempt is over"
-        return _give_up(
+        return give_up(
             observed, status, reason=Reason.JOB_REQUEUED, message=message, record=record, now=now
         )
     if state is JobState.Suspended:
@@ -268,6 +274,7 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
                 update={
                     "phase": Phase.DEGRADED,
                     "healthy": False,
+                    "degraded_since": None,
                     "reason": Reason.JOB_SUSPENDED,
                     "message": "SLURM suspended the job; it may come back",
                 }
@@ -308,9 +315,7 @@ def _pending(
         message = f"{word}: SLURM cannot start this job as it is; correct the pool's slurm fields"
         left = reasons.never_after(record.reason) - waited
         if left <= 0:
-            return _give_up(
-                observed, status, reason=reason, message=message, record=record, now=now
-            )
+            return give_up(observed, status, reason=reason, message=message, record=record, now=now)
         again = max(1.0, left)
     return SlurmJobPlan(
         status=status.model_copy(
@@ -331,13 +336,16 @@ def _running(
         observed = replace(observed, probe_healthy=None, probe_reason="", probe_message="")
         found = found.model_copy(update={"phase": Phase.STARTING})
     status = judged(observed, status=found)
+    if status.phase == Phase.DEGRADED:
+        status = degraded.marked(observed, status, now=now)
+        return _degraded(observed, status=status, record=record, now=now)
     if status.phase != Phase.STARTING:
         return SlurmJobPlan(status=status)
     left = startup_left(observed, record=record)
     if left is not None and left < 0 and judged_at_all(observed, status=status):
         limit = f"{observed.endpoint.startup_timeout:.0f} s"
         message = f"not healthy within health.startupTimeout ({limit}); {status.message}"
-        return _give_up(
+        return give_up(
             observed,
             status,
             reason=Reason.STARTUP_TIMEOUT,
@@ -348,38 +356,14 @@ def _running(
     return SlurmJobPlan(status=status, requeue_after=None if left is None else max(_SOON, left))
 
 
-def _give_up(
-    observed: SlurmJobObservation,
-    status: SlurmJobStatus,
-    *,
-    reason: Reason,
-    message: str,
-    record: JobRecord,
-    now: float,
+def _degraded(
+    observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
-    """End the attempt for a reason of ours, which stays when the job has ended.
-
-    Its phase takes it out of the membership, and no probe brings it back.
-    """
-    given_up = status.model_copy(
-        update={
-            "phase": Phase.TERMINATING,
-            "reason": reason,
-            "message": message,
-            "healthy": False,
-            "job_id": record.job_id,
-        }
-    )
-    return _cancel(given_up, observed, now=now)
-
-
-def _cancel(status: SlurmJobStatus, observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
-    """Cancel the job of an attempt that we gave up; again if that shows no effect."""
-    sent = epoch(status.cancelled_at)
-    if sent is not None and now - sent < observed.limits.repeat:
-        return SlurmJobPlan(status=status, requeue_after=sent + observed.limits.repeat - now)
-    return SlurmJobPlan(
-        status=status.model_copy(update={"cancelled_at": rfc3339(now)}),
-        actions=(Cancel(job_id=status.job_id or 0),),
-        requeue_after=observed.limits.repeat,
+    left = degraded.time_left(observed, status, now=now)
+    if left is None or left > 0:
+        return SlurmJobPlan(status=status, requeue_after=None if left is None else max(_SOON, left))
+    limit = f"{observed.endpoint.startup_timeout:.0f} s"
+    message = f"not healthy again within health.startupTimeout ({limit}); {status.message}"
+    return give_up(
+        observed, status, reason=Reason.PROBE_FAILED, message=message, record=record, now=now
     )

@@ -129,7 +129,8 @@ class SlurmJobObservation:
         drain_timeout: seconds that its requests get to finish once it is out of rotation.
         slice_in_service: the slice, if there is one, belongs to the membership Service.
         renderable: the revision it runs is known, so that it can be submitted.
-        log_directory: where the job's output lies on the cluster.
+        work_directory: the cluster's present one, for scripts, logs and gates.
+        others_answer: another worker of the same cluster answers our probes now.
         network: how it is to be reached.
         deleting_since: when its deletion was asked for, epoch seconds.
     """
@@ -153,7 +154,8 @@ class SlurmJobObservation:
     drain_timeout: float = 300.0
     slice_in_service: bool = True
     renderable: bool = True
-    log_directory: str = ""
+    work_directory: str = ""
+    others_answer: bool = False
     network: Network = Network()
     deleting_since: float | None = None
 

@@ -13,6 +13,8 @@ from isthmus.backends.slurm.records import JobRecord, Snapshot
 from isthmus.errors import SlurmUnavailableError
 
 _STARTS_KEPT = 8
+_SET_BACK = 2.0
+"""Seconds from which on the wall clock counts as set back."""
 
 
 @dataclass(slots=True)
@@ -52,6 +54,8 @@ class ClusterState:
             found.setdefault(record.name, []).append(record)
         self._by_name = {name: tuple(records) for name, records in found.items()}
         self.snapshot, self.failure = snapshot, None
+        if self._starts and self._starts[-1] > snapshot.started_at:
+            self._clock_went_back(snapshot.started_at)
         self._starts.append(snapshot.started_at)
         oldest = self._starts[0]
         self._last_seen = {
@@ -62,6 +66,11 @@ class ClusterState:
         }
         names = before.keys() | self._by_name.keys()
         return frozenset(name for name in names if before.get(name) != self._by_name.get(name))
+
+    def _clock_went_back(self, now: float) -> None:
+        """Moments of before cannot be compared any more: count anew, and nothing was seen later."""
+        self._starts.clear()
+        self._last_seen = {name: min(start, now) for name, start in self._last_seen.items()}
 
     def fail(self, failure: SlurmUnavailableError) -> bool:
         """Take in a failed poll; returns whether the cause is a new one."""
@@ -74,7 +83,8 @@ class ClusterState:
         return (
             self.snapshot is not None
             and self.failure is None
-            and now - self.snapshot.taken_at <= self.stale_after
+            # One of the future was taken before our clock was set back: how old is it?
+            and -_SET_BACK <= now - self.snapshot.taken_at <= self.stale_after
         )
 
     def why_not_fresh(self, *, now: float) -> tuple[str, str]:

@@ -3,6 +3,8 @@
 Apart from the reconciler, which only has to know when.
 """
 
+from dataclasses import replace
+
 from isthmus.api.conditions import Phase
 from isthmus.api.durations import parse_duration
 from isthmus.api.modeldeployment import HealthSpec
@@ -23,6 +25,7 @@ def submit_request(
     cluster: SlurmCluster,
     installation_id: str,
     forward: ForwardStatus | None = None,
+    work_directory: str | None = None,
 ) -> SubmitRequest:
     """Render the submission of an attempt.
 
@@ -32,12 +35,15 @@ def submit_request(
         cluster: where it goes.
         installation_id: stands in the job's comment.
         forward: as assigned to it, None where it is reached directly.
+        work_directory: of its first submission, which has its start gate; None for the cluster's.
 
     Raises:
         ValueError: something cannot stand in a script; the message says what.
     """
     spec = job.spec
     site = site_facts(cluster.spec)
+    if work_directory is not None:
+        site = replace(site, work_directory=work_directory)
     mode = None if forward is None else forward.mode
     template = job_template(
         frozen, models=cluster.spec.models, private=mode in {"NodeSSH", "Reverse"}

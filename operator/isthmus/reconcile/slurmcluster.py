@@ -1,6 +1,7 @@
 """The reconciler of SlurmCluster: polls it, reports, and keeps it while jobs depend on it."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 from isthmus.api import names
 from isthmus.api.conditions import Phase
@@ -8,6 +9,7 @@ from isthmus.api.desired import ClusterReference
 from isthmus.api.durations import parse_duration
 from isthmus.api.slurmcluster import SlurmCluster, SlurmClusterStatus
 from isthmus.apiserver.client import ApiServer
+from isthmus.apiserver.gate import Gate
 from isthmus.apiserver.objects import Object, dig, finalizers
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.apiserver.secrets import SecretRef
@@ -15,6 +17,7 @@ from isthmus.backends.slurm.login import ClusterAccess, SshAccess
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
+from isthmus.reconcile.orphans import Orphans, shown
 from isthmus.reconcile.queue import Key
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
@@ -31,6 +34,7 @@ class SlurmClusterReconciler:
         *,
         store: Store,
         api: ApiServer,
+        gate: Gate,
         states: ClusterStates,
         clusters: Clusters,
         settings: Settings,
@@ -43,19 +47,25 @@ class SlurmClusterReconciler:
         self._clusters = clusters
         self._settings = settings
         self._clock = clock
+        self._orphans = Orphans(
+            store=store,
+            gate=gate,
+            installation_id=settings.installation_id,
+            watched=settings.watch_namespaces,
+        )
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over the SlurmCluster."""
         reference = ClusterReference(namespace=key.namespace, name=key.name)
         raw = self._store.get(SLURM_CLUSTERS, key.namespace, key.name)
         if raw is None:
-            self._clusters.stop(reference)
+            self._stop(reference)
             return None
         cluster = self._store.derived.of(raw, SlurmCluster.model_validate)
         used = self._job_names(reference)
         held = names.FINALIZER_SLURM_CLUSTER in finalizers(raw)
         if cluster.metadata.deleting and not used:
-            self._clusters.stop(reference)
+            self._stop(reference)
             if held:
                 await set_finalizer(
                     self._api,
@@ -75,15 +85,29 @@ class SlurmClusterReconciler:
             )
         access = cluster_access(cluster, settings=self._settings)
         self._clusters.ensure(reference, access)
-        observed = self._observe(cluster, reference, used)
+        state = self._states.get(reference)
+        fresh = state is not None and state.fresh(now=self._clock())
+        snapshot = state.snapshot if state is not None and fresh else None
+        orphans = () if snapshot is None else self._orphans.look(reference, snapshot)
+        observed = replace(
+            self._observe(cluster, reference, used),
+            orphans=None if snapshot is None else shown(orphans),
+        )
         await write_status(
             self._api,
             SLURM_CLUSTERS,
             obj=raw,
             status=slurm_cluster_status(observed, now=self._clock()),
         )
+        if snapshot is not None and orphans and cluster.spec.orphan_policy == "Cancel":
+            client = self._clusters.client(reference)
+            await self._orphans.cancel(reference, orphans, client=client, snapshot=snapshot)
         # A poller that hangs is noticed by the age of its last snapshot.
         return access.stale_after
+
+    def _stop(self, reference: ClusterReference) -> None:
+        self._clusters.stop(reference)
+        self._orphans.forget(reference)
 
     def _observe(
         self, cluster: SlurmCluster, reference: ClusterReference, used: frozenset[str]

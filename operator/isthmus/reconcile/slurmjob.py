@@ -15,7 +15,7 @@ from isthmus.api.durations import parse_duration
 from isthmus.api.modeldeployment import DrainSpec, HealthSpec, ModelDeployment
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
-from isthmus.api.times import epoch, rfc3339
+from isthmus.api.times import epoch
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.gate import Gate
 from isthmus.apiserver.objects import Object, dig, finalizers, name, namespace, uid
@@ -58,8 +58,10 @@ from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
+from isthmus.reconcile.neighbours import others_answer
 from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.requests import probe_target, submit_request
+from isthmus.reconcile.startgate import StartGate, waits_for
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
 from isthmus.reconcile.tunnel_events import tell_of_tunnel
@@ -129,6 +131,7 @@ class SlurmJobReconciler:
         self._ports = ports
         self._resync = resync
         self._clock = clock
+        self._start_gate = StartGate(clusters=clusters, gate=gate)
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over the SlurmJob."""
@@ -152,11 +155,15 @@ class SlurmJobReconciler:
                 raw = await self._finalizer(raw, present=True)
             elif isinstance(action, Submit):
                 raw = await write_status(self._api, SLURM_JOBS, obj=raw, status=action.before)
-                outcome = await self._submit(parts)
+                place = action.before.work_directory
+                outcome = await self._submit(parts, work_directory=place)
                 status = after_submission(action.before, outcome=outcome, now=self._clock())
             elif isinstance(action, CloseGate):
-                if not await self._close_gate(parts) and not action.sure:
-                    return await self._wait_for_claimant(parts, raw, status)
+                gate = await self._start_gate.close(parts.job, parts.cluster)
+                if (found := waits_for(gate, action, status, now=self._clock())) is not None:
+                    await write_status(self._api, SLURM_JOBS, obj=raw, status=found)
+                    self._clusters.poke(_reference(parts.job))
+                    return LOOK_EVERY
             else:
                 await self._act(parts, action)
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
@@ -244,7 +251,9 @@ class SlurmJobReconciler:
             drain_timeout=parse_duration(parts.drain.timeout),
             slice_in_service=current is None or slice_service(current) == parts.service,
             renderable=parts.frozen is not None,
-            log_directory=work,
+            work_directory=work,
+            others_answer=status.phase == Phase.DEGRADED
+            and others_answer(key, job, prober=self._prober, store=self._store),
             network=observe_network(
                 parts.raw,
                 job=job,
@@ -315,7 +324,7 @@ class SlurmJobReconciler:
             present=present,
         )
 
-    async def _submit(self, parts: _Parts) -> SubmitOutcome:
+    async def _submit(self, parts: _Parts, *, work_directory: str | None) -> SubmitOutcome:
         """Run sbatch once; what cannot even be rendered is a refusal, not an unclear answer."""
         cluster, frozen = parts.cluster, parts.frozen
         if cluster is None or frozen is None:
@@ -326,6 +335,7 @@ class SlurmJobReconciler:
                 frozen=frozen,
                 cluster=cluster,
                 installation_id=self._installation_id,
+                work_directory=work_directory,
             )
         except ValueError as error:
             return Refused(reason="InvalidRequest", message=str(error))
@@ -358,24 +368,6 @@ class SlurmJobReconciler:
             self._clusters.poke(reference)
         elif isinstance(action, ConfirmGone):
             await self._confirm_gone(reference, job_id=action.job_id, job_name=spec.job_name)
-
-    async def _close_gate(self, parts: _Parts) -> bool:
-        """Whether no job holds the attempt, now and from now on."""
-        if parts.cluster is None:
-            return True
-        self._gate.check()
-        return await self._clusters.client(_reference(parts.job)).close_gate(
-            work_directory=parts.cluster.spec.files.work_directory,
-            job_name=parts.job.spec.job_name,
-        )
-
-    async def _wait_for_claimant(self, parts: _Parts, raw: Object, status: SlurmJobStatus) -> float:
-        """A job went through the gate after the last snapshot: wait until one shows it."""
-        found = status.gate_claimed_at or rfc3339(self._clock())
-        status = status.model_copy(update={"gate_claimed_at": found})
-        await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
-        self._clusters.poke(_reference(parts.job))
-        return LOOK_EVERY
 
     async def _confirm_gone(
         self, reference: ClusterReference, *, job_id: int, job_name: str

@@ -113,6 +113,7 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJob
                 "phase": Phase.READY,
                 "ever_ready": True,
                 "healthy": True,
+                "degraded_since": None,
                 "reason": Reason.HEALTHY,
                 "message": "",
             }

@@ -30,6 +30,8 @@ from isthmus.plan.policy.identity import choose
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
 _ABSENCES_NEEDED = 2
+GHOST_SECONDS = 1800.0
+"""After this long no submission is still on its way: far beyond any time limit of sbatch."""
 _SOON = 1.0
 """Seconds until the next look where only our own write is waited for."""
 _MAY_SERVE = frozenset({JobState.Running, JobState.Transient, JobState.Unknown})
@@ -72,7 +74,7 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     submitted = status.submit_started_at is not None or status.job_id is not None
     over = status.phase is not None and Phase(status.phase).terminal
     if over and not any(observe(record).live for record in observed.records):
-        return _done(observed, close_gate=_may_have_a_ghost(status))
+        return _done(observed, now=now, close_gate=_may_have_a_ghost(status))
     if not (observed.cluster.usable and observed.cluster.fresh):
         # Not even what was never submitted is let go: the status may be a restored one.
         return SlurmJobPlan(
@@ -84,7 +86,7 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
             )
         )
     if not submitted and not observed.records:
-        return _done(observed, close_gate=False)
+        return _done(observed, now=now, close_gate=False)
     choice = choose(records=observed.records, attempt=observed.attempt, bound=status.job_id)
     if choice.primary is not None:
         return _stop_job(observed, primary=choice.primary, surplus=choice.surplus, now=now)
@@ -108,7 +110,7 @@ def _stop_job(
             )
         # A second submission may still be on its way where the first one was unclear.
         unclear = submission.is_unclear(observed.status)
-        return _done(observed, close_gate=unclear or _may_have_a_ghost(observed.status))
+        return _done(observed, now=now, close_gate=unclear or _may_have_a_ghost(observed.status))
     plan = _end(observed, record=primary, now=now)
     return replace(plan, actions=actions + plan.actions)
 
@@ -193,7 +195,7 @@ def _without_record(observed: SlurmJobObservation, *, now: float) -> SlurmJobPla
             status = status.model_copy(update={"unknown_since": rfc3339(now)})
         checked = replace(observed, status=status)
         if submission.resolve(checked, now=now) is submission.Unknown.ABSENT:
-            return _done(observed, close_gate=True)
+            return _done(observed, now=now, close_gate=True)
         since = epoch(status.unknown_since) or now
         return SlurmJobPlan(
             status=status,
@@ -203,7 +205,7 @@ def _without_record(observed: SlurmJobObservation, *, now: float) -> SlurmJobPla
         return SlurmJobPlan(status=status)
     if not observed.confirmed_gone:
         return SlurmJobPlan(status=status, actions=(ConfirmGone(job_id=status.job_id or 0),))
-    return _done(observed, close_gate=False)
+    return _done(observed, now=now, close_gate=False)
 
 
 def _draining(status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
@@ -220,16 +222,20 @@ def _draining(status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
     return status.model_copy(update=update)
 
 
-def _done(observed: SlurmJobObservation, *, close_gate: bool) -> SlurmJobPlan:
+def _done(observed: SlurmJobObservation, *, close_gate: bool, now: float) -> SlurmJobPlan:
     """Let go, where asked for behind a closed gate.
 
     A gate that is claimed already is fine where the claimant is known, or where complete snapshots
-    that were begun after it was found so still show no job of the attempt.
+    that were begun after it was found so still show no job of the attempt. One that cannot be
+    closed (the folder is gone) holds the attempt for as long as a ghost may take; whatever comes
+    later is an orphan.
     """
     gate: tuple[SlurmJobAction, ...] = ()
     if close_gate:
         found = epoch(observed.status.gate_claimed_at)
         known = any(record.start_time is not None for record in observed.records)
         waited = found is not None and observed.cluster.complete_since(found) >= _ABSENCES_NEEDED
-        gate = (CloseGate(sure=known or waited),)
+        failed = epoch(observed.status.gate_failed_at)
+        too_late = failed is not None and now - failed >= GHOST_SECONDS
+        gate = (CloseGate(sure=known or waited, may_fail=too_late),)
     return SlurmJobPlan(status=observed.status, actions=(*gate, RemoveFinalizer()))

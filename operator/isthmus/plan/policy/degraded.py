@@ -1,0 +1,41 @@
+"""How long a worker that was ready once may fail its probes before it is replaced.
+
+It gets as long as a start may take. But probes that fail may be our view that fails, and then
+replacing would end an engine that serves: so either the engine itself answered that it is not
+well, or another worker of the same cluster answers us.
+"""
+
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.api.times import epoch, rfc3339
+from isthmus.plan.slurmjob_observation import SlurmJobObservation
+
+ANSWERS = frozenset({"NotReady", "WrongModel", "WrongAttempt"})
+"""Outcomes of a probe for which something at the address has answered."""
+
+
+def marked(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
+    """The status of a degraded worker with the moment since when it is surely unwell itself.
+
+    Its time counts only while our view is good: when a network heals, the first worker that answers
+    again must not condemn the others for the time in which none could.
+    """
+    if not _is_sure(observed):
+        return status.model_copy(update={"degraded_since": None})
+    if status.degraded_since is not None:
+        return status
+    return status.model_copy(update={"degraded_since": rfc3339(now)})
+
+
+def time_left(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float) -> float | None:
+    """Seconds until a degraded worker is given up, at most 0 when it is due.
+
+    Returns:
+        None while it may be our view that fails.
+    """
+    since = epoch(status.degraded_since)
+    return None if since is None else since + observed.endpoint.startup_timeout - now
+
+
+def _is_sure(observed: SlurmJobObservation) -> bool:
+    seen = observed.probe_reason in ANSWERS or observed.others_answer
+    return observed.probe_healthy is False and seen

@@ -1,0 +1,48 @@
+"""How an attempt is ended for a reason of ours while its object stays: the record of what failed.
+
+Apart from stopping, which ends what nobody wants any more and drains it first.
+"""
+
+from isthmus.api.conditions import Phase, Reason
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.api.times import epoch, rfc3339
+from isthmus.backends.slurm.records import JobRecord
+from isthmus.plan.actions import Cancel
+from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
+
+
+def give_up(
+    observed: SlurmJobObservation,
+    status: SlurmJobStatus,
+    *,
+    reason: Reason,
+    message: str,
+    record: JobRecord,
+    now: float,
+) -> SlurmJobPlan:
+    """End the attempt for a reason of ours, which stays when the job has ended.
+
+    Its phase takes it out of the membership, and no probe brings it back.
+    """
+    given_up = status.model_copy(
+        update={
+            "phase": Phase.TERMINATING,
+            "reason": reason,
+            "message": message,
+            "healthy": False,
+            "job_id": record.job_id,
+        }
+    )
+    return cancel(given_up, observed, now=now)
+
+
+def cancel(status: SlurmJobStatus, observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    """Cancel the job of an attempt that we gave up; again if that shows no effect."""
+    sent = epoch(status.cancelled_at)
+    if sent is not None and now - sent < observed.limits.repeat:
+        return SlurmJobPlan(status=status, requeue_after=sent + observed.limits.repeat - now)
+    return SlurmJobPlan(
+        status=status.model_copy(update={"cancelled_at": rfc3339(now)}),
+        actions=(Cancel(job_id=status.job_id or 0),),
+        requeue_after=observed.limits.repeat,
+    )

@@ -1,0 +1,73 @@
+"""A worker that was ready and stays unwell is replaced; one that only we cannot see is not."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from isthmus.api.conditions import Phase, Reason
+from isthmus.api.times import rfc3339
+from isthmus.plan.actions import Cancel, DeleteSlice
+from isthmus.plan.slurmjob import plan_slurm_job
+from isthmus.plan.slurmjob_observation import SlurmJobPlan
+from tests.plan.builders import MEMBER, NOW, PUBLISHED, RULES, job, record, status
+
+LIMIT = RULES.startup_timeout
+
+
+def plan(*, since: float | None, probe: str, now: float = NOW, **changes: Any) -> SlurmJobPlan:
+    stamp = None if since is None else rfc3339(since)
+    observed = job(
+        record(comment=PUBLISHED),
+        status=status(Phase.DEGRADED, degraded_since=stamp),
+        probe_healthy=False,
+        probe_reason=probe,
+        **changes,
+    )
+    return plan_slurm_job(observed, now=now)
+
+
+def test_its_time_begins_with_the_first_verdict() -> None:
+    found = plan(since=None, probe="NotReady")
+    assert found.status.degraded_since == rfc3339(NOW)
+    assert found.actions == ()
+    assert found.requeue_after == pytest.approx(LIMIT)
+
+
+def test_an_engine_that_says_itself_that_it_is_unwell_is_given_up() -> None:
+    found = plan(since=NOW - LIMIT, probe="NotReady", slice_target=MEMBER)
+    assert found.actions == (DeleteSlice(), Cancel(job_id=101))
+    assert found.status.phase == Phase.TERMINATING
+    assert found.status.reason == Reason.PROBE_FAILED
+    assert "health.startupTimeout" in (found.status.message or "")
+
+
+@pytest.mark.parametrize("probe", ["Timeout", "Refused", "HttpError"])
+def test_silence_counts_only_while_another_worker_answers(probe: str) -> None:
+    unseen = plan(since=NOW - 10 * LIMIT, probe=probe)
+    assert unseen.actions == ()
+    # The first that answers when a network heals must not condemn the others at once.
+    assert unseen.status.degraded_since is None
+    found = plan(since=NOW - LIMIT, probe=probe, others_answer=True)
+    assert found.actions == (Cancel(job_id=101),)
+
+
+def test_a_cluster_that_is_not_seen_ends_nothing() -> None:
+    found = plan(
+        since=NOW - 10 * LIMIT,
+        probe="NotReady",
+        cluster_changes={"fresh": False, "reason": "ControllerUnreachable", "message": "down"},
+    )
+    assert found.actions == ()
+
+
+def test_one_that_is_well_again_has_all_its_time_next_time() -> None:
+    observed = job(
+        record(comment=PUBLISHED),
+        status=status(Phase.DEGRADED, degraded_since=rfc3339(NOW - LIMIT)),
+        probe_healthy=True,
+    )
+    found = plan_slurm_job(observed, now=NOW)
+    assert found.status.phase == Phase.READY
+    assert found.status.degraded_since is None
