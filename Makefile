@@ -25,7 +25,7 @@ demo: $(VENV)/ready ## Start the playground, serve the sample on both schedulers
 	@$(RUN) -m playground demo
 
 .PHONY: playground
-playground: $(VENV)/ready ## Start a real Kubernetes and a real SLURM and leave them running (PARTS=, STATE=, SLURM_PREFIX=).
+playground: $(VENV)/ready ## Start a real Kubernetes and a real SLURM and leave them running (PARTS=, STATE=, CPUS=, SLURM_PREFIX=).
 	@$(RUN) -m playground up
 
 .PHONY: down
@@ -56,6 +56,11 @@ simulate: $(VENV)/ready ## Run seeds of the simulation (SEEDS=how many), or repl
 .PHONY: bench
 bench: $(VENV)/ready ## Measure against raw commands in the same run.
 	@$(HERMETIC) $(RUN) -m bench
+
+.PHONY: bench-scale
+bench-scale: $(VENV)/ready ## Measure with thousands of deployments and a thousand jobs (half an hour).
+	@$(HERMETIC) $(RUN) -m bench.scale
+	@$(HERMETIC) $(RUN) -m bench.submissions
 
 .PHONY: soak
 soak: $(VENV)/ready ## Run the long forms of the tests.

@@ -7,6 +7,7 @@ deployments fit on one machine and what is measured is the operator.
 import contextlib
 import http.client
 import json
+import os
 import re
 import ssl
 import threading
@@ -27,6 +28,7 @@ PATHS = {
     "ControllerRevision": f"/apis/apps/v1/namespaces/{NAMESPACE}/controllerrevisions",
     "EndpointSlice": f"/apis/discovery.k8s.io/v1/namespaces/{NAMESPACE}/endpointslices",
     "Pod": f"/api/v1/namespaces/{NAMESPACE}/pods",
+    "SlurmJob": f"/apis/isthmus.dev/v1alpha1/namespaces/{NAMESPACE}/slurmjobs",
 }
 MERGE_PATCH = "application/merge-patch+json"
 LABEL = "isthmus.dev/modeldeployment"
@@ -45,6 +47,7 @@ class Client:
         context = ssl.create_default_context(cafile=str(authority))
         self._connection = http.client.HTTPSConnection(host, int(port), context=context, timeout=60)
         self._headers = {"Authorization": f"Bearer {token}"}
+        self._used = 0.0
 
     @classmethod
     def administrator(cls, playground: Playground) -> "Client":
@@ -62,6 +65,7 @@ class Client:
         if body is not None:
             headers["Content-Type"] = kind or "application/json"
         text = None if body is None else json.dumps(body)
+        self._renew()
         self._connection.request(method, path, body=text, headers=headers)
         answer = self._connection.getresponse()
         content = answer.read()
@@ -73,6 +77,7 @@ class Client:
 
     def text(self, path: str) -> str:
         """One answer that is not JSON, such as the metrics."""
+        self._renew()
         self._connection.request("GET", path, headers=self._headers)
         return self._connection.getresponse().read().decode()
 
@@ -86,6 +91,13 @@ class Client:
             while line := answer.readline():
                 yield json.loads(line)
 
+    def _renew(self) -> None:
+        """The API server closes a connection that was idle for a minute and a half."""
+        now = time.monotonic()
+        if now - self._used > 30:
+            self._connection.close()
+        self._used = now
+
     def close(self) -> None:
         """End the connection, and a watch on it."""
         if self._connection.sock is not None:
@@ -94,18 +106,29 @@ class Client:
         self._connection.close()
 
 
+def deployment_of(obj: Json) -> str:
+    """The ModelDeployment that an object belongs to, its own name if it says none."""
+    name: str = obj["metadata"].get("labels", {}).get(LABEL) or obj["metadata"]["name"]
+    return name
+
+
 class Seen:
-    """When each ModelDeployment got something of a kind, by the clock of this process.
+    """When each of many things happened to objects of a kind, by the clock of this process.
 
     Attributes:
-        at: name of the ModelDeployment to the moment of the first such event.
-        replicas: name to the `spec.replicas` last seen.
+        at: what `what` returned to the moment of the first such event.
     """
 
-    def __init__(self, playground: Playground, *, kind: str) -> None:
-        """Begin to watch."""
+    def __init__(
+        self,
+        playground: Playground,
+        *,
+        kind: str,
+        what: Callable[[Json], str] = deployment_of,
+    ) -> None:
+        """Begin to watch; `what` names what an object shows, "" for nothing of interest."""
         self.at: dict[str, float] = {}
-        self.replicas: dict[str, int] = {}
+        self._what = what
         self._client = Client.administrator(playground)
         version = self._client.call("GET", PATHS[kind] + "?limit=1")["metadata"]["resourceVersion"]
         self._thread = threading.Thread(
@@ -131,10 +154,8 @@ class Seen:
             now = time.monotonic()
             if event["type"] == "ERROR":
                 return
-            metadata = event["object"]["metadata"]
-            name = metadata.get("labels", {}).get(LABEL) or metadata["name"]
-            self.at.setdefault(name, now)
-            self.replicas[name] = event["object"].get("spec", {}).get("replicas", 1)
+            if event["type"] != "DELETED" and (found := self._what(event["object"])):
+                self.at.setdefault(found, now)
 
 
 def model_deployment(name: str, *, replicas: int = 1) -> Json:
@@ -151,6 +172,7 @@ def model_deployment(name: str, *, replicas: int = 1) -> Json:
             },
             "replicas": replicas,
             "pools": [{"name": "k8s", "engine": engine, "kubernetes": {}}],
+            "endpoint": {"type": "Service"},
         },
     }
 
@@ -162,3 +184,17 @@ def writes(client: Client) -> int:
         for match in _REQUESTS.finditer(client.text("/metrics"))
         if _WRITES.search(match["labels"]) and not _LEASES.search(match["labels"])
     )
+
+
+def prioritise(playground: Playground, nice: int) -> None:
+    """Put all daemons of a playground, and this process, above the rest of a busy machine.
+
+    The kernel weighs sessions (autogroups) against each other; a process's own nice value counts
+    only within its session.
+    """
+    if not nice:
+        return
+    components = playground.components
+    pids = [process.pid for n in components.names() if (process := components.process(n))]
+    for pid in (*pids, os.getpid()):
+        Path(f"/proc/{pid}/autogroup").write_text(str(nice), encoding="ascii")

@@ -9,9 +9,17 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from pathlib import Path
 
-from bench.bare import MERGE_PATCH, PATHS, Client, Json, Seen, model_deployment, writes
+from bench.bare import (
+    MERGE_PATCH,
+    PATHS,
+    Client,
+    Json,
+    Seen,
+    model_deployment,
+    prioritise,
+    writes,
+)
 from bench.idle import memory, processor_time
 from playground.cluster import Playground
 from playground.commands import wait_until
@@ -35,16 +43,8 @@ class Site:
     priority: int = 0
 
     def prioritise(self) -> None:
-        """Put all that takes part above the rest of a busy machine, if that was asked for.
-
-        The kernel weighs sessions (autogroups) against each other, and a nice value only within.
-        """
-        if not self.priority:
-            return
-        components = self.playground.components
-        pids = [process.pid for n in components.names() if (process := components.process(n))]
-        for pid in (*pids, os.getpid()):
-            Path(f"/proc/{pid}/autogroup").write_text(str(self.priority), encoding="ascii")
+        """Put all that takes part above the rest of the machine, if that was asked for."""
+        prioritise(self.playground, self.priority)
 
 
 @dataclass(frozen=True, slots=True)

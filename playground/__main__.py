@@ -59,10 +59,19 @@ def up(
     nodes: Annotated[int, typer.Option(help="Kubernetes nodes.")] = 2,
     slurm_nodes: Annotated[int, typer.Option(help="SLURM nodes.")] = 4,
     gpus: Annotated[int, typer.Option(help="Fake GPUs of each node.")] = 8,
+    cpus: Annotated[
+        int, typer.Option(envvar="CPUS", help="Processors that each SLURM node claims to have.")
+    ] = 64,
 ) -> None:
     """Start what does not run."""
     config = _config(
-        state, instance, parts=parse_parts(parts), nodes=nodes, slurm_nodes=slurm_nodes, gpus=gpus
+        state,
+        instance,
+        parts=parse_parts(parts),
+        nodes=nodes,
+        slurm_nodes=slurm_nodes,
+        gpus=gpus,
+        cpus=cpus,
     )
     playground = Playground(config)
     playground.up()

@@ -68,7 +68,7 @@ async def run_process(
         stderr=asyncio.subprocess.PIPE,
         env=dict(environment),
         cwd="/",
-        start_new_session=True,
+        process_group=0,
         user=uid,
         group=gid,
         extra_groups=groups,
@@ -123,7 +123,7 @@ async def end(process: asyncio.subprocess.Process, *, grace: float = 0.0) -> Non
     """End what is left of a process group and collect the process itself.
 
     Args:
-        process: started with `start_new_session`.
+        process: the first of a process group or session of its own.
         grace: seconds between TERM and KILL; 0 kills at once.
     """
     if process.returncode is None and grace > 0:

@@ -239,3 +239,16 @@ def test_resync_of_many_objects_is_spread_and_steady() -> None:
     assert all(270.0 <= seconds <= 330.0 for seconds in found)
     minutes = [sum(lower <= s < lower + 6 for s in found) for lower in range(270, 330, 6)]
     assert min(minutes) > 50, "about a hundred in each tenth"
+
+
+def test_changes_of_parts_are_seen_in_one_look_that_does_not_wait_for_a_resync() -> None:
+    clock = FakeClock()
+    work = queue(clock)
+    for number in range(20):
+        work.add(Key("SlurmJob", "team-a", f"resync-{number}"), later=True)
+    for _ in range(3):
+        work.add_after(A, 0.1, later=False)
+        clock.now += 0.04
+    assert work.try_get() == A
+    work.done(A)
+    assert A not in [work.try_get() for _ in range(20)]

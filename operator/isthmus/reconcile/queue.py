@@ -75,6 +75,7 @@ class WorkQueue:
         self._active: set[Key] = set()
         self._again: set[Key] = set()  # added while active
         self._due: dict[Key, float] = {}
+        self._changed: set[Key] = set()  # of those, who are fresh when their time comes
         self._timers: list[tuple[float, Key]] = []  # heap; stale entries differ from _due
         self._failures: dict[Key, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
@@ -106,13 +107,22 @@ class WorkQueue:
         (self._later if later else self._ready)[key] = self._clock()
         self._wake_one()
 
-    def add_after(self, key: Key, seconds: float) -> None:
-        """Make `key` ready in `seconds`; of several such wishes the earliest counts."""
+    def add_after(self, key: Key, seconds: float, *, later: bool = True) -> None:
+        """Make `key` ready in `seconds`; of several such wishes the earliest counts.
+
+        Args:
+            key: the object.
+            seconds: from now.
+            later: as for `add`; False where something has happened, and more may follow until then
+                (during a pass over it that is taken for its own doing: see `REPEAT_GAP`).
+        """
         if self._closed:
             return
-        if seconds <= 0:
-            self.add(key, later=True)
+        if seconds <= 0 or (not later and key in self._active):
+            self.add(key, later=later)
             return
+        if not later:
+            self._changed.add(key)
         due = self._clock() + seconds
         if due < self._due.get(key, float("inf")):
             self._due[key] = due
@@ -199,6 +209,7 @@ class WorkQueue:
         self._later.clear()
         self._again.clear()
         self._due.clear()
+        self._changed.clear()
         self._timers.clear()
         if self._wakeup is not None:
             self._wakeup.cancel()
@@ -232,7 +243,8 @@ class WorkQueue:
         while (due := self.next_due()) is not None and due <= now:
             _, key = heapq.heappop(self._timers)
             del self._due[key]
-            self.add(key, later=True)
+            self.add(key, later=key not in self._changed)
+            self._changed.discard(key)
 
     def _wake_one(self) -> None:
         while self._waiters:

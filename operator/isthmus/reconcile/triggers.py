@@ -23,6 +23,9 @@ from isthmus.apiserver.resources import (
 from isthmus.reconcile.queue import Key, WorkQueue
 from isthmus.reconcile.store import Store
 
+PARTS_GAP = 0.1
+"""Seconds for which a change of a pod, job or slice waits for others of the same deployment."""
+
 MODEL_DEPLOYMENT = "ModelDeployment"
 SLURM_JOB = "SlurmJob"
 SLURM_CLUSTER = "SlurmCluster"
@@ -68,7 +71,8 @@ class Triggers:
             self._queue.add(Key(SLURM_CLUSTER, reference.namespace, reference.name))
         deployment = labels(obj).get(names.LABEL_DEPLOYMENT)
         if resource != MODEL_DEPLOYMENTS and deployment is not None:
-            self._queue.add(Key(MODEL_DEPLOYMENT, namespace(obj), deployment))
+            key = Key(MODEL_DEPLOYMENT, namespace(obj), deployment)
+            self._queue.add_after(key, PARTS_GAP, later=False)
         self._add_owners(obj)
 
     def cluster_changed(self, reference: ClusterReference, changed: frozenset[str] | None) -> None:

@@ -1,0 +1,289 @@
+"""`python -m bench.submissions`: many jobs through a real slurmctld, and their adoption.
+
+Hundreds of SlurmJobs beside the same number of raw `sbatch` in the same run; then a restart of the
+operator, with every status wiped, beside a thousand running jobs. The jobs run a stub that needs a
+few hundred kB, so that they fit on one machine; what is adopted is judged by identity.
+"""
+
+import argparse
+import re
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import yaml
+from rich.console import Console
+
+from bench.bare import PATHS, Client, Json, Seen, prioritise
+from bench.lab import Lab
+from bench.lab import model_deployment as lab_deployment
+from bench.report import Rows, markdown_tables, tables
+from playground import manifests
+from playground.cluster import Config, Playground, parse_parts
+from playground.commands import wait_until
+from playground.errors import PlaygroundError
+from playground.operator_process import Operator
+from playground.progress import Progress
+
+CPUS = 512
+RAW_CLIENTS = 8
+DEPLOYMENTS = 10
+STUB = "#!/bin/sh\nexec sleep 1000000\n"
+SUBMIT, CANCEL = "REQUEST_SUBMIT_BATCH_JOB", "REQUEST_KILL_JOB"
+
+
+@dataclass(slots=True)
+class Figures:
+    """Seconds of `count` submissions, and what an adoption of `adopted` jobs took and did."""
+
+    command: str
+    count: int = 0
+    raw: float = 0.0
+    isthmus: float = 0.0
+    first: float = 0.0
+    adopted: int = 0
+    adoption: float = 0.0
+    in_sync: float = 0.0
+    requests: dict[str, int] = field(default_factory=dict)
+    changed: int = 0
+
+
+class Site:
+    """A bare API server, a SLURM whose nodes claim many processors, and the operator."""
+
+    def __init__(self, playground: Playground, *, settings: Sequence[str], priority: int) -> None:
+        """Describe it; `start` starts the operator."""
+        self.priority = priority
+        self.playground = playground
+        words = [word for each in settings for word in ("--set", each)]
+        self.operator = Operator(playground, arguments=words, installation_id="benchmrk")
+        self.client = Client.administrator(playground)
+        self.lab = Lab(playground, self.operator)
+
+    def start(self) -> None:
+        """Start the operator, with a stub for an engine."""
+        stub = self.playground.state / "stub" / "sglang"
+        stub.parent.mkdir()
+        stub.write_text(STUB, encoding="ascii")
+        stub.chmod(0o755)
+        self.lab.start()
+        cluster = self.cluster()
+        self.playground.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(cluster))
+        prioritise(self.playground, self.priority)
+
+    def cluster(self) -> Json:
+        """The playground's SlurmCluster with the stub in the jobs' PATH."""
+        state, slurm = self.playground.state, self.playground.slurm
+        found: Json = dict(manifests.slurm_cluster(state, bin_folder=slurm.bin_folder))
+        site = {"setup": f'export PATH={state}/stub:"$PATH"'}
+        found["spec"] = {**found["spec"], "site": {**found["spec"]["site"], **site}}
+        return found
+
+    def deployment(self, name: str, *, replicas: int) -> Json:
+        """Workers without GPUs, hardly ever probed, for the stub answers nothing."""
+        found = lab_deployment(name, backend="slurm", replicas=replicas)
+        found["spec"]["pools"][0]["worker"] = {"gpusPerNode": 0}
+        found["spec"]["health"] = {"startupTimeout": "2h", "interval": "60s"}
+        return found
+
+    def jobs(self) -> dict[str, int]:
+        """SlurmJobs that know their job: name to job id."""
+        items = self.client.call("GET", PATHS["SlurmJob"])["items"]
+        return {
+            item["metadata"]["name"]: item["status"]["jobId"]
+            for item in items
+            if item.get("status", {}).get("jobId")
+        }
+
+    def running(self) -> int:
+        """Jobs that run."""
+        return len(self.queue("RUNNING"))
+
+    def queue(self, states: str = "PENDING,RUNNING,COMPLETING") -> list[str]:
+        """Ids of the jobs in some states."""
+        said = self.playground.slurm.command("squeue", "-h", "-t", states, "-o", "%i", timeout=120)
+        return sorted(said.split())
+
+    def requests(self) -> dict[str, int]:
+        """Requests that slurmctld has answered so far, by type."""
+        said = self.playground.slurm.command("sdiag", timeout=120)
+        found = re.findall(r"^\s*(REQUEST_\w+)\s*\(\s*\d+\)\s*count:(\d+)", said, re.M)
+        return {name: int(count) for name, count in found}
+
+
+def knows_its_job(obj: Json) -> str:
+    """Name of a SlurmJob that has a job id."""
+    return str(obj["metadata"]["name"]) if obj.get("status", {}).get("jobId") else ""
+
+
+def measure_submissions(site: Site, figures: Figures, *, count: int) -> None:
+    """The same number of jobs, raw and through SlurmJobs."""
+    figures.count = count
+    progress = site.playground.progress
+    with progress.step(f"{count} raw sbatch, {RAW_CLIENTS} at a time"):
+        figures.raw = _raw(site, count)
+        site.lab.scancel(site.queue())
+    with progress.step(f"{count} SlurmJobs"):
+        seen = Seen(site.playground, kind="SlurmJob", what=knows_its_job)
+        try:
+            begin = time.monotonic()
+            for number in range(DEPLOYMENTS):
+                obj = site.deployment(f"jobs-{number}", replicas=count // DEPLOYMENTS)
+                site.client.call("POST", PATHS["ModelDeployment"], obj)
+            seen.wait(lambda: len(seen.at) >= count, what=f"{count} jobs are submitted")
+            figures.isthmus = max(seen.at.values()) - begin
+            figures.first = min(seen.at.values()) - begin
+        finally:
+            seen.close()
+
+
+def _raw(site: Site, count: int) -> float:
+    job = site.lab.render(site.deployment("raw", replicas=1))
+    setup = site.cluster()["spec"]["site"]["setup"]
+    scripts = []
+    for number in range(count):
+        attempt = f"r{number:05}"
+        path = site.playground.state / "jobs" / f"raw-{attempt}.sh"
+        text = job.script.replace("xxxxxx", attempt)
+        path.write_text(re.sub(r"^setup=.*$", f"setup={shlex.quote(setup)}", text, flags=re.M))
+        options = [option.replace("xxxxxx", attempt) for option in job.options]
+        scripts.append([f"--job-name=raw-{attempt}", *options, str(path)])
+    command = ("sbatch", "--parsable", "--no-requeue")
+    with ThreadPoolExecutor(max_workers=RAW_CLIENTS) as pool:
+        begin = time.monotonic()
+        slurm = site.playground.slurm
+        list(pool.map(lambda words: slurm.command(*command, *words, user="svc"), scripts))
+        return time.monotonic() - begin
+
+
+def measure_adoption(site: Site, figures: Figures, *, count: int) -> None:
+    """Restart with every status wiped, beside running jobs."""
+    progress, operator = site.playground.progress, site.operator
+    each = count // DEPLOYMENTS
+    with progress.step(f"{count} jobs run"):
+        for number in range(DEPLOYMENTS):
+            path = f"{PATHS['ModelDeployment']}/jobs-{number}"
+            kind = "application/merge-patch+json"
+            site.client.call("PATCH", path, {"spec": {"replicas": each}}, kind=kind)
+        _until(lambda: site.running() >= count and len(site.jobs()) >= count, every=2.0)
+    before, queue = site.jobs(), site.queue()
+    with progress.step("the operator is stopped and every status wiped"):
+        operator.stop()
+        for name in before:
+            remove = [{"op": "remove", "path": "/status"}]
+            path = f"{PATHS['SlurmJob']}/{name}/status"
+            site.client.call("PATCH", path, remove, kind="application/json-patch+json")
+    requests = site.requests()
+    seen = Seen(site.playground, kind="SlurmJob", what=knows_its_job)
+    with progress.step(f"{len(before)} jobs are adopted"):
+        syncs = operator.output().count("In sync")
+        begin = time.monotonic()
+        site.playground.components.start_again(operator.name)
+        prioritise(site.playground, site.priority)
+        _until(lambda: operator.output().count("In sync") > syncs, every=0.05)
+        figures.in_sync = time.monotonic() - begin
+        seen.wait(lambda: len(seen.at) >= len(before), what="all are adopted")
+        figures.adoption = max(seen.at.values()) - begin
+    seen.close()
+    time.sleep(15.0)  # what it would do wrongly it would do by now
+    after = site.requests()
+    figures.adopted = len(before)
+    figures.requests = {n: after.get(n, 0) - requests.get(n, 0) for n in (SUBMIT, CANCEL)}
+    same = sum(site.jobs().get(name) == job for name, job in before.items())
+    figures.changed = len(before) - same + len(set(queue) ^ set(site.queue()))
+
+
+def _until(condition: Callable[[], bool], *, every: float, timeout: float = 900.0) -> None:
+    wait_until(condition, what="the jobs run", timeout=timeout, interval=every)
+
+
+def sections(figures: Figures) -> Iterator[tuple[str, Rows]]:
+    """The tables."""
+    if figures.count:
+        rate, raw = figures.count / figures.isthmus, figures.count / figures.raw
+        yield (
+            f"{figures.count} jobs through one slurmctld",
+            [
+                ("", "seconds", "jobs a second", "share of raw"),
+                (f"sbatch, {RAW_CLIENTS} at a time", f"{figures.raw:.1f}", f"{raw:.1f}", ""),
+                (
+                    "apply → all submitted",
+                    f"{figures.isthmus:.1f}",
+                    f"{rate:.1f}",
+                    f"{rate / raw:.2f}",
+                ),
+            ],
+        )
+    if figures.adopted:
+        yield (
+            f"Adoption of {figures.adopted} running jobs, every status wiped",
+            [
+                ("", ""),
+                ("start of the process → in sync", f"{figures.in_sync:.1f} s"),
+                ("start of the process → last job adopted", f"{figures.adoption:.1f} s"),
+                ("submissions", str(figures.requests[SUBMIT])),
+                ("cancellations", str(figures.requests[CANCEL])),
+                ("jobs that are others than before", str(figures.changed)),
+            ],
+        )
+
+
+@contextmanager
+def _site(options: argparse.Namespace, progress: Progress) -> Iterator[Site]:
+    state = Path(tempfile.mkdtemp(prefix="isthmus-jobs-", dir="/var/tmp"))
+    state.chmod(0o755)
+    parts = parse_parts("apiserver,slurm")
+    config = Config(state=state, instance=None, parts=parts, cpus=CPUS)
+    with Playground(config, progress=progress) as playground:
+        site = Site(
+            playground, settings=["liveness-port=0", *options.set], priority=options.priority
+        )
+        try:
+            site.start()
+            yield site
+        finally:
+            if options.log:
+                options.log.write_text(site.operator.output(), encoding="utf-8")
+            site.operator.stop()
+
+
+def main() -> int:
+    """Run both measurements; 1 where one fails."""
+    parser = argparse.ArgumentParser(prog="python -m bench.submissions", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=300, help="submissions (0: none)")
+    parser.add_argument("--adopt", type=int, default=1000, help="running jobs (0: none)")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="NAME=VALUE", help="setting of `isthmus run`"
+    )
+    parser.add_argument("--priority", type=int, default=0, metavar="NICE", help="as of bench.scale")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write the tables there too")
+    parser.add_argument("--log", type=Path, metavar="FILE", help="keep the operator's log there")
+    options = parser.parse_args()
+    progress = Progress()
+    figures = Figures(command=shlex.join(["python", "-m", "bench.submissions", *sys.argv[1:]]))
+    try:
+        with _site(options, progress) as site:
+            if options.jobs:
+                measure_submissions(site, figures, count=options.jobs)
+            if options.adopt:
+                measure_adoption(site, figures, count=options.adopt)
+    except PlaygroundError as error:
+        progress.note(f"bench: {error}")
+        return 1
+    finally:
+        found = list(sections(figures))
+        for table in tables(found):
+            Console().print(table)
+        if options.markdown:
+            options.markdown.write_text(markdown_tables(found, command=figures.command))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
