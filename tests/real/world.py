@@ -87,6 +87,12 @@ class World:
         )["items"]
         return items
 
+    def pods(self, selector: str) -> list[Json]:
+        items: list[Json] = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))[
+            "items"
+        ]
+        return items
+
     def status(self, name: str) -> Json:
         found: Json = self.get("mdep", name).get("status", {})
         return found
