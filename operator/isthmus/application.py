@@ -28,6 +28,7 @@ from isthmus.plan.slurmjob_observation import Limits
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.deployment_actions import DeploymentActions
+from isthmus.reconcile.external_routers import ExternalRouters
 from isthmus.reconcile.forward_ports import ForwardPorts
 from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.loop import Loop, Reconciler
@@ -93,6 +94,7 @@ class _Parts:
     triggers: Triggers
     clusters: Clusters
     prober: Prober
+    routers: ExternalRouters
     events: EventRecorder
     fatal: "asyncio.Future[None]"
 
@@ -141,8 +143,8 @@ async def _lead(
     elector: LeaderElector | None,
 ) -> None:
     gate: Gate = OpenGate() if elector is None else elector
-    async with probe_client() as http:
-        parts = _assemble(settings, api=api, gate=gate, prober_client=http)
+    async with probe_client() as http, httpx.AsyncClient(trust_env=False) as routers:
+        parts = _assemble(settings, api=api, gate=gate, prober_client=http, router_client=routers)
         background = [] if elector is None else [elector.keep()]
         try:
             await _run_parts(settings, connection, parts, background)
@@ -153,7 +155,12 @@ async def _lead(
 
 
 def _assemble(
-    settings: Settings, *, api: KubernetesApiServer, gate: Gate, prober_client: httpx.AsyncClient
+    settings: Settings,
+    *,
+    api: KubernetesApiServer,
+    gate: Gate,
+    prober_client: httpx.AsyncClient,
+    router_client: httpx.AsyncClient,
 ) -> _Parts:
     store = Store(watched=[resource for resource, _ in WATCHED])
     gated = GatedApiServer(api, gate=gate, observer=store)
@@ -237,6 +244,14 @@ def _assemble(
         triggers=triggers,
         clusters=clusters,
         prober=prober,
+        routers=ExternalRouters(
+            store=store,
+            client=router_client,
+            secrets=Secrets(api, clock=time.monotonic),
+            check=gate.check,
+            interval=settings.router_interval,
+            operator_namespace=settings.namespace,
+        ),
         events=events,
         fatal=fatal,
     )
@@ -263,6 +278,7 @@ async def _run_parts(
             loop,
             asyncio.create_task(parts.relist.run(), name="relist"),
             asyncio.create_task(parts.events.run(), name="events"),
+            asyncio.create_task(parts.routers.run(), name="external routers"),
             asyncio.ensure_future(parts.fatal),
         ]
         watch = asyncio.create_task(

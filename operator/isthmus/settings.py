@@ -126,6 +126,9 @@ class Settings:
     """Image of the front (`endpoint.type: Managed`). Fronts are replaced when it changes, and not
     when the operator is upgraded; so a tag should never mean another image later."""
 
+    router_interval: float = 10.0
+    """Seconds between two looks at a router of `endpoint.type: External`."""
+
     front_drain: float = 300.0
     """Most seconds for which a pod of the front that is deleted waits for its requests."""
 

@@ -36,7 +36,9 @@ def fronted(installed_world: World, front_image: str) -> Iterator[World]:
     before.stop()
     operator = Operator(
         world.playground,
-        arguments=arguments(front_image=front_image, front_drain="60s"),
+        arguments=arguments(
+            front_image=front_image, front_drain="60s", lease_duration="15s", renew_interval="2s"
+        ),
         installation_id="testtest",
     )
     world.operators[0] = operator

@@ -1,0 +1,196 @@
+"""Routers that are not ours, by the API that sglang-router 0.3.2 and smg 1.13 share.
+
+Level-based: each time the whole list is compared with what it should hold. A router that was
+restarted has forgotten everything, a DELETE may be overtaken by an add that was pending (the worker
+then registers itself later), and answers only say that something was accepted.
+
+Only entries that carry our label are ever removed, and only workers that are in the membership are
+ever added: a router polls what it is given until it is healthy, and with ten dead workers the older
+one does nothing else (measured).
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import httpx
+
+from isthmus.api import names
+from isthmus.apiserver.objects import dig
+
+_log = logging.getLogger(__name__)
+
+OWNER_LABEL = f"{names.GROUP}/owner"
+"""Label of a worker in a router: uid of the ModelDeployment that put it there."""
+
+_ACCEPTED = frozenset({200, 201, 202, 409})
+"""409 is smg's word for a worker that is there already, where sglang-router says 202 again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registered:
+    """One worker as a router lists it; `owner` is "" for one that we did not put there."""
+
+    id: str
+    url: str
+    owner: str
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What to do in a router: URLs to add, ids to remove."""
+
+    add: tuple[str, ...] = ()
+    remove: tuple[str, ...] = ()
+
+
+class RouterError(Exception):
+    """A router does not answer, or not as it should; the message holds no secret."""
+
+
+class Router(Protocol):
+    """What is asked of a router. All calls may raise `RouterError`."""
+
+    async def list(self) -> tuple[Registered, ...]:
+        """Every worker that it knows; pending ones are not in it."""
+
+    async def add(self, url: str, *, model: str, owner: str) -> None:
+        """Register a worker that is healthy, or change nothing if it is there."""
+
+    async def remove(self, worker: str) -> None:
+        """Remove the worker with that id, or change nothing if it is not there."""
+
+
+def changes(*, listed: Iterable[Registered], wanted: Iterable[str], owner: str) -> Changes:
+    """Compare a router's list with what it should hold of one deployment.
+
+    A wanted worker that somebody else has registered stays theirs: it serves already.
+
+    Args:
+        listed: everything in the router.
+        wanted: URLs of the workers in the membership.
+        owner: uid of the deployment.
+    """
+    found = tuple(listed)
+    wanted_urls = {normal(url) for url in wanted}
+    known = {normal(entry.url) for entry in found}
+    return Changes(
+        add=tuple(sorted(wanted_urls - known)),
+        remove=tuple(
+            entry.id
+            for entry in found
+            if entry.owner == owner and normal(entry.url) not in wanted_urls
+        ),
+    )
+
+
+async def synchronize(router: Router, *, wanted: Iterable[str], model: str, owner: str) -> Changes:
+    """Make the router hold exactly these workers of ours; returns what had to be done.
+
+    Raises:
+        RouterError: it did not answer; the next time goes on from what is there then.
+    """
+    todo = changes(listed=await router.list(), wanted=wanted, owner=owner)
+    for worker in todo.remove:
+        await router.remove(worker)
+    for url in todo.add:
+        await router.add(url, model=model, owner=owner)
+    return todo
+
+
+def normal(url: str) -> str:
+    """A worker's URL as it is compared."""
+    return url.rstrip("/")
+
+
+def parse_workers(answer: object) -> tuple[Registered, ...]:
+    """The answer to `GET /workers` of either router.
+
+    Raises:
+        RouterError: it is no such answer. An empty list would have us add everything again.
+    """
+    listed = dig(answer, "workers")
+    if not isinstance(listed, list):
+        raise RouterError("the answer to GET /workers holds no list of workers")
+    return tuple(
+        Registered(
+            id=str(dig(worker, "id", default="")),
+            url=str(dig(worker, "url", default="")),
+            owner=_owner(worker),
+        )
+        for worker in listed
+    )
+
+
+def _owner(worker: object) -> str:
+    """sglang-router gives labels back as `metadata`, smg as `labels`."""
+    for place in ("labels", "metadata"):
+        found = dig(worker, place, OWNER_LABEL)
+        if isinstance(found, str):
+            return found
+    return ""
+
+
+class HttpRouter:
+    """A router over HTTP."""
+
+    def __init__(
+        self, client: httpx.AsyncClient, *, url: str, token: str = "", timeout: float = 5.0
+    ) -> None:
+        """Prepare.
+
+        Args:
+            client: shared by all routers.
+            url: where `/workers` answers.
+            token: sent as Bearer; "" for none.
+            timeout: seconds for one call.
+        """
+        self._client = client
+        self._url = normal(url)
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._timeout = timeout
+
+    async def list(self) -> tuple[Registered, ...]:
+        """See `Router`."""
+        answer = await self._call("GET", "/workers")
+        self._require(answer, frozenset({200}), "GET /workers")
+        try:
+            return parse_workers(answer.json())
+        except ValueError:
+            raise RouterError(f"{self._url}: GET /workers is no JSON") from None
+
+    async def add(self, url: str, *, model: str, owner: str) -> None:
+        """See `Router`."""
+        body = {"url": url, "model_id": model, "labels": {OWNER_LABEL: owner}}
+        answer = await self._call("POST", "/workers", body=body)
+        self._require(answer, _ACCEPTED, f"POST /workers with {url}")
+        _log.info("%s: added %s", self._url, url)
+
+    async def remove(self, worker: str) -> None:
+        """See `Router`."""
+        answer = await self._call("DELETE", f"/workers/{worker}")
+        self._require(answer, _ACCEPTED | {204, 404}, f"DELETE /workers/{worker}")
+        _log.info("%s: removed %s", self._url, worker)
+
+    async def _call(
+        self, method: str, path: str, *, body: Mapping[str, object] | None = None
+    ) -> httpx.Response:
+        try:
+            return await self._client.request(
+                method, self._url + path, json=body, headers=self._headers, timeout=self._timeout
+            )
+        except httpx.HTTPError as error:
+            kind = type(error).__name__
+            raise RouterError(f"{self._url} does not answer: {kind}: {error}") from error
+
+    def _require(self, answer: httpx.Response, good: frozenset[int], what: str) -> None:
+        if answer.status_code in good:
+            return
+        said = answer.text[:200]
+        if answer.status_code in (401, 403):
+            raise RouterError(
+                f"{self._url} refuses us ({answer.status_code} to {what}): write its key into the "
+                "Secret of endpoint.external.authSecretRef"
+            )
+        raise RouterError(f"{self._url}: {answer.status_code} to {what}: {said}")
