@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.backends.slurm.addresses import login_lookup
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.parsing import RECORD_END
 from isthmus.backends.slurm.records import SubmitRequest, Submitted, Unclear
@@ -152,6 +153,24 @@ async def test_a_snapshot(site: Site) -> None:
     snapshot = await site.client().snapshot()
     assert [job.name for job in snapshot.jobs] == ["llama-test"]
     assert snapshot.nodes["gpu01"].address == "10.0.0.11"
+
+
+async def test_node_names_are_looked_up_where_the_cluster_knows_them(site: Site) -> None:
+    names = ["cluster-only", "localhost", "nowhere.invalid", "$(id)", "--help"]
+    line = "{0}\x1f{0}\x1fmixed\x1fgpu*\x1fnone" + RECORD_END
+    site.says("sinfo", "".join(line.format(name) for name in names))
+    site.does(
+        "getent", '[ "$2" = cluster-only ] && echo "10.7.7.7 STREAM x" || exec /usr/bin/getent "$@"'
+    )
+    executor = site.executor()
+    client = CommandClient(
+        executor, bin_directory=str(site.bin), timeout=20, lookup=login_lookup(executor)
+    )
+    nodes = (await client.snapshot()).nodes
+    assert nodes["cluster-only"].address == "10.7.7.7"
+    assert nodes["localhost"].address == "127.0.0.1"
+    for name in names[2:]:
+        assert nodes[name].address == name
 
 
 @pytest.mark.parametrize("script", [AWKWARD, "#!/bin/bash\n" + "# filled\n" * 30_000])
@@ -387,11 +406,15 @@ async def test_a_bad_new_key_does_not_cost_what_works(
 ) -> None:
     executor = site.executor()
     await executor.run(("true",), timeout=20)
-    known_hosts = site.credentials.now.known_hosts
+    good, known_hosts = site.credentials.now, site.credentials.now.known_hosts
     site.credentials.now = Credentials(key=b"not a key", known_hosts=known_hosts)
     for _ in range(3):
         assert (await executor.run(("true",), timeout=20)).returncode == 0
-    assert caplog.text.count("do not work, the old ones go on") == 1
+    assert caplog.text.count("does not work and the old one goes on") == 1
+    assert "keySecretRef" in executor.warning
+    site.credentials.now = good
+    assert (await executor.run(("true",), timeout=20)).returncode == 0
+    assert executor.warning == ""
 
 
 async def test_a_missing_secret(site: Site) -> None:
@@ -421,8 +444,11 @@ async def test_more_commands_than_sessions(strict_site: Site, tmp_path: Path) ->
 async def test_no_session_at_all(tmp_path: Path) -> None:
     site = Site(tmp_path, max_sessions=0)
     try:
+        connection = site.connection()
+        async with connection.use():
+            pass  # the login itself is let in
         with pytest.raises(SlurmUnavailableError) as caught:
-            await site.executor().run(("true",), timeout=2)
+            await site.executor(connection).run(("true",), timeout=8)
         assert caught.value.reason == "SshSessionsRefused"
         assert "MaxSessions" in str(caught.value)
     finally:

@@ -1,5 +1,7 @@
 """Names of nodes become addresses, looked up once in a while; addresses stay as they are."""
 
+from collections.abc import Mapping, Sequence
+
 from isthmus.backends.slurm.addresses import (
     FOUND_SECONDS,
     NOT_FOUND_SECONDS,
@@ -14,9 +16,9 @@ class Resolver:
         self.known = {name.replace("_", "."): address for name, address in known.items()}
         self.asked: list[str] = []
 
-    async def __call__(self, name: str) -> str | None:
-        self.asked.append(name)
-        return self.known.get(name)
+    async def __call__(self, names: Sequence[str]) -> Mapping[str, str]:
+        self.asked += names
+        return {name: self.known[name] for name in names if name in self.known}
 
 
 def node(address: str) -> NodeRecord:

@@ -100,8 +100,21 @@ def test_what_ssh_says(text: str, reason: str, final: bool) -> None:
     assert "svc@login1:2222" in str(error)
 
 
+def test_a_changed_host_key_is_told_by_its_fingerprint() -> None:
+    text = (
+        "@@@@@@@@@\n@    WARNING: REMOTE HOST IDENTIFICATION HAS CHANGED!     @\n@@@@@@@@@\n"
+        "IT IS POSSIBLE THAT SOMEONE IS DOING SOMETHING NASTY!\n"
+        "The fingerprint for the ED25519 key sent by the remote host is\nSHA256:abc/d+e.\n"
+        "Please contact your system administrator.\nHost key verification failed.\n"
+    )
+    error = ssh_error(TARGET, text)
+    assert error.reason == "HostKeyMismatch"
+    assert "it shows the ED25519 key SHA256:abc/d+e. " in str(error)
+    assert "NASTY" not in str(error)
+
+
 def test_messages_are_one_line() -> None:
-    assert one_line("@@@@@@\n  a\tb\x1b\n" + "x" * 400).startswith("a b x")
+    assert one_line("\n  a\tb\x1b\n" + "x" * 400).startswith("a b x")
     assert len(one_line("x" * 400)) == 300
 
 

@@ -35,6 +35,10 @@ class SimulatedSlurmClient:
         self._submit_timeout = submit_timeout
         self._random: Random = slurm.random
 
+    @property
+    def warning(self) -> str:
+        return ""
+
     async def close(self) -> None:
         """Nothing is held open."""
 

@@ -17,6 +17,7 @@ class SlurmClusterObservation:
         fresh: the last snapshot is complete and recent.
         reason: why it is not fresh.
         message: the same as a sentence with what to do.
+        warning: what should be corrected although it is fresh.
         our_jobs: job names of our SlurmJobs.
         orphans: jobs of ours that have had no SlurmJob for long; None while that is not known.
     """
@@ -25,6 +26,7 @@ class SlurmClusterObservation:
     fresh: bool
     reason: str
     message: str
+    warning: str
     snapshot: Snapshot | None
     version: str | None
     our_jobs: frozenset[str]
@@ -40,7 +42,7 @@ def slurm_cluster_status(observed: SlurmClusterObservation, *, now: float) -> Sl
         type=ConditionType.SLURM_REACHABLE,
         status=observed.fresh,
         reason=reason,
-        message="squeue and sinfo answer" if observed.fresh else observed.message,
+        message=_good(observed) if observed.fresh else observed.message,
         now=now,
         observed_generation=observed.generation,
     )
@@ -59,3 +61,8 @@ def slurm_cluster_status(observed: SlurmClusterObservation, *, now: float) -> Sl
     usable = sum(node_usable(node) for node in snapshot.nodes.values())
     live = sum(job.name in observed.our_jobs and observe(job).live for job in snapshot.jobs)
     return status.model_copy(update={"nodes": f"{usable}/{len(snapshot.nodes)}", "jobs": live})
+
+
+def _good(observed: SlurmClusterObservation) -> str:
+    said = "squeue and sinfo answer"
+    return f"{said}; but {observed.warning}" if observed.warning else said

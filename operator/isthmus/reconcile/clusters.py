@@ -76,7 +76,7 @@ class Clusters:
             backoff_cap=min(300.0, access.poll_interval * 10),
             probe_interval=min(15.0, access.poll_interval),
             poke_gap=min(2.0, access.poll_interval / 2),
-            on_snapshot=lambda snapshot: self._take(reference, snapshot),
+            on_snapshot=lambda snapshot: self._take(reference, snapshot, warning=client.warning),
             on_failure=lambda failure: self._fail(reference, failure),
         )
         task = asyncio.create_task(
@@ -171,17 +171,18 @@ class Clusters:
         except SlurmUnavailableError as failure:
             self._fail(reference, failure)
 
-    def _take(self, reference: ClusterReference, snapshot: Snapshot) -> None:
+    def _take(self, reference: ClusterReference, snapshot: Snapshot, *, warning: str) -> None:
         state = self._states.get(reference)
         if state is None:
             return
         was_seen = state.snapshot is not None and state.failure is None
         changed = state.take(snapshot)
+        warned, state.warning = state.warning != warning, warning
         if not was_seen:
             _log.info("SlurmCluster %s/%s answers", reference.namespace, reference.name)
             self._on_change(reference, None)
         else:
-            self._on_change(reference, changed)
+            self._on_change(reference, None if warned else changed)
 
     def _fail(self, reference: ClusterReference, failure: SlurmUnavailableError) -> None:
         state = self._states.get(reference)

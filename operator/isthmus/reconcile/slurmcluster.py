@@ -120,6 +120,7 @@ class SlurmClusterReconciler:
             fresh=state is not None and state.fresh(now=now),
             reason=reason,
             message=message,
+            warning="" if state is None else state.warning,
             snapshot=None if state is None else state.snapshot,
             version=None if state is None else state.version,
             our_jobs=used,

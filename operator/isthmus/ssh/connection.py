@@ -26,6 +26,9 @@ from isthmus.ssh.reconnect import Reconnects
 
 _log = logging.getLogger(__name__)
 
+_HANDED_OUT_SECONDS = 1.0
+"""A master that was checked for somebody may not be in use by them yet."""
+
 START_TIMEOUT = 15.0
 """Seconds for one host to let us in."""
 
@@ -60,10 +63,12 @@ class Connection:
         self._clock = clock
         self._parent = parent
         self._folder: PrivateFolder | None = None
-        self._lock = asyncio.Lock()
+        self._making: asyncio.Task[Master] | None = None
         self._current: Master | None = None
         self._outdated = False
         self._error: SshError | None = None
+        self.warning = ""
+        """What a person should correct although commands work; "" if nothing."""
         self._numbers = itertools.count(1)
         self._users: Counter[Master] = Counter()
         self._retired: dict[Master, asyncio.Event] = {}
@@ -76,13 +81,16 @@ class Connection:
         return None if self._current is None else self._current.pid
 
     @contextlib.asynccontextmanager
-    async def use(self) -> AsyncIterator[Master]:
+    async def use(self, *, seconds: float = 60.0) -> AsyncIterator[Master]:
         """A master that answered just now; it is not ended by us while it is in use.
+
+        Args:
+            seconds: to wait at most; what is under way then goes on for the next user.
 
         Raises:
             SshError: there is none and none can be made, or not so soon.
         """
-        master = await self._ready()
+        master = await self._joined(seconds)
         self._users[master] += 1
         try:
             yield master
@@ -96,29 +104,50 @@ class Connection:
     async def close(self) -> None:
         """End every master and remove key and host keys."""
         self._closed = True
-        async with self._lock:
-            for idle in self._retired.values():
-                idle.set()
-            await asyncio.gather(*self._closing, return_exceptions=True)
-            if self._current is not None:
-                await self._current.close()
-                self._current = None
-            if self._folder is not None:
-                self._folder.close()
-                self._folder = None
+        if self._making is not None:
+            self._making.cancel()
+            await asyncio.gather(self._making, return_exceptions=True)
+        for task in self._closing:
+            task.cancel()
+        await asyncio.gather(*self._closing, return_exceptions=True)
+        masters = [*self._retired, *([self._current] if self._current else [])]
+        await asyncio.gather(*(master.close() for master in masters))
+        self._retired.clear()
+        self._current = None
+        if self._folder is not None:
+            self._folder.close()
+            self._folder = None
+
+    async def _joined(self, seconds: float) -> Master:
+        """The outcome of one check or attempt, which all that ask meanwhile share."""
+        if self._closed:
+            raise _closed_error()
+        if self._making is None or self._making.done():
+            self._making = asyncio.create_task(self._ready(), name="ssh connection")
+            self._making.add_done_callback(_look_at)
+        try:
+            async with asyncio.timeout(max(0.0, seconds)):
+                return await asyncio.shield(self._making)
+        except TimeoutError:
+            hosts = ", ".join(str(target) for target in self._targets)
+            raise SshError(
+                f"{hosts}: connecting takes longer than the command may.",
+                reason=Reason.SSH_UNREACHABLE,
+            ) from None
+        except asyncio.CancelledError:
+            if self._making.cancelled():  # by `close`, and not the caller
+                raise _closed_error() from None
+            raise
 
     async def _ready(self) -> Master:
-        async with self._lock:
-            if self._closed:
-                raise SshError("the connection is closed", reason=Reason.SSH_UNREACHABLE)
-            await self._refresh()
-            if self._current is not None and not await self._current.check():
-                await self._lose(self._current)
-            if self._current is None:
-                self._current = await self._connect()
-            elif self._outdated:
-                await self._replace(self._current)
-            return self._current
+        await self._refresh()
+        if self._current is not None and not await self._current.check():
+            await self._lose(self._current)
+        if self._current is None:
+            self._current = await self._connect()
+        elif self._outdated:
+            await self._replace(self._current)
+        return self._current
 
     async def _refresh(self) -> None:
         """Bring the files up to what the Secrets say."""
@@ -151,18 +180,20 @@ class Connection:
         try:
             new = await self._connect()
         except SshError as error:
-            _log.warning("The changed key or host keys do not work, the old ones go on: %s", error)
+            self.warning = f"the changed Secret does not work and the old one goes on: {error}"
+            _log.warning("%s", self.warning)
             return
         self._current = new
         idle = self._retired[old] = asyncio.Event()
-        if not self._users[old]:
-            idle.set()
         task = asyncio.create_task(self._retire(old, idle), name=f"retire {old.target}")
         self._closing.add(task)
         task.add_done_callback(self._closing.discard)
 
     async def _retire(self, master: Master, idle: asyncio.Event) -> None:
-        await idle.wait()
+        await asyncio.sleep(_HANDED_OUT_SECONDS)
+        while self._users[master]:
+            idle.clear()
+            await idle.wait()
         await master.close()
         del self._retired[master]
 
@@ -182,7 +213,7 @@ class Connection:
                 errors.append(error)
                 continue
             self._history.connected(now=self._clock())
-            self._outdated, self._error = False, None
+            self._outdated, self._error, self.warning = False, None, ""
             for other in errors:
                 _log.warning("Using %s, since a host before it fails: %s", target, other)
             _log.info("Connected to %s over ssh", target)
@@ -200,6 +231,16 @@ class Connection:
         master = Master(target, identity=self._folder.identity, control_path=control_path)
         await master.start(timeout=self._start_timeout)
         return master
+
+
+def _closed_error() -> SshError:
+    return SshError("the connection is closed", reason=Reason.SSH_UNREACHABLE)
+
+
+def _look_at(task: asyncio.Task[Master]) -> None:
+    """Take notice of an error that nobody waits for any more."""
+    if not task.cancelled():
+        task.exception()
 
 
 def _together(errors: Sequence[SshError]) -> SshError:

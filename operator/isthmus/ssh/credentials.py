@@ -53,14 +53,29 @@ class SecretCredentials:
         """
         try:
             self._last = Credentials(
-                key=await self._secrets.value(self._key),
-                known_hosts=await self._secrets.value(self._known_hosts),
+                key=await self._value(self._key),
+                known_hosts=await self._value(self._known_hosts),
             )
-        except SecretMissingError as error:
-            raise SshError(f"{error}.", reason=Reason.SECRET_MISSING) from error
         except ApiError as error:
             if self._last is None:
                 text = f"{self._key} cannot be read from the API server: {error}"
                 raise SshError(text, reason=Reason.SSH_UNREACHABLE) from error
         assert self._last is not None
         return self._last
+
+    async def _value(self, ref: SecretRef) -> bytes:
+        try:
+            return await self._secrets.value(ref)
+        except SecretMissingError as error:
+            text = f"{ref} is missing or empty. Make it with `{self._command(ref)}`."
+            raise SshError(text, reason=Reason.SECRET_MISSING) from error
+
+    def _command(self, missing: SecretRef) -> str:
+        """What creates or replaces the Secret, whole: both values may stand in one."""
+        place = (missing.namespace, missing.name)
+        refs = [r for r in (self._key, self._known_hosts) if (r.namespace, r.name) == place]
+        files = " ".join(f"--from-file={ref.key}=FILE" for ref in refs)
+        return (
+            f"kubectl create secret generic {missing.name} -n {missing.namespace} {files} "
+            "--dry-run=client -o yaml | kubectl apply -f -"
+        )

@@ -5,6 +5,7 @@ The texts are those of OpenSSH under LC_ALL=C; the return code is 255 for all of
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from isthmus.api.conditions import Reason
@@ -53,11 +54,17 @@ _UNREACHABLE = (
 
 def ssh_error(target: Target, text: str) -> SshError:
     """The error for what ssh said when it could not connect or lost its connection."""
-    words = one_line(text) or "the connection ended without a message"
+    words = _shown_key(text) or one_line(text) or "the connection ended without a message."
     for known in _KNOWN:
         if any(part in text for part in known.parts):
             return SshError(f"{target}: {words} {known.advice}", reason=known.reason)
     return SshError(f"{target}: {words} {_UNREACHABLE}", reason=Reason.SSH_UNREACHABLE)
+
+
+def _shown_key(text: str) -> str:
+    """The fingerprint out of the long warning of a changed host key; "" where there is none."""
+    match = re.search(r"fingerprint for the (\S+) key sent by the remote host is\s+(\S+)", text)
+    return f"it shows the {match[1]} key {match[2].rstrip('.')}." if match else ""
 
 
 def permanent(error: SshError) -> bool:
@@ -66,7 +73,7 @@ def permanent(error: SshError) -> bool:
 
 
 def one_line(text: str, *, limit: int = 300) -> str:
-    """The text for a message: printable, in one line, bounded, without ssh's frames of @."""
-    printable = "".join(c if c.isprintable() else " " for c in text.replace("@@@", ""))
+    """The text for a message: printable, in one line, bounded."""
+    printable = "".join(c if c.isprintable() else " " for c in text)
     words = " ".join(printable.split())
     return words if len(words) <= limit else words[: limit - 1] + "…"

@@ -1,27 +1,52 @@
 """Addresses of nodes: where slurm.conf has host names, they are looked up and remembered.
 
 An EndpointSlice takes addresses only, and a name would make every probe depend on the resolver.
-Apart from the commands, because names are resolved where the operator runs, wherever the commands
-run.
+The cluster's own resolver is asked first where the commands run on a login node: names of compute
+nodes are often known nowhere else.
 """
 
 import asyncio
+import re
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
+from isthmus.backends.slurm.executor import CommandExecutor
 from isthmus.backends.slurm.records import NodeRecord
+from isthmus.errors import SlurmUnavailableError
 
-Lookup = Callable[[str], Awaitable[str | None]]
+Lookup = Callable[[Sequence[str]], Awaitable[Mapping[str, str]]]
+"""From names to addresses; a name that is not found is missing."""
 
 LOOKUP_SECONDS = 2.0
+REMOTE_SECONDS = 20.0
 FOUND_SECONDS = 300.0
 NOT_FOUND_SECONDS = 30.0
 
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,252}")
 
-async def system_lookup(name: str) -> str | None:
-    """The first address that the resolver gives, IPv4 before IPv6; None if none in time."""
+_GETENT = """
+for name; do
+  found=
+  while read -r address _; do
+    case $address in
+      *:*) found=${found:-$address} ;;
+      *) found=$address; break ;;
+    esac
+  done < <(getent ahosts "$name")
+  [ -z "$found" ] || printf '%s %s\n' "$name" "$found"
+done
+"""
+
+
+async def system_lookup(names: Sequence[str]) -> Mapping[str, str]:
+    """What the resolver of this machine says, IPv4 before IPv6."""
+    found = await asyncio.gather(*(_system_address(name) for name in names))
+    return {name: address for name, address in zip(names, found, strict=True) if address}
+
+
+async def _system_address(name: str) -> str | None:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(LOOKUP_SECONDS):
@@ -30,6 +55,24 @@ async def system_lookup(name: str) -> str | None:
         return None
     addresses = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)
     return str(addresses[0][4][0]) if addresses else None
+
+
+def login_lookup(executor: CommandExecutor) -> Lookup:
+    """Ask the resolver where `executor` runs its commands, and ours for what that does not know."""
+
+    async def lookup(names: Sequence[str]) -> Mapping[str, str]:
+        plain = [name for name in names if _NAME.fullmatch(name)]
+        argv = ("/bin/bash", "--noprofile", "--norc", "-c", _GETENT, "isthmus", *plain)
+        try:
+            output = (await executor.run(argv, timeout=REMOTE_SECONDS)).stdout
+        except (OSError, SlurmUnavailableError):
+            output = ""
+        pairs = (line.split() for line in output.splitlines())
+        found = {p[0]: p[1] for p in pairs if len(p) == 2 and p[0] in plain and is_address(p[1])}
+        rest = [name for name in names if name not in found]
+        return {**await system_lookup(rest), **found}
+
+    return lookup
 
 
 def is_address(text: str) -> bool:
@@ -55,10 +98,10 @@ class AddressBook:
         now = self._clock()
         names = {node.address for node in nodes.values() if not is_address(node.address)}
         unknown = sorted(n for n in names if self._known.get(n, (None, 0.0))[1] <= now)
-        found = await asyncio.gather(*(self._lookup(name) for name in unknown))
-        for name, address in zip(unknown, found, strict=True):
-            lasts = FOUND_SECONDS if address else NOT_FOUND_SECONDS
-            self._known[name] = address, now + lasts
+        found = await self._lookup(unknown) if unknown else {}
+        for name in unknown:
+            lasts = FOUND_SECONDS if name in found else NOT_FOUND_SECONDS
+            self._known[name] = found.get(name), now + lasts
         return {
             key: replace(
                 node, address=self._known.get(node.address, (None, 0.0))[0] or node.address

@@ -14,6 +14,11 @@ from isthmus.backends.slurm.records import JobRecord, Snapshot, SubmitOutcome, S
 class SlurmClient(Protocol):
     """One SLURM cluster as one user of it. Every call has a time limit of its own."""
 
+    @property
+    def warning(self) -> str:
+        """What a person should correct although all goes well; "" if nothing."""
+        ...
+
     async def close(self) -> None:
         """Let go of the way to the cluster, when it is asked nothing more."""
         ...

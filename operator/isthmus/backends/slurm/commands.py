@@ -70,7 +70,7 @@ class CommandClient:
             submit_timeout: seconds for sbatch.
             clock: wall clock, epoch seconds.
             marker: makes the unguessable word of the marks around an output.
-            lookup: finds the address of a node that slurm.conf gives by name.
+            lookup: finds the addresses of nodes that slurm.conf gives by name.
         """
         self._executor = executor
         self._bin_directory = bin_directory
@@ -79,6 +79,11 @@ class CommandClient:
         self._clock = clock
         self._marker = marker
         self._addresses = AddressBook(clock=clock, lookup=lookup)
+
+    @property
+    def warning(self) -> str:
+        """What should be corrected although commands work."""
+        return self._executor.warning
 
     async def close(self) -> None:
         """Let go of the way to the cluster."""

@@ -17,6 +17,11 @@ from isthmus.processes import MAX_OUTPUT_BYTES, CommandResult, run_process
 class CommandExecutor(Protocol):
     """A place where commands run: this machine, or a login node."""
 
+    @property
+    def warning(self) -> str:
+        """What a person should correct although commands work; "" if nothing."""
+        ...
+
     async def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float) -> CommandResult:
         """Run `argv` to its end, at most `timeout` seconds.
 
@@ -109,6 +114,11 @@ class LocalExecutor:
             user=self._user,
             max_output_bytes=self._max_output_bytes,
         )
+
+    @property
+    def warning(self) -> str:
+        """Nothing ever."""
+        return ""
 
     async def close(self) -> None:
         """Do nothing: this machine is always there."""

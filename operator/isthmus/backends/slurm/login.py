@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from isthmus.apiserver.secrets import SecretRef, Secrets
+from isthmus.backends.slurm.addresses import login_lookup, system_lookup
 from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.executor import CommandExecutor, LocalExecutor
@@ -52,11 +53,13 @@ class ClusterAccess:
 
 def make_client(access: ClusterAccess, *, secrets: Secrets) -> SlurmClient:
     """A client that runs the commands as the operator's own user here, or as the login's there."""
+    executor = _executor(access, secrets=secrets)
     return CommandClient(
-        _executor(access, secrets=secrets),
+        executor,
         bin_directory=access.bin_directory,
         timeout=access.timeout,
         submit_timeout=access.submit_timeout,
+        lookup=system_lookup if access.ssh is None else login_lookup(executor),
     )
 
 

@@ -88,6 +88,11 @@ class OpenSshExecutor:
         self._max_output_bytes = max_output_bytes
         self._places = Places(COMMANDS_AT_ONCE)
 
+    @property
+    def warning(self) -> str:
+        """What should be corrected although commands work."""
+        return self._connection.warning
+
     async def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float) -> CommandResult:
         """Run `argv` on the login node, all waiting included within `timeout` seconds.
 
@@ -127,7 +132,7 @@ class OpenSshExecutor:
         """One attempt; None where the server refused one more session, so that nothing ran."""
         async with (
             self._places.take(seconds=deadline - self._clock()) as place,
-            self._connection.use() as master,
+            self._connection.use(seconds=deadline - self._clock()) as master,
         ):
             result = await self._send(argv, stdin=stdin, deadline=deadline, master=master)
             if result.returncode == _SSH_FAILED and SESSION_REFUSED in result.stderr:

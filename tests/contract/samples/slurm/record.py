@@ -38,6 +38,10 @@ class RecordingExecutor:
         self.last = await self.inner.run(argv, stdin=stdin, timeout=timeout)
         return self.last
 
+    @property
+    def warning(self) -> str:
+        return self.inner.warning
+
     async def close(self) -> None:
         await self.inner.close()
 
