@@ -20,6 +20,8 @@ from isthmus.ssh.master import Master
 from isthmus.ssh.options import Direction, Forward, jump_command
 from tests.sshd import Sshd, free_port, listens, new_key
 
+PATIENCE = 90.0
+
 
 @pytest.fixture
 def sshd(tmp_path: Path) -> Iterator[Sshd]:
@@ -49,22 +51,22 @@ def filled(folder: PrivateFolder, sshd: Sshd) -> None:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, "waited 20 s"
+        assert time.monotonic() < end, f"waited {PATIENCE:.0f} s"
         await asyncio.sleep(0.02)
 
 
 async def refusal(master: Master) -> SshError:
     with pytest.raises(SshError) as caught:
-        await master.start()
+        await master.start(timeout=PATIENCE)
     assert not master.running
     return caught.value
 
 
 async def test_starts_answers_and_ends(master: Master) -> None:
     assert not await master.check()
-    await master.start()
+    await master.start(timeout=PATIENCE)
     assert await master.check()
     pid = master.pid
     assert pid is not None
@@ -76,24 +78,24 @@ async def test_starts_answers_and_ends(master: Master) -> None:
 
 
 async def test_a_killed_master_is_noticed(master: Master) -> None:
-    await master.start()
+    await master.start(timeout=PATIENCE)
     assert master.pid is not None
     os.kill(master.pid, signal.SIGKILL)
     assert (await master.wait()).reason == "SshUnreachable"
     assert not await master.check()
-    await master.start()  # the socket that was left behind is not in the way
+    await master.start(timeout=PATIENCE)  # the socket that was left behind is not in the way
     assert await master.check()
 
 
 async def test_a_server_that_ends_takes_the_master_along(master: Master, sshd: Sshd) -> None:
-    await master.start()
+    await master.start(timeout=PATIENCE)
     sshd.stop()
     error = await master.wait()
     assert error.reason == "SshUnreachable"
     assert not await master.check()
     assert (await refusal(master)).reason == "SshUnreachable"
     sshd.start()
-    await master.start()
+    await master.start(timeout=PATIENCE)
     assert await master.check()
 
 
@@ -101,7 +103,7 @@ async def test_a_hung_master_does_not_answer(
     master: Master, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("isthmus.ssh.master.CONTROL_TIMEOUT", 0.5)
-    await master.start()
+    await master.start(timeout=PATIENCE)
     assert master.pid is not None
     os.kill(master.pid, signal.SIGSTOP)
     assert not await master.check()
@@ -172,7 +174,7 @@ async def test_forwards_come_and_go_on_a_living_master(master: Master) -> None:
 
     async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
         port: int = server.sockets[0].getsockname()[1]
-        await master.start()
+        await master.start(timeout=PATIENCE)
         for direction in Direction:
             forward = Forward("127.0.0.1", free_port(), "127.0.0.1", port, direction)
             await master.forward(forward)
@@ -188,7 +190,7 @@ async def test_forwards_come_and_go_on_a_living_master(master: Master) -> None:
 async def test_a_taken_port_is_an_error_and_leaves_the_master(master: Master) -> None:
     async with await asyncio.start_server(lambda r, w: w.close(), "127.0.0.1", 0) as server:
         port: int = server.sockets[0].getsockname()[1]
-        await master.start()
+        await master.start(timeout=PATIENCE)
         with pytest.raises(SshError, match="forward"):
             await master.forward(Forward("127.0.0.1", port, "127.0.0.1", 1))
         assert await master.check()
@@ -197,7 +199,7 @@ async def test_a_taken_port_is_an_error_and_leaves_the_master(master: Master) ->
 async def test_a_master_through_another(
     master: Master, sshd: Sshd, folder: PrivateFolder, tmp_path: Path
 ) -> None:
-    await master.start()
+    await master.start(timeout=PATIENCE)
     inner = Sshd(tmp_path / "inner")
     inner.start()
     second = PrivateFolder()
@@ -209,7 +211,7 @@ async def test_a_master_through_another(
         proxy_command=jump_command(sshd.target, control_path=master.control_path),
     )
     try:
-        await through.start()
+        await through.start(timeout=PATIENCE)
         assert await through.check()
         await master.close()
         assert (await through.wait()).reason == "SshUnreachable"
@@ -232,7 +234,7 @@ async def main():
     folder.write(key=key, known_hosts={sshd.known_hosts!r}.encode())
     target = Target("127.0.0.1", {sshd.port}, {sshd.user!r})
     master = Master(target, identity=folder.identity, control_path=folder.socket("m"))
-    await master.start()
+    await master.start(timeout=PATIENCE)
     print(master.pid, folder.path, flush=True)
     await asyncio.sleep(600)
 
@@ -248,7 +250,7 @@ asyncio.run(main())
     with owner:
         pid, left = owner.stdout.readline().split()
         owner.kill()
-    end = time.monotonic() + 20
+    end = time.monotonic() + PATIENCE
     while not gone(int(pid)):
         assert time.monotonic() < end, "the master lives on"
         time.sleep(0.02)
