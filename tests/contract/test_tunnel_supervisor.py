@@ -144,7 +144,7 @@ class Lab:
             address="10.9.0.1",
             times=Times(successor_wait=60.0, leave_floor=3.0, drain_budget=600.0),
             clock=lambda: self.now,
-            connections=lambda ports: self.connections,
+            connections=lambda address, ports: self.connections,
             sleep=self._sleep,
         )
 

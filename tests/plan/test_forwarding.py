@@ -144,6 +144,8 @@ class TestReached:
             ((tunnel(host="0", address="10.9.0.2"), tunnel(host="a")), "a"),  # in use already
             ((tunnel(host="a", up=False), tunnel(host="b", address="10.9.0.2")), "b"),
             ((tunnel(host="b", up=False), tunnel(host="a", up=False)), "a"),
+            # the one in use goes out of rotation, because it ends
+            ((tunnel(host="a", ready=False), tunnel(host="b", address="10.9.0.2")), "b"),
         ],
     )
     def test_which_one_is_probed(self, tunnels: tuple[TunnelSlice, ...], host: str) -> None:
@@ -173,6 +175,14 @@ class TestBroken:
         """ssh takes connections for a dead engine too, so the engine cannot refuse one."""
         plan = planned(tunnel(), probe_healthy=False, probe_reason="Refused")
         assert plan.status.reason == Reason.TUNNEL_DOWN
+        assert plan.status.forward == forward(in_traffic=True)
+
+    def test_another_supervisor_holds_it_too(self) -> None:
+        """The slices of one that was killed stay until its successor finds it dead."""
+        both = tunnel(), tunnel(host="b", address="10.9.0.2")
+        plan = planned(*both, probe_healthy=False, probe_reason="Refused")
+        assert plan.status.url == "http://10.9.0.2:20007"
+        assert plan.status.phase == Phase.READY  # what was said of the other way does not count
         assert plan.status.forward == forward(in_traffic=True)
 
     def test_it_comes_back_by_itself(self) -> None:

@@ -219,11 +219,14 @@ class TestWanted:
 
 
 def test_connections_of_clients_are_counted_and_nothing_else() -> None:
+    # The same port may be another supervisor's on another address.
     table = """  sl  local_address rem_address   st tx_queue
    0: 0100A8C0:4E21 00000000:0000 0A 00000000:00000000
    1: 0100A8C0:4E21 0200A8C0:D431 01 00000000:00000000
    2: 0200A8C0:D431 0100A8C0:4E21 01 00000000:00000000
    3: 0100A8C0:4E21 0200A8C0:D432 06 00000000:00000000
+   4: 0500A8C0:4E21 0200A8C0:D433 01 00000000:00000000
 """
-    assert count_established(table, ports={20001}) == 1
-    assert count_established(table, ports={20002}) == 0
+    assert count_established(table, address="192.168.0.1", ports={20001}) == 1
+    assert count_established(table, address="192.168.0.1", ports={20002}) == 0
+    assert count_established(table, address="192.168.0.9", ports={20001}) == 0

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from playground import manifests
 from playground.commands import succeeds
 from playground.processes import Process, alive, children, identify, send
 from playground.tunnels_process import TunnelHost
 from tests.real.test_drain import assert_finished, open_streams
-from tests.real.tunnels import ssh_cluster, ssh_secret, tunnel_host
+from tests.real.tunnels import ssh_cluster, tunnel_host
 from tests.real.world import Json, Not, World, deployment, slurm_pool, until
 from tests.traffic.client import Traffic
 
@@ -38,7 +39,7 @@ def tunnels(installed_world: World) -> Iterator[TunnelHost]:
     world.playground.kubernetes.refuse_pods_to_slurm()
     try:
         host.start()
-        world.apply(ssh_secret(world), ssh_cluster(world))
+        world.apply(manifests.ssh_secret(world.playground.slurm), ssh_cluster(world))
         yield host
         host.kill()
         world.kubectl("delete", "slc", "far", "-n", "isthmus-system", "--wait=false")

@@ -2,11 +2,13 @@
 
 import base64
 
+from playground import manifests
+from playground.commands import run
 from playground.operator_process import NAMESPACE
 from playground.tunnels_process import TunnelHost
 from tests.real.world import Json, World
 
-SECRET = "hpc-ssh"
+BASTION_PORT = 22222
 FAST = {
     "check-interval": "500ms",
     "check-timeout": "1s",
@@ -25,32 +27,38 @@ def tunnel_host(world: World, name: str = "tunnels", *, address: str = "") -> Tu
     return TunnelHost(world.playground, name=name, address=address, arguments=arguments)
 
 
-def ssh_secret(world: World) -> Json:
-    """The Secret with the job user's key and the host keys of the login node."""
-    slurm = world.playground.slurm
-    content = {"ssh-privatekey": slurm.login_key, "known_hosts": slurm.known_hosts}
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": SECRET, "namespace": NAMESPACE},
-        "data": {
-            key: base64.b64encode(path.read_bytes()).decode() for key, path in content.items()
-        },
-    }
-
-
 def ssh_cluster(world: World, name: str = "far", *, mode: str = "Auto") -> Json:
     """A SlurmCluster whose login node is reached over ssh."""
     slurm = world.playground.slurm
     cluster = world.cluster(name)
-    cluster["spec"]["login"] = {
-        "ssh": {
-            "hosts": [slurm.login_address],
-            "port": slurm.login_port,
-            "user": world.playground.config.user,
-            "keySecretRef": {"name": SECRET},
-            "knownHostsRef": {"name": SECRET},
-        }
-    }
-    cluster["spec"]["network"]["mode"] = mode
+    cluster["spec"]["login"] = manifests.ssh_login(slurm)
+    cluster["spec"]["network"] |= {"mode": mode, "nodeSSHPort": slurm.login_port}
     return cluster
+
+
+def reverse_cluster(world: World, host: TunnelHost, name: str = "calls") -> list[Json]:
+    """A SlurmCluster whose jobs call a bastion of the supervisor, and the Secret of its key."""
+    folder = world.playground.state / "bastion"
+    folder.mkdir(exist_ok=True)
+    key = folder / "host_key"
+    if not key.exists():
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key])
+    public = " ".join(key.with_suffix(".pub").read_text(encoding="ascii").split()[:2])
+    cluster = world.cluster(name)
+    cluster["spec"]["network"] |= {
+        "mode": "Reverse",
+        "bastion": {
+            "host": host.address,
+            "port": BASTION_PORT,
+            "user": world.playground.config.user,
+            "hostKey": public,
+            "hostKeySecretRef": {"name": "bastion"},
+        },
+    }
+    secret = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": "bastion", "namespace": NAMESPACE},
+        "data": {"ssh-privatekey": base64.b64encode(key.read_bytes()).decode()},
+    }
+    return [secret, cluster]

@@ -42,6 +42,9 @@ class SimulatedSlurmClient:
     async def close(self) -> None:
         """Nothing is held open."""
 
+    async def place_tunnel_key(self, **_: object) -> None:
+        """No simulated job calls a bastion."""
+
     # ---- questions
 
     async def snapshot(self) -> Snapshot:

@@ -29,7 +29,7 @@ from isthmus.apiserver.resources import (
 from isthmus.backends.base import Load
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.frozen import FrozenJob
-from isthmus.backends.slurm.records import Refused, SubmitOutcome
+from isthmus.backends.slurm.records import SubmitOutcome
 from isthmus.health.prober import Prober
 from isthmus.health.verdict import ProbeTarget
 from isthmus.observe.events import EventSink
@@ -60,10 +60,11 @@ from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
 from isthmus.reconcile.neighbours import others_answer
 from isthmus.reconcile.queue import Key, spread
-from isthmus.reconcile.requests import probe_target, submit_request
+from isthmus.reconcile.requests import probe_target
 from isthmus.reconcile.startgate import StartGate, waits_for
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
+from isthmus.reconcile.submissions import announced, submit
 from isthmus.reconcile.tunnel_events import tell_of_tunnel
 from isthmus.reconcile.worker_slices import delete_slice, ensure_slice
 from isthmus.routing.slices import slice_service, slice_target
@@ -154,10 +155,16 @@ class SlurmJobReconciler:
             if isinstance(action, AddFinalizer):
                 raw = await self._finalizer(raw, present=True)
             elif isinstance(action, Submit):
-                raw = await write_status(self._api, SLURM_JOBS, obj=raw, status=action.before)
-                place = action.before.work_directory
-                outcome = await self._submit(parts, work_directory=place)
-                status = after_submission(action.before, outcome=outcome, now=self._clock())
+                before = await announced(
+                    action.before,
+                    job=parts.job,
+                    cluster=parts.cluster,
+                    clusters=self._clusters,
+                    check=self._gate.check,
+                )
+                raw = await write_status(self._api, SLURM_JOBS, obj=raw, status=before)
+                outcome = await self._submit(parts, before)
+                status = after_submission(before, outcome=outcome, now=self._clock())
             elif isinstance(action, CloseGate):
                 gate = await self._start_gate.close(parts.job, parts.cluster)
                 if (found := waits_for(gate, action, status, now=self._clock())) is not None:
@@ -324,26 +331,16 @@ class SlurmJobReconciler:
             present=present,
         )
 
-    async def _submit(self, parts: _Parts, *, work_directory: str | None) -> SubmitOutcome:
-        """Run sbatch once; what cannot even be rendered is a refusal, not an unclear answer."""
-        cluster, frozen = parts.cluster, parts.frozen
-        if cluster is None or frozen is None:
-            return Refused(reason="NotRenderable", message="the revision or cluster is gone")
-        try:
-            request = submit_request(
-                job=parts.job,
-                frozen=frozen,
-                cluster=cluster,
-                installation_id=self._installation_id,
-                work_directory=work_directory,
-            )
-        except ValueError as error:
-            return Refused(reason="InvalidRequest", message=str(error))
-        outcome = await self._clusters.submit(
-            _reference(parts.job), request, check=self._gate.check
+    async def _submit(self, parts: _Parts, before: SlurmJobStatus) -> SubmitOutcome:
+        return await submit(
+            before,
+            job=parts.job,
+            frozen=parts.frozen,
+            cluster=parts.cluster,
+            clusters=self._clusters,
+            installation_id=self._installation_id,
+            check=self._gate.check,
         )
-        self._clusters.poke(_reference(parts.job))
-        return outcome
 
     async def _act(self, parts: _Parts, action: SlurmJobAction) -> None:
         spec, reference = parts.job.spec, _reference(parts.job)

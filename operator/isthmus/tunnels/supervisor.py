@@ -86,7 +86,7 @@ class Supervisor:
         address: str,
         times: Times,
         clock: Callable[[], float],
-        connections: Callable[[frozenset[int]], int] = open_connections,
+        connections: Callable[[str, frozenset[int]], int] = open_connections,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Prepare; `run` begins.
@@ -102,7 +102,7 @@ class Supervisor:
             address: on which forwards listen.
             times: of the end.
             clock: seconds, monotonic.
-            connections: counts the connections to some of our ports.
+            connections: counts the connections to some ports of an address.
             sleep: waits for some seconds.
         """
         self._store, self._publisher, self._heartbeat = store, publisher, heartbeat
@@ -181,7 +181,7 @@ class Supervisor:
         await self._sleep(self._times.leave_floor)
         ports = frozenset(held.wanted.port for held in self._held.values())
         begun = self._clock()
-        while (left := self._connections(ports)) and self._in_time(begun):
+        while (left := self._connections(self._address, ports)) and self._in_time(begun):
             await self._sleep(0.5)
         if left:
             _log.warning("%d connections are cut: tunnel budget over", left)
@@ -205,7 +205,9 @@ class Supervisor:
         return {
             "up": up,
             "down": len(views) - up,
-            "connections": self._connections(frozenset(h.wanted.port for h in self._held.values())),
+            "connections": self._connections(
+                self._address, frozenset(h.wanted.port for h in self._held.values())
+            ),
             "links": self._links.connected(),
         }
 

@@ -90,6 +90,16 @@ class SlurmClient(Protocol):
         """
         ...
 
+    async def place_tunnel_key(self, *, work_directory: str, job_name: str, content: str) -> None:
+        """Put the key with which an attempt calls its bastion where its script takes it from.
+
+        The content goes by standard input, into a file that its owner alone can read.
+
+        Raises:
+            SlurmUnavailableError: it is not surely there.
+        """
+        ...
+
     async def prepare_work_directory(self, work_directory: str) -> None:
         """Make the work directory if it is missing and check that it can be written.
 

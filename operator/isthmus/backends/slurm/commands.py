@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from isthmus.backends.slurm import parsing, reasons
 from isthmus.backends.slurm.addresses import AddressBook, Lookup, system_lookup
 from isthmus.backends.slurm.executor import CommandExecutor
+from isthmus.backends.slurm.options import tunnel_key_path
 from isthmus.backends.slurm.parsing import OutputError, Section
 from isthmus.backends.slurm.records import (
     JobRecord,
@@ -40,6 +41,15 @@ _CLOSE_GATE = """
 if ln -sT "$1" "$2" 2>/dev/null; then echo free
 elif [ -L "$2" ]; then readlink "$2"
 else echo "cannot write $2" >&2; exit 1; fi
+"""
+_PLACE_TUNNEL_KEY = """
+umask 077
+new=$(mktemp -- "$1.XXXXXX") || exit 1
+if cat >"$new" && [ -O "$new" ] && [ "$(stat -c '%a %s' -- "$new")" = "600 $2" ] &&
+  mv -fT -- "$new" "$1"; then exit 0; fi
+echo "cannot write $1 so that its owner alone can read it" >&2
+rm -f -- "$new"
+exit 1
 """
 _PREPARE = """
 umask 077
@@ -237,6 +247,16 @@ class CommandClient:
         output = await self._shell(_CLOSE_GATE, _CLOSED, claim)
         return output.strip() in {"free", _CLOSED}
 
+    async def place_tunnel_key(self, *, work_directory: str, job_name: str, content: str) -> None:
+        """Write it to a new file, check owner, mode and length, and rename it into place.
+
+        Raises:
+            SlurmUnavailableError: it is not surely there.
+        """
+        place = tunnel_key_path(work_directory=work_directory, job_name=job_name)
+        size = str(len(content.encode()))  # what broke off on its way is not put into place
+        await self._shell(_PLACE_TUNNEL_KEY, place, size, stdin=content)
+
     async def prepare_work_directory(self, work_directory: str) -> None:
         """Make the work directory if it is missing and check that it can be written.
 
@@ -245,9 +265,9 @@ class CommandClient:
         """
         await self._shell(_PREPARE, work_directory)
 
-    async def _shell(self, script: str, *arguments: str) -> str:
+    async def _shell(self, script: str, *arguments: str, stdin: str = "") -> str:
         command = ("/bin/bash", "--noprofile", "--norc", "-c", script, "isthmus", *arguments)
-        (section,), result = await self._ask((command,), check=False)
+        (section,), result = await self._ask((command,), check=False, stdin=stdin)
         if section.returncode != 0:
             text = reasons.one_line(result.stderr)
             raise _unavailable("WorkDirectoryUnavailable", text or "no answer in time")
@@ -257,7 +277,12 @@ class CommandClient:
         return os.path.join(self._bin_directory, command) if self._bin_directory else command
 
     async def _ask(
-        self, commands: Sequence[Sequence[str]], *, check: bool = True, limit: float | None = None
+        self,
+        commands: Sequence[Sequence[str]],
+        *,
+        check: bool = True,
+        limit: float | None = None,
+        stdin: str = "",
     ) -> tuple[tuple[Section, ...], CommandResult]:
         """Run commands that only look, or that may be repeated.
 
@@ -269,6 +294,7 @@ class CommandClient:
         try:
             result = await self._executor.run(
                 parsing.framed(commands, marker=marker, limit=seconds),
+                stdin=stdin,
                 timeout=len(commands) * (seconds + KILL_AFTER) + KILL_AFTER,
             )
         except OSError as error:

@@ -41,11 +41,22 @@ def in_rotation(observed: SlurmJobObservation) -> bool:
 
 
 def best_tunnel(observed: SlurmJobObservation, *, url: str | None) -> TunnelSlice | None:
-    """The tunnel to probe through: one that is up, of these the one in use, then by host."""
-    tunnels = observed.network.tunnels
-    return min(
-        tunnels, key=lambda one: (not one.up, tunnel_url(one) != url, one.host), default=None
-    )
+    """The tunnel to probe through: up, in rotation, of these the one in use, then by host.
+
+    One that refuses our probes is used only if there is no other: its supervisor is gone, and its
+    slice not yet.
+    """
+    refused = observed.status.url if _refuses(observed) else None
+
+    def rank(one: TunnelSlice) -> tuple[bool, bool, bool, bool, str]:
+        its = tunnel_url(one)
+        return (not one.up, its == refused, not one.ready, its != url, one.host)
+
+    return min(observed.network.tunnels, key=rank, default=None)
+
+
+def _refuses(observed: SlurmJobObservation) -> bool:
+    return observed.probe_healthy is False and observed.probe_reason == "Refused"
 
 
 def tunnel_url(tunnel: TunnelSlice) -> str:
@@ -60,6 +71,12 @@ def routed(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobSta
         return status
     tunnel = best_tunnel(observed, url=status.url)
     return status.model_copy(update={"url": None if tunnel is None else tunnel_url(tunnel)})
+
+
+def rerouted(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
+    """Whether what the probes said is about another way than the one that is used from now on."""
+    before = observed.status.url
+    return forwarded(observed, status) and before is not None and before != status.url
 
 
 def broken(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[Reason, str] | None:
@@ -78,7 +95,7 @@ def broken(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[Reaso
         )
     if not tunnel.up:
         return Reason.TUNNEL_DOWN, f"tunnel of {tunnel.host}: {tunnel.message or 'not up'}"
-    if observed.probe_healthy is False and observed.probe_reason == "Refused":
+    if _refuses(observed) and tunnel_url(tunnel) == observed.status.url:
         return (
             Reason.TUNNEL_DOWN,
             f"tunnel host {tunnel.host} does not listen on {tunnel.address}:{tunnel.port}",

@@ -103,7 +103,7 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJob
         reason, message = problem
         was_ready = bool(status.ever_ready)
         return forwarding.cut_off(status, reason=reason, message=message, was_ready=was_ready)
-    if observed.probe_healthy is None:
+    if observed.probe_healthy is None or forwarding.rerouted(observed, status):
         if status.phase in {Phase.READY, Phase.DEGRADED} and status.ever_ready:
             return status
         return _starting(observed, status)
