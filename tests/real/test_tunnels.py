@@ -12,10 +12,11 @@ import pytest
 
 from playground import manifests
 from playground.commands import succeeds
+from playground.errors import PlaygroundError
 from playground.processes import Process, alive, children, identify, send
 from playground.tunnels_process import TunnelHost
 from tests.real.test_drain import assert_finished, open_streams
-from tests.real.tunnels import ssh_cluster, tunnel_host
+from tests.real.tunnels import reverse_cluster, ssh_cluster, tunnel_host
 from tests.real.world import Json, Not, World, deployment, slurm_pool, until
 from tests.traffic.client import Traffic
 
@@ -96,21 +97,39 @@ def sessions(world: World) -> list[Process]:
     return found
 
 
-@pytest.mark.timeout(180)
-def test_traffic_flows_only_through_the_tunnel(far: World) -> None:
-    far.apply(deployment("only", pool(), replicas=JOBS))
-    far.wait_agree("only", slurm=JOBS)
-    assert tunnel_of(far, "only") == f"{JOBS}/{JOBS}"
-    assert far.condition("only", "TunnelsUp")["status"] == "True"
-    (first, *_) = far.objects("sj", "only")
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("mode", ["Tunnel", "NodeSSH", "Reverse"])
+def test_traffic_flows_only_through_the_tunnel(far: World, tunnels: TunnelHost, mode: str) -> None:
+    name, cluster = mode.lower(), f"only-{mode.lower()}"
+    if mode == "Reverse":
+        far.apply(*reverse_cluster(far, tunnels, cluster))
+    else:
+        far.apply(ssh_cluster(far, cluster, mode=mode))
+    far.apply(deployment(name, slurm_pool(cluster=cluster), replicas=JOBS))
+    far.wait_agree(name, slurm=JOBS)
+    wait_up(far, name)
+    assert far.condition(name, "TunnelsUp")["status"] == "True"
+    (first, *_) = far.objects("sj", name)
     status = first["status"]
-    direct = f"http://{status['host']}:{status['port']}/ready"
-    inside = ["nsenter", f"--net=/run/netns/{far.playground.names.namespace('gpu-1')}"]
-    assert not succeeds([*inside, "curl", "-sf", "-m", "5", direct])
-    assert succeeds([*inside, "curl", "-sf", "-m", "5", f"{status['url']}/ready"])
-    with Traffic(far.service_url("only"), connections="new") as traffic:
+    assert status["forward"]["mode"] == mode
+    assert not from_a_node(far, f"http://{status['host']}:{status['port']}/ready")
+    assert from_a_node(far, f"{status['url']}/ready")
+    if mode != "Tunnel":
+        # Not even a neighbour on the compute nodes' own network reaches the engine.
+        argv = ["curl", "-sf", "-m", "5", f"http://{status['host']}:{status['port']}/ready"]
+        with pytest.raises(PlaygroundError):
+            far.playground.slurm.run_on("gpu04", *argv)
+    with Traffic(far.service_url(name), connections="new") as traffic:
         traffic.wait_answered(100)
     traffic.assert_no_failure(at_least=100)
+    far.delete(name)
+    far.kubectl("delete", "slc", cluster, "-n", "isthmus-system", timeout=60)
+
+
+def from_a_node(world: World, url: str) -> bool:
+    """Whether a Kubernetes node, and so a pod on it, gets an answer."""
+    inside = ["nsenter", f"--net=/run/netns/{world.playground.names.namespace('gpu-1')}"]
+    return succeeds([*inside, "curl", "-sf", "-m", "5", url])
 
 
 @pytest.mark.timeout(180)
