@@ -19,6 +19,13 @@ SSH_LOGIN = {
     "knownHostsRef": {"name": "hpc-ssh", "key": "hosts"},
 }
 
+BASTION = {
+    "host": "tunnels.example.org",
+    "port": 2222,
+    "hostKey": "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIE3QIPsekCCVazwUb3FtLsfIXhsZenF",
+    "hostKeySecretRef": {"name": "bastion"},
+}
+
 GOOD: Mapping[str, dict] = {
     "ModelDeployment": {
         "apiVersion": "isthmus.dev/v1alpha1",
@@ -81,7 +88,12 @@ GOOD: Mapping[str, dict] = {
             "login": {"ssh": SSH_LOGIN},
             "commands": {"binDir": "/opt/slurm/bin", "pollInterval": "15s"},
             "files": {"workDirectory": "/scratch/svc/isthmus"},
-            "network": {"ports": {"from": 42000, "to": 42015}, "nodeCIDRs": ["10.0.0.0/8"]},
+            "network": {
+                "mode": "Reverse",
+                "bastion": BASTION,
+                "ports": {"from": 42000, "to": 42015},
+                "nodeCIDRs": ["10.0.0.0/8"],
+            },
             "defaults": {"partition": "gpu", "timeLimit": "8h"},
             "site": {
                 "gpuTypes": {"h100": "nvidia_h100"},
@@ -411,6 +423,25 @@ WRONG_INPUTS = (
     _cluster("login port zero", "login", _ssh(port=0), None),
     _cluster("login without host keys", "login", _ssh(knownHostsRef=None), None),
     _cluster("login key in clear", "login", _ssh(privateKey="-----BEGIN"), None),
+    _cluster("network mode unknown", "network.mode", "Magic", None),
+    WrongInput(
+        "tunnel without ssh",
+        "SlurmCluster",
+        {"spec.login": {"local": {}}, "spec.network": {"mode": "Tunnel"}},
+        "network.mode Tunnel and NodeSSH go through the login host",
+    ),
+    _cluster("reverse without bastion", "network.bastion", REMOVE, "Reverse needs network.bastion"),
+    _cluster("bastion without host key", "network.bastion.hostKey", REMOVE, None),
+    _cluster(
+        "bastion key with options",
+        "network.bastion.hostKey",
+        'command="id" ssh-ed25519 AAAA',
+        "hostKey must be a public key",
+    ),
+    _cluster(
+        "bastion host an option", "network.bastion.host", "-oProxyCommand=id", "bastion.host must"
+    ),
+    _cluster("bastion user an option", "network.bastion.user", "-l", "bastion.user must be one"),
     _cluster("no files", "files", REMOVE, None),
     _cluster(
         "work directory relative", "files.workDirectory", "scratch", "must be an absolute path"

@@ -159,8 +159,14 @@ def answers(world: World, job: Json) -> bool:
 
 @pytest.mark.timeout(240)
 def test_an_unreachable_login_host_costs_no_worker(far: World, tunnels: TunnelHost) -> None:
-    """Short form; `test_soak` has two minutes."""
+    """Short form of two minutes."""
     login_host_away(far, seconds=20)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+def test_two_minutes_without_the_login_host(far: World, tunnels: TunnelHost) -> None:
+    login_host_away(far, seconds=120)
 
 
 def login_host_away(far: World, *, seconds: float) -> None:
