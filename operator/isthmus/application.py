@@ -33,6 +33,7 @@ from isthmus.reconcile.forward_ports import ForwardPorts
 from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.loop import Loop, Reconciler
 from isthmus.reconcile.modeldeployment import ModelDeploymentReconciler
+from isthmus.reconcile.pod_actions import PodActions
 from isthmus.reconcile.queue import WorkQueue
 from isthmus.reconcile.relist import Relist
 from isthmus.reconcile.slurmcluster import SlurmClusterReconciler, cluster_access
@@ -182,7 +183,7 @@ def _assemble(
         on_change=triggers.cluster_changed,
         on_death=die,
     )
-    prober = Prober(prober_client, on_change=queue.add)
+    prober = Prober(prober_client, on_change=triggers.probe_changed)
     reconcilers: Mapping[str, Reconciler] = {
         SLURM_CLUSTER: SlurmClusterReconciler(
             store=store,
@@ -220,6 +221,8 @@ def _assemble(
             actions=DeploymentActions(
                 store=store, api=gated, settings=settings, new_attempt=new_attempt
             ),
+            pods=PodActions(store=store, api=gated, prober=prober),
+            prober=prober,
             settings=settings,
             clock=time.time,
             events=events,

@@ -22,7 +22,7 @@ from isthmus.api.desired import Worker as WorkerShape
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import rfc3339
-from isthmus.backends.base import Backend, Load, Pending, Worker, WorkerGroup
+from isthmus.backends.base import Backend, Draining, Load, Pending, Worker, WorkerGroup
 from isthmus.backends.slurm.records import JobRecord, NodeRecord, Snapshot
 from isthmus.plan.modeldeployment_observation import (
     FrozenRevision,
@@ -107,6 +107,24 @@ def worker(
         "crashing": {"phase": "Starting", "pending": pending(PendingClass.FAILING, "Crashed")},
         "waiting": {"phase": "Waiting", "pending": pending(PendingClass.SUBMISSION)},
         "stopping": {"phase": "Draining", "stopping": True, "ready": False},
+        "draining": {"stopping": True, "serving": True, "draining": Draining(since=NOW - 1)},
+        "busy": {
+            "stopping": True,
+            "serving": True,
+            "draining": Draining(since=NOW - 60),
+            "load": Load(requests=3),
+        },
+        "drained": {
+            "stopping": True,
+            "serving": True,
+            "draining": Draining(since=NOW - 60),
+            "load": Load(requests=0),
+        },
+        "released": {
+            "stopping": True,
+            "serving": True,
+            "draining": Draining(since=NOW - 60, released_at=NOW - 1),
+        },
         "failed": {
             "phase": "Failed",
             "failed": True,
@@ -120,7 +138,7 @@ def worker(
         pool=pool,
         backend=backend,
         revision=revision,
-        **{**fields[state], **changes},
+        **{"phase": "Draining", **fields[state], **changes},
     )
 
 

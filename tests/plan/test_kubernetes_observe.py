@@ -313,3 +313,51 @@ class TestGroups:
         past = [condition("ReplicaFailure", False), condition("Available", True)]
         (found,) = groups(deployments=[deployment(conditions=past)], pods=[], members=frozenset())
         assert found.problem is None
+
+
+class TestDraining:
+    """Marks of a pod that is on its way out; they are all that a restarted operator needs."""
+
+    @staticmethod
+    def marked(name: str = "marked", **notes: str) -> dict[str, Any]:
+        found = pod(name, ready=True)
+        found["metadata"]["annotations"] = {
+            f"isthmus.dev/{key.replace('_', '-')}": value for key, value in notes.items()
+        }
+        return found
+
+    def test_a_marked_pod_is_no_replica_and_not_asked_for_any_more(self) -> None:
+        (found,) = groups(
+            deployments=[deployment(replicas=2)],
+            pods=[pod("stays", ready=True), self.marked(draining_since=T0)],
+            members=frozenset({"stays"}),
+        )
+        assert found.wanted == 1
+        (leaves,) = found.waiting
+        assert leaves.phase == "Draining"
+        assert leaves.draining is not None
+        assert leaves.draining.since == epoch(T0)
+        assert not leaves.live
+
+    def test_a_released_pod_is_left_to_its_replica_set(self) -> None:
+        (found,) = groups(
+            deployments=[deployment(replicas=1)],
+            pods=[self.marked(draining_since=T0, drained_at=T1, requests_cut="3")],
+            members=frozenset(),
+        )
+        assert found.wanted == 1
+        assert found.waiting == ()
+        assert found.workers[0].draining is not None
+        assert found.workers[0].draining.cut == 3
+
+    def test_a_deleted_pod_left_when_it_was_deleted(self) -> None:
+        gone = pod(ready=True, deleting=True)
+        gone["metadata"]["deletionGracePeriodSeconds"] = 30
+        state = worker(gone, members=frozenset()).draining
+        assert state is not None
+        assert state.since == (epoch(T1) or 0) - 30
+        assert state.grace == 30
+        assert not state.waits
+
+    def test_an_unreadable_mark_is_none(self) -> None:
+        assert worker(self.marked(draining_since="soon"), members=frozenset()).draining is None

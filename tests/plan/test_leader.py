@@ -78,6 +78,7 @@ class LeaseServer:
         name: str,
         uid: str,
         propagation: str = "Background",
+        grace_seconds: int | None = None,
     ) -> Object | None:
         raise AssertionError
 

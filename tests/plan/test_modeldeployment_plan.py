@@ -18,6 +18,7 @@ from isthmus.plan.actions import (
     DeleteRevision,
     DeleteSlurmJob,
     DeploymentAction,
+    DrainPods,
     EnsureService,
     RemoveFinalizer,
     ScaleDeployment,
@@ -93,7 +94,9 @@ class TestScale:
         up = deployment(desired(replicas=4), group("ready"))
         assert actions(up) == [ScaleDeployment(pool="k8s", revision="new", replicas=4)]
         down = deployment(desired(replicas=2), group(*["ready"] * 4))
-        assert actions(down) == [ScaleDeployment(pool="k8s", revision="new", replicas=2)]
+        (drain,) = actions(down)
+        assert isinstance(drain, DrainPods)
+        assert (drain.count, drain.since, len(drain.candidates)) == (2, NOW, 4)
 
     def test_one_four_two_on_slurm(self) -> None:
         wanted = desired(slurm_pool(), replicas=4)
@@ -113,7 +116,7 @@ class TestScale:
             == {"hpc-new-0", "hpc-new-1"}  # fmt: skip
 
     def test_the_deployment_of_the_current_revision_stays_at_zero(self) -> None:
-        observed = deployment(desired(replicas=0), group("ready"))
+        observed = deployment(desired(replicas=0), group("starting"))
         assert actions(observed) == [ScaleDeployment(pool="k8s", revision="new", replicas=0)]
         assert actions(deployment(desired(replicas=0), group(wanted=0))) == []
 
@@ -173,8 +176,9 @@ class TestUpdate:
 
     def test_then_one_is_exchanged_for_one(self) -> None:
         observed = deployment(desired(replicas=2), group("ready"), self.OLD)
+        old = tuple(reversed([one.name for one in self.OLD.workers]))
         assert actions(observed) == [
-            ScaleDeployment(pool="k8s", revision="old", replicas=1),
+            DrainPods(pool="k8s", revision="old", count=1, candidates=old, since=NOW),
             ScaleDeployment(pool="k8s", revision="new", replicas=2),
         ]
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.backends.base import Worker, WorkerGroup
+from isthmus.backends.base import Draining, Worker, WorkerGroup
 from isthmus.plan.actions import (
     CreateDeployment,
     CreateRevision,
@@ -16,7 +18,10 @@ from isthmus.plan.actions import (
     DeleteDeployment,
     DeleteRevision,
     DeleteSlurmJob,
+    DrainPods,
+    ReleasePod,
     RemoveFinalizer,
+    ReturnPod,
     ScaleDeployment,
 )
 from isthmus.plan.modeldeployment import plan_model_deployment
@@ -39,6 +44,7 @@ STATES = st.lists(
     ),
     max_size=4,
 )
+DRAINING = st.lists(st.sampled_from(["draining", "busy", "drained", "released"]), max_size=2)
 
 
 @st.composite
@@ -53,6 +59,7 @@ def observations(draw: st.DrawFn) -> ModelDeploymentObservation:
             states = draw(STATES)
             if backend == "kubernetes":
                 wanted = draw(st.integers(0, 4))
+                states += draw(DRAINING)
                 groups.append(group(*states, pool=pool, revision=revision, wanted=wanted))
                 continue
             if not states:
@@ -168,8 +175,28 @@ def done(
             key = action.pool, action.revision
             before = groups.get(key) or group(pool=action.pool, revision=action.revision)
             live = sorted(before.live_workers, key=lambda one: (one.available, one.serving))
-            kept = live[max(0, len(live) - action.replicas) :]
-            groups[key] = replace(before, wanted=action.replicas, workers=tuple(kept))
+            wanted = action.replicas - len(before.waiting)
+            kept = live[max(0, len(live) - wanted) :]
+            leaving = [one for one in before.workers if one.draining is not None]
+            groups[key] = replace(before, wanted=wanted, workers=(*kept, *leaving))
+        elif isinstance(action, DrainPods):
+            key = action.pool, action.revision
+            marks = {"draining": Draining(since=NOW), "stopping": True, "in_rotation": False}
+            chosen = action.candidates[: action.count]
+            groups[key] = _changed(groups[key], frozenset(chosen), marks, less=action.count)
+        elif isinstance(action, ReleasePod | ReturnPod):
+            key = next(
+                key
+                for key, one in groups.items()
+                if action.name in {worker.name for worker in one.workers}
+            )
+            waited = action.name in {worker.name for worker in groups[key].waiting}
+            if isinstance(action, ReleasePod):
+                state = {"draining": Draining(since=NOW - 60, released_at=NOW)}
+            else:
+                state = {"draining": None, "stopping": False, "in_rotation": True, "ready": True}
+            less = -1 if waited else 0
+            groups[key] = _changed(groups[key], frozenset({action.name}), state, less=less)
         elif isinstance(action, DeleteDeployment):
             del groups[action.pool, action.revision]
         elif isinstance(action, CreateSlurmJob):
@@ -193,6 +220,13 @@ def done(
                     if not rest:
                         del groups[key]
     return replace(observed, groups=tuple(groups.values()), revisions=tuple(revisions))
+
+
+def _changed(
+    before: WorkerGroup, names: frozenset[str], state: Mapping[str, Any], *, less: int
+) -> WorkerGroup:
+    workers = tuple(replace(one, **state) if one.name in names else one for one in before.workers)
+    return replace(before, workers=workers, wanted=before.wanted - less)
 
 
 def _jobs(before: WorkerGroup, workers: tuple[Worker, ...]) -> WorkerGroup:

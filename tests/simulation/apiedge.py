@@ -103,9 +103,13 @@ class ApiEdge:
         name: str,
         uid: str,
         propagation: str = "Background",
+        grace_seconds: int | None = None,
     ) -> Object | None:
         found: Object | None = await self._write(
-            resource, lambda: self._server.delete(resource, namespace, name, uid=uid, by=self._by)
+            resource,
+            lambda: self._server.delete(
+                resource, namespace, name, uid=uid, grace_seconds=grace_seconds, by=self._by
+            ),
         )
         return found
 

@@ -134,7 +134,14 @@ class ApiSimulator:
         return self._store(resource, "MODIFIED", new, by=by)
 
     def delete(
-        self, resource: Resource, namespace: str, name: str, *, uid: str | None = None, by: str
+        self,
+        resource: Resource,
+        namespace: str,
+        name: str,
+        *,
+        uid: str | None = None,
+        grace_seconds: int | None = None,
+        by: str,
     ) -> Json | None:
         """Delete; pods get a grace period, which the simulated kubelet ends."""
         old = self._required(resource, namespace, name)
@@ -142,9 +149,12 @@ class ApiSimulator:
             raise ApiConflictError(
                 f"delete {resource} {namespace}/{name}: uid differs", status=409, reason="Conflict"
             )
-        if k8s.deletion_timestamp(old) is not None:
+        before = old["metadata"].get("deletionGracePeriodSeconds")
+        grace = _grace(old) if resource.kind == "Pod" else 0
+        if grace_seconds is not None:
+            grace = min(grace, grace_seconds)
+        if k8s.deletion_timestamp(old) is not None and (not before or before <= grace):
             return old
-        grace = 30 if resource.kind == "Pod" else 0
         new = {**old, "metadata": dict(old["metadata"])}
         new["metadata"]["deletionTimestamp"] = rfc3339(int(self._clock()) + grace)
         new["metadata"]["deletionGracePeriodSeconds"] = grace
@@ -193,6 +203,10 @@ class ApiSimulator:
 _FIXED = frozenset(
     {"resourceVersion", "uid", "name", "namespace", "creationTimestamp", "generation"}
 )
+
+
+def _grace(pod: Json) -> int:
+    return int(k8s.number(k8s.dig(pod, "spec", "terminationGracePeriodSeconds")) or 30)
 
 
 def _check_finalizers(old: Json, new: Json) -> None:

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any
 
-from isthmus.api.times import rfc3339
+from isthmus.api import names
+from isthmus.api.times import epoch, rfc3339
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import (
     DEPLOYMENTS,
@@ -21,6 +22,7 @@ from isthmus.apiserver.resources import (
 from isthmus.errors import ApiError
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.clock import EPOCH, outside
+from tests.simulation.engines import POD_PORT, Engine, Machines
 
 
 @dataclass(slots=True)
@@ -42,8 +44,11 @@ class Nodes:
 class Controllers:
     """Deployment, pod, EndpointSlice and garbage collection in one."""
 
-    def __init__(self, api: ApiSimulator, *, nodes: Nodes, random: Random) -> None:
+    def __init__(
+        self, api: ApiSimulator, *, nodes: Nodes, machines: Machines, random: Random
+    ) -> None:
         self._api, self.nodes, self._random = api, nodes, random
+        self._machines = machines
         self._context = outside()
         self._pending: set[tuple[Any, ...]] = set()
         self._addresses = itertools.count(10)
@@ -108,7 +113,7 @@ class Controllers:
         wanted = int(found["spec"].get("replicas", 1))
         for _ in range(wanted - len(pods)):
             self._make_pod(found)
-        pods.sort(key=lambda pod: (is_ready(pod), -int(pod["metadata"]["resourceVersion"])))
+        pods.sort(key=_keeps)
         for pod in pods[: max(0, len(pods) - wanted)]:
             self._api.delete(PODS, namespace, k8s.name(pod), by="controller")
 
@@ -179,6 +184,25 @@ class Controllers:
             self._soon(self._loaded, namespace, name, least=10.0)
             return
         self._status(pod, {"conditions": [{"type": "Ready", "status": "True"}]})
+        self._serve(pod)
+
+    def _serve(self, pod: Json) -> None:
+        now = asyncio.get_running_loop().time()
+        engine = Engine(
+            job_name="",
+            job_id=0,
+            attempt="",
+            model="",
+            address=str(k8s.dig(pod, "status", "podIP")),
+            port=POD_PORT,
+            started_at=now,
+            ready_at=now,
+        )
+        self._machines.start(engine)
+
+    def engine(self, pod: Json) -> Engine | None:
+        """The engine that answers at a pod's address."""
+        return self._machines.listening.get((str(k8s.dig(pod, "status", "podIP")), POD_PORT))
 
     def set_ready(self, pod: Json, ready: bool) -> None:
         """A fault: the kubelet's probe fails, or succeeds again."""
@@ -187,6 +211,7 @@ class Controllers:
 
     def fail(self, pod: Json) -> None:
         """A fault: the node evicts the pod."""
+        self._end_engine(pod)
         self._status(pod, {"phase": "Failed", "conditions": [{"type": "Ready", "status": "False"}]})
 
     def _status(self, pod: Json, status: Json) -> None:
@@ -199,7 +224,22 @@ class Controllers:
             by="node",
         )
 
+    def _end_engine(self, pod: Json) -> None:
+        engine = self.engine(pod)
+        if engine is not None:
+            self._machines.end(engine)
+
     def _remove(self, namespace: str, name: str) -> None:
+        """The hook waits for the requests, at most until the grace is over."""
+        pod = self._api.get(PODS, namespace, name)
+        if pod is None:
+            return
+        engine, now = self.engine(pod), asyncio.get_running_loop().time()
+        over = (epoch(k8s.deletion_timestamp(pod)) or 0.0) - EPOCH
+        if engine is not None and engine.held(now) and now < over:
+            self._soon(self._remove, namespace, name, least=1.0)
+            return
+        self._end_engine(pod)
         self._api.remove_pod(PODS, namespace, name)
 
     # ---- EndpointSlices
@@ -260,6 +300,12 @@ class Controllers:
                     self._api.delete(resource, k8s.namespace(obj), k8s.name(obj), by="collector")
                 except ApiError:
                     continue
+
+
+def _keeps(pod: Json) -> tuple[bool, int, int]:
+    """As a ReplicaSet ranks: what is not ready goes first, then the lowest cost, then the newest."""
+    cost = int(k8s.annotations(pod).get(names.ANNOTATION_DELETION_COST, "0"))
+    return is_ready(pod), cost, -int(pod["metadata"]["resourceVersion"])
 
 
 def is_ready(pod: Json) -> bool:

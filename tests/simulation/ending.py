@@ -82,8 +82,16 @@ def _serving(world: World, obj: Json) -> int:
         container = k8s.dig(pod, "spec", "containers", 0, "args", default=[])
         assert isinstance(container, list)
         current = set(arguments[pool]) <= set(container)
-        found += is_ready(pod) and not k8s.deletion_timestamp(pod) and current
+        stays = not k8s.deletion_timestamp(pod) and _in_rotation(pod)
+        found += is_ready(pod) and stays and current
     return found
+
+
+def _in_rotation(pod: Json) -> bool:
+    return (
+        names.ANNOTATION_DRAINING_SINCE not in k8s.annotations(pod)
+        and k8s.labels(pod).get(names.LABEL_TRAFFIC) == names.TRAFFIC_ON
+    )
 
 
 def _owned(world: World, obj: Json) -> list[Json]:

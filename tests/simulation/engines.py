@@ -15,6 +15,7 @@ from random import Random
 import httpx
 
 Address = tuple[str, int]
+POD_PORT = 8000
 
 
 @dataclass(slots=True, eq=False)
@@ -44,6 +45,12 @@ class Engine:
     checked: bool = False
     lost_by_slurm: bool = False  # slurmctld has forgotten it
     bad_since: float = 0.0  # when it last began not to answer as it should
+    requests: list[float] = field(default_factory=list)  # loop times at which they are done
+
+    def held(self, now: float) -> int:
+        """Requests that it has begun and not finished."""
+        self.requests = [end for end in self.requests if end > now]
+        return len(self.requests)
 
 
 @dataclass(slots=True)
@@ -134,5 +141,9 @@ class ProbeClient:
             engine.checked = True
             return _Answer(200, json.dumps({"weight_version": engine.attempt}).encode())
         if path == "/metrics":
-            return _Answer(200, b"sglang:num_running_reqs 0\nsglang:num_queue_reqs 0\n")
+            held = engine.held(now)
+            name = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
+            if engine.port == POD_PORT:
+                name = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+            return _Answer(200, f'{name[0]}{{rank="0"}} {held}\n{name[1]} 0\n'.encode())
         return _Answer(200 if path in ("/health", "/ready") else 404, b"")

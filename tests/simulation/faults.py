@@ -228,7 +228,8 @@ def clock_jumps(world: World, random: Random) -> None:
 
 
 def heal(world: World, random: Random) -> None:
-    """All faults stop; what users did stays."""
+    """All faults stop, and so do the clients; what users did stays."""
+    world.traffic.stopped = True
     slurm = world.slurm
     slurm.submission_faults.clear()
     slurm.snapshot_faults.clear()

@@ -8,6 +8,7 @@ What comes with what is not built yet stands in docs/reliability.md.
 """
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from isthmus.api import names
@@ -33,6 +34,8 @@ from tests.simulation.slurm import Job, Slurm
 GRACE = 60.0
 """Seconds between TERM and scancel: `termination-grace` in this world."""
 
+FLOOR, BUDGET = 5.0, 300.0
+"""Of a drain: settings and defaults."""
 UNKNOWN_WAIT = 115.0
 """Least seconds between two submissions of one attempt: 60 + 5 + 2 * 10 + 30, and jitter."""
 
@@ -87,6 +90,8 @@ class Oracle:
         self.lag = 3.0
         self._replicas: dict[tuple[str, str], list[tuple[float, int]]] = {}
         self._members: dict[str, dict[str, float | None]] = {}  # Service → member → left at
+        self.engine_of_pod: Callable[[Json], Engine | None] = lambda _: None
+        self._drained_pods: set[str] = set()
         api.listeners.append(self.changed)
         slurm.on_claim.append(self.claimed)
 
@@ -157,6 +162,26 @@ class Oracle:
         if attempt.slice_left is not None and not self.clocks_jumped:
             since = self.now - attempt.slice_left
             self.require(since > 4.0, f"TERM to {job_name} {since:.1f} s after it left")
+        for engine in self._machines.running(job_name):
+            self._not_cut("TERM to", job_name, engine, since=attempt.slice_left, attempt=attempt)
+
+    def _not_cut(
+        self,
+        what: str,
+        name: str,
+        engine: Engine,
+        *,
+        since: float | None,
+        attempt: _Attempt | None = None,
+    ) -> None:
+        """No request that has begun is cut before its budget, where the engine could tell of it."""
+        held = engine.held(self.now)
+        silent = self.now - self._machines.good_since(engine) < 60 or engine.terminated_at
+        if not held or silent or self.clocks_jumped or (attempt is not None and attempt.wiped):
+            return
+        waited = self.now - (engine.started_at if since is None else since)
+        over = waited >= FLOOR + BUDGET - 2
+        self.require(over, f"{what} {name}: {held} requests cut after {waited:.0f} s")
 
     def cancels(self, process: Process, job_id: int, job_name: str) -> None:
         self._slurm.tell(f"{process.name}: scancel job {job_id} {job_name}")
@@ -168,6 +193,10 @@ class Oracle:
         self.require(slice_ is None, f"scancel of {job_name} while it is in the membership")
         if attempt.gone or attempt.lost:
             return  # an orphan
+        if attempt.deleted_at is not None and job.state == "RUNNING":
+            self._not_cut(
+                "scancel of", job_name, job.engine, since=attempt.slice_left, attempt=attempt
+            )
         if attempt.deleted_at is None and job.state == "RUNNING" and attempt.over_at is None:
             unknown = attempt.wiped and not self._tells(job)
             good = unknown or not job.engine.checked or self._unwell(job.engine)
@@ -260,6 +289,25 @@ class Oracle:
             self._slice(event, obj, ours=ours)
         elif resource is DEPLOYMENTS and ours and event != "ADDED":
             self._not_below(obj, removed=frozenset())
+        elif resource is PODS and event == "MODIFIED":
+            self._pod(obj, by=by)
+
+    def _pod(self, obj: Json, *, by: str) -> None:
+        """Pods drain before they are released, and are released before they are scaled away."""
+        engine, notes = self.engine_of_pod(obj), k8s.annotations(obj)
+        released = notes.get(names.ANNOTATION_DRAINED_AT)
+        if released is None:
+            self._drained_pods.discard(k8s.uid(obj))
+        if engine is None:
+            return
+        if released is not None and k8s.uid(obj) not in self._drained_pods:
+            self._drained_pods.add(k8s.uid(obj))
+            since = (epoch(notes.get(names.ANNOTATION_DRAINING_SINCE)) or 0.0) - EPOCH
+            self._not_cut("release of", k8s.name(obj), engine, since=since)
+        if by == "controller" and k8s.deletion_timestamp(obj) and not self.caches_late:
+            lately = self.now - engine.started_at < 15
+            served = names.LABEL_TRAFFIC in k8s.labels(obj) and _ready(obj)
+            self.require(not served or lately, f"{k8s.name(obj)} is scaled away in rotation")
 
     def _counts(self, obj: Json, place: tuple[str, str]) -> None:
         """A status is written: it must not count what has been ending for a while."""
@@ -270,7 +318,7 @@ class Oracle:
         )
         pods = sum(
             not k8s.deletion_timestamp(pod)
-            or not self._ends((epoch(k8s.deletion_timestamp(pod)) or 0.0) - 30 - EPOCH)
+            or not self._ends((epoch(k8s.deletion_timestamp(pod)) or 0.0) - _grace(pod) - EPOCH)
             for pod in self._api.all(PODS)
             if k8s.labels(pod).get(names.LABEL_DEPLOYMENT) == place[1]
         )
@@ -417,6 +465,14 @@ class Oracle:
             and not k8s.deletion_timestamp(d)
         ]
         pods = sum(int(d["spec"]["replicas"]) for d in owned)
+        # As jobs that end, pods that drain have a successor already.
+        pods -= sum(
+            k8s.labels(pod).get(names.LABEL_DEPLOYMENT) == place[1]
+            and names.ANNOTATION_DRAINING_SINCE in k8s.annotations(pod)
+            and names.ANNOTATION_DRAINED_AT not in k8s.annotations(pod)
+            and not k8s.deletion_timestamp(pod)
+            for pod in self._api.all(PODS)
+        )
         waiting += sum(
             k8s.labels(pod).get(names.LABEL_DEPLOYMENT) == place[1]
             and k8s.dig(pod, "spec", "nodeName") is None
@@ -439,6 +495,15 @@ class Oracle:
             if self.now - changed < 10:
                 recent.append(before)
         return min(recent) if low else max(recent)
+
+
+def _grace(pod: Json) -> int:
+    return k8s.number(pod["metadata"].get("deletionGracePeriodSeconds")) or 0
+
+
+def _ready(pod: Json) -> bool:
+    conditions = pod.get("status", {}).get("conditions", ())
+    return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
 
 
 def _over(job: Json) -> bool:

@@ -90,6 +90,7 @@ async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
     _first_objects(world, random)
     for operator in world.operators:
         operator.start()
+    world.traffic.start()
     failure, settled = "", 0.0
     try:
         for happening in happenings:

@@ -230,7 +230,11 @@ class Slurm:
         self.later(0.2 + self.chance(self.site.drain_seconds), self._drained, job, engine)
 
     def _drained(self, job: Job, engine: Engine) -> None:
-        if engine.alive and job.engine is engine and job.state == "RUNNING":
+        if not engine.alive or job.engine is not engine or job.state != "RUNNING":
+            return
+        if engine.held(self.now):
+            self.later(1.0, self._drained, job, engine)  # SGLang waits without limit
+        else:
             self.end(job, "COMPLETED")
 
     def requeue(self, job: Job) -> None:

@@ -17,6 +17,7 @@ from tests.simulation.engines import Machines
 from tests.simulation.operators import Replica
 from tests.simulation.oracle import Oracle
 from tests.simulation.slurm import Slurm
+from tests.simulation.traffic import Traffic
 
 NAMESPACE = "team-a"
 SYSTEM = "isthmus-system"
@@ -38,10 +39,15 @@ class World:
         self.machines = Machines(random=Random(f"{seed}/machines"))
         self.slurm = Slurm(machines=self.machines, random=Random(f"{seed}/slurm"), tell=self.tell)
         self.controllers = Controllers(
-            self.api, nodes=Nodes(), random=Random(f"{seed}/controllers")
+            self.api,
+            nodes=Nodes(),
+            machines=self.machines,
+            random=Random(f"{seed}/controllers"),
         )
         self.oracle = Oracle(api=self.api, slurm=self.slurm, machines=self.machines)
+        self.oracle.engine_of_pod = self.controllers.engine
         self.api.listeners.append(self._told)
+        self.traffic = Traffic(self)
         self.operators = [Replica(self, number) for number in range(1, replicas + 1)]
 
     @property

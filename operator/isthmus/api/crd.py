@@ -116,6 +116,13 @@ KINDS: Final = (
                 description="Forwards that work and that are wanted.",
                 wide=True,
             ),
+            Column(
+                name="Draining",
+                path=".status.draining",
+                type="integer",
+                description="Workers that finish their requests and then go.",
+                wide=True,
+            ),
         ),
     ),
     Kind(

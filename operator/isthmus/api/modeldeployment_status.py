@@ -61,6 +61,15 @@ class TunnelsStatus(StatusModel):
     """Both, such as 2/3."""
 
 
+class DrainingStatus(StatusModel):
+    """A worker on its way out."""
+
+    since: Time = None
+    """When it left the rotation."""
+    reason: Sentence = None
+    """What it waits for, or what was cut."""
+
+
 class WorkerStatus(StatusModel):
     """One worker: a pod or a SLURM job."""
 
@@ -90,6 +99,8 @@ class WorkerStatus(StatusModel):
     """When it started."""
     ends_at: Time = None
     """When SLURM will end it."""
+    draining: DrainingStatus | None = None
+    """Present on its way out."""
 
 
 class ModelDeploymentStatus(StatusModel):
@@ -135,3 +146,5 @@ class ModelDeploymentStatus(StatusModel):
     """Each pool."""
     workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=2048)] = ()
     """Each worker."""
+    draining: Count = None
+    """Workers that finish their requests and then go."""

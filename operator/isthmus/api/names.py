@@ -78,6 +78,20 @@ TUNNEL_DOWN: Final = "down"
 ANNOTATION_TUNNEL_MESSAGE: Final = f"{GROUP}/tunnel-message"
 """On the same: in a sentence, what is wrong with the forward, or which way it takes."""
 
+# --- annotations of pods ------------------------------------------------------------------------
+
+ANNOTATION_DRAINING_SINCE: Final = f"{GROUP}/draining-since"
+"""On a pod that was taken out of rotation to be removed: since when. It survives the operator."""
+
+ANNOTATION_DRAINED_AT: Final = f"{GROUP}/drained-at"
+"""On such a pod once its requests are done or its budget is over: it may be removed."""
+
+ANNOTATION_REQUESTS_CUT: Final = f"{GROUP}/requests-cut"
+"""On such a pod whose budget ended before its requests did: how many there were."""
+
+ANNOTATION_DELETION_COST: Final = "controller.kubernetes.io/pod-deletion-cost"
+"""Of Kubernetes: a ReplicaSet that shrinks deletes the pods of the lowest cost first."""
+
 # --- finalizers -------------------------------------------------------------------------------
 
 FINALIZER_DEPLOYMENT: Final = f"{GROUP}/modeldeployment"

@@ -78,8 +78,17 @@ class ApiServer(Protocol):
         name: str,
         uid: str,
         propagation: str = "Background",
+        grace_seconds: int | None = None,
     ) -> Object | None:
         """Delete the object with exactly that uid.
+
+        Args:
+            resource: its kind.
+            namespace: where it is.
+            name: its name.
+            uid: the deletion fails for any other object of that name.
+            propagation: what becomes of what it owns.
+            grace_seconds: of a pod; may only shorten what it was given before. None for its own.
 
         Returns:
             The object if it still exists (finalizers, grace period), None if it is gone.
@@ -206,8 +215,10 @@ class KubernetesApiServer:
         name: str,
         uid: str,
         propagation: str = "Background",
+        grace_seconds: int | None = None,
     ) -> Object | None:
         """See `ApiServer`."""
+        grace = {} if grace_seconds is None else {"gracePeriodSeconds": grace_seconds}
         answer = await self._request(
             "DELETE",
             _path(resource, namespace, name),
@@ -217,6 +228,7 @@ class KubernetesApiServer:
                 "kind": "DeleteOptions",
                 "propagationPolicy": propagation,
                 "preconditions": {"uid": uid},
+                **grace,
             },
             content_type=_JSON,
         )

@@ -104,12 +104,18 @@ class GatedApiServer:
         name: str,
         uid: str,
         propagation: str = "Background",
+        grace_seconds: int | None = None,
     ) -> Object | None:
         """See `ApiServer`. Raises `NotLeaderError` if the gate is shut."""
         self._gate.check()
         try:
             left = await self._inner.delete(
-                resource, namespace=namespace, name=name, uid=uid, propagation=propagation
+                resource,
+                namespace=namespace,
+                name=name,
+                uid=uid,
+                propagation=propagation,
+                grace_seconds=grace_seconds,
             )
         except ApiNotFoundError as error:
             # The deletion that we were told nothing of: without this the stale entry would stay,

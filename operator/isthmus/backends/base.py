@@ -44,6 +44,28 @@ class Load:
 
 
 @dataclass(frozen=True, slots=True)
+class Draining:
+    """A worker that has left the rotation for good, or so it was planned.
+
+    Attributes:
+        since: epoch seconds.
+        released_at: when it was told to end, epoch seconds; None while its requests are waited for.
+        cut: requests that it still held when its budget ended.
+        grace: seconds that Kubernetes gives a pod from its deletion on; None if not being deleted.
+    """
+
+    since: float
+    released_at: float | None = None
+    cut: int | None = None
+    grace: float | None = None
+
+    @property
+    def waits(self) -> bool:
+        """Its requests are waited for: nothing that cannot be undone has happened yet."""
+        return self.released_at is None and self.grace is None
+
+
+@dataclass(frozen=True, slots=True)
 class Worker:
     """One pod or one SLURM attempt, as observed.
 
@@ -54,9 +76,11 @@ class Worker:
         in_rotation: a ready endpoint of the deployment's EndpointSlices.
         serving: may carry traffic or did; taking it away costs capacity. A worker whose probes
             fail only in our view is still serving.
-        stopping: terminating; never counted.
+        stopping: terminating or draining; never counted.
         failed: ended; never counted.
         tunnel: "Up" or "Down" where it is reached through a forward, else None.
+        draining: it is on its way out, and how far.
+        load: what its engine's metrics say, None where nobody asks.
     """
 
     name: str
@@ -80,6 +104,8 @@ class Worker:
     ends_at: str | None = None
     finished_at: float | None = None
     pending: Pending | None = None
+    draining: Draining | None = None
+    load: Load | None = None
 
     @property
     def live(self) -> bool:
@@ -97,8 +123,8 @@ class WorkerGroup:
     """All workers of one revision of one pool.
 
     Attributes:
-        wanted: what has been asked of the backend: `spec.replicas` of the Deployment, or the
-            number of SlurmJob objects neither ended nor being deleted.
+        wanted: what has been asked of the backend: `spec.replicas` of the Deployment less the pods
+            that drain, or the number of SlurmJob objects neither ended nor being deleted.
         exists: whether the backend's own object (a Deployment) is there.
         problem: why the backend itself makes no workers (for example a quota), if it says so.
     """
@@ -115,6 +141,13 @@ class WorkerGroup:
     def live_workers(self) -> tuple[Worker, ...]:
         """Workers that count as replicas."""
         return tuple(worker for worker in self.workers if worker.live)
+
+    @property
+    def waiting(self) -> tuple[Worker, ...]:
+        """Workers whose requests are waited for before they are removed."""
+        return tuple(
+            w for w in self.workers if w.draining is not None and w.draining.waits and not w.failed
+        )
 
     @property
     def available(self) -> int:

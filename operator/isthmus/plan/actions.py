@@ -70,6 +70,57 @@ class ScaleDeployment:
 
 
 @dataclass(frozen=True, slots=True)
+class DrainPods:
+    """Take the least loaded pods out of rotation and mark them.
+
+    Attributes:
+        count: how many.
+        candidates: names of pods, the one to go first where their loads do not tell.
+        since: what the mark says, epoch seconds.
+    """
+
+    pool: str
+    revision: str
+    count: int
+    candidates: tuple[str, ...]
+    since: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePod:
+    """Mark a pod that drains as the next one to go.
+
+    Attributes:
+        at: epoch seconds.
+        cut: requests that it still holds at the end of its budget, None for none or unknown.
+        budget: seconds that they had.
+    """
+
+    name: str
+    uid: str
+    at: float
+    cut: int | None
+    budget: float
+
+
+@dataclass(frozen=True, slots=True)
+class ReturnPod:
+    """Give a pod its place in the rotation back."""
+
+    name: str
+    uid: str
+
+
+@dataclass(frozen=True, slots=True)
+class ShortenPod:
+    """Leave a pod that is being deleted only so many seconds."""
+
+    name: str
+    uid: str
+    seconds: int
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteDeployment:
     """Delete the Deployment of one (pool, revision)."""
 
@@ -104,6 +155,10 @@ DeploymentAction: TypeAlias = (
     | DeleteRevision
     | CreateDeployment
     | ScaleDeployment
+    | DrainPods
+    | ReleasePod
+    | ReturnPod
+    | ShortenPod
     | DeleteDeployment
     | CreateSlurmJob
     | DeleteSlurmJob

@@ -22,15 +22,16 @@ from isthmus.plan.actions import (
     EnsureFront,
     EnsureService,
     RemoveFinalizer,
-    ScaleDeployment,
 )
 from isthmus.plan.modeldeployment_observation import (
     ModelDeploymentObservation,
     ModelDeploymentPlan,
 )
 from isthmus.plan.policy.backoff import retry_at
+from isthmus.plan.policy.drain import DrainTimes
 from isthmus.plan.policy.placement import by_priority, place
 from isthmus.plan.policy.rollout import Counts, PoolState, next_step
+from isthmus.plan.policy.scaledown import Steps, steps
 from isthmus.plan.slots import free_slots
 from isthmus.plan.status import deleting_status, deployment_status
 
@@ -56,9 +57,12 @@ def plan_model_deployment(
     if not observed.has_finalizer:
         actions.append(AddFinalizer())
     # What goes, goes first: whatever fails in between, there is never more than the surge.
+    waits: list[float | None] = [_next_retry(observed, states, now=now)]
     for shrinking in (True, False):
         for state in states:
-            actions.extend(_pool_actions(observed, state=state, counts=counts, shrinking=shrinking))
+            found = _pool_steps(observed, state=state, counts=counts, shrinking=shrinking, now=now)
+            actions.extend(found.actions)
+            waits.append(found.again)
     for state in states:
         actions.extend(_forget_attempts(state, now=now))
     if not observed.service_ok:
@@ -69,7 +73,7 @@ def plan_model_deployment(
     return ModelDeploymentPlan(
         status=deployment_status(observed, targets=targets, now=now),
         actions=tuple(actions),
-        requeue_after=_next_retry(observed, states, now=now),
+        requeue_after=min((wait for wait in waits if wait is not None), default=None),
     )
 
 
@@ -148,21 +152,29 @@ def _next_retry(
     return min(waits, default=None)
 
 
-def _pool_actions(
-    observed: ModelDeploymentObservation, *, state: PoolState, counts: Counts, shrinking: bool
-) -> list[DeploymentAction]:
+def _pool_steps(
+    observed: ModelDeploymentObservation,
+    *,
+    state: PoolState,
+    counts: Counts,
+    shrinking: bool,
+    now: float,
+) -> Steps:
     if state.frozen:
-        return []
+        return Steps()
     actions: list[DeploymentAction] = []
+    waits: list[float] = []
     for group in (state.current, *state.others):
         count = counts[group.pool, group.revision]
         if (count < group.wanted) is not shrinking:
             continue
         if group.backend == "kubernetes":
-            actions.extend(_deployment_actions(observed, group=group, count=count))
+            found = _deployment_steps(observed, group=group, count=count, now=now)
+            actions.extend(found.actions)
+            waits += [] if found.again is None else [found.again]
         else:
             actions.extend(_slurm_actions(observed, group=group, count=count, state=state))
-    return actions
+    return Steps(actions=tuple(actions), again=min(waits, default=None))
 
 
 def _freeze(observed: ModelDeploymentObservation, group: WorkerGroup) -> list[DeploymentAction]:
@@ -173,20 +185,26 @@ def _freeze(observed: ModelDeploymentObservation, group: WorkerGroup) -> list[De
     return [] if known else [CreateRevision(pool=group.pool, revision=group.revision)]
 
 
-def _deployment_actions(
-    observed: ModelDeploymentObservation, *, group: WorkerGroup, count: int
-) -> list[DeploymentAction]:
+def _deployment_steps(
+    observed: ModelDeploymentObservation, *, group: WorkerGroup, count: int, now: float
+) -> Steps:
     key = {"pool": group.pool, "revision": group.revision}
     if not group.exists:
         if count == 0:
-            return []
-        return [*_freeze(observed, group), CreateDeployment(**key, replicas=count)]
-    if count != group.wanted:
-        return [ScaleDeployment(**key, replicas=count)]
+            return Steps()
+        create = CreateDeployment(**key, replicas=count)
+        return Steps(actions=(*_freeze(observed, group), create))
     is_current = observed.current.get(group.pool) == group.revision
-    if count == 0 and not group.workers and not is_current:
-        return [DeleteDeployment(**key)]
-    return []
+    if count == 0 and group.wanted == 0 and not group.workers and not is_current:
+        return Steps(actions=(DeleteDeployment(**key),))
+    return steps(
+        group,
+        count=count,
+        order=_removal_order,
+        times=DrainTimes(floor=observed.floor, budget=observed.desired.drain.timeout),
+        shutdown=observed.shutdown,
+        now=now,
+    )
 
 
 def _slurm_actions(
@@ -212,10 +230,12 @@ def _slurm_actions(
 _EARLINESS: Mapping[str, int] = {Phase.WAITING: 0, Phase.PENDING: 1, Phase.STARTING: 2}
 
 
-def _removal_order(worker: Worker) -> tuple[int, int, int, str]:
-    """The cheapest worker first: not serving and earliest, then degraded, then the highest slot."""
+def _removal_order(worker: Worker) -> tuple[int, int, float, int, str]:
+    """The cheapest worker first: not serving and earliest, then degraded, then the least loaded."""
     cost = 2 if worker.available else 1 if worker.serving else 0
-    return cost, _EARLINESS.get(worker.phase, 3), -worker.slot, worker.name
+    known = worker.load is not None and worker.load.requests is not None
+    load = float(worker.load.requests or 0) if worker.load is not None and known else float("inf")
+    return cost, _EARLINESS.get(worker.phase, 3), load, -worker.slot, worker.name
 
 
 def _forget_attempts(state: PoolState, *, now: float) -> list[DeploymentAction]:

@@ -52,6 +52,8 @@ class ModelDeploymentObservation:
         front_exists: any of the two is there.
         retry_base: first back-off after a failed attempt, seconds.
         retry_cap: longest back-off, seconds.
+        floor: least seconds between a worker's leaving the rotation and its end.
+        shutdown: seconds between TERM and KILL for an engine.
     """
 
     desired: Desired
@@ -66,6 +68,8 @@ class ModelDeploymentObservation:
     retry_cap: float
     front_ok: bool = True
     front_exists: bool = False
+    floor: float = 5.0
+    shutdown: float = 60.0
 
     def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:
         """Groups of a pool, in the order given."""

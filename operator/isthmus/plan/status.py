@@ -17,6 +17,7 @@ from isthmus.api.conditions import (
 )
 from isthmus.api.desired import Pool
 from isthmus.api.modeldeployment_status import (
+    DrainingStatus,
     ModelDeploymentStatus,
     PendingStatus,
     PoolStatus,
@@ -27,6 +28,7 @@ from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.base import Pending, Worker
 from isthmus.plan.condition_models import models, typed
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
+from isthmus.plan.policy.drain import Proceed, told
 from isthmus.plan.verdicts import SEVERITY, Totals, available, progressing, ready, tunnels
 
 _MESSAGE_LIMIT = 1000
@@ -66,6 +68,7 @@ def deployment_status(
         conditions=models(conditions),
         pools=pools,
         workers=_workers(observed),
+        draining=_number_draining(observed),
     )
 
 
@@ -108,6 +111,7 @@ def deleting_status(observed: ModelDeploymentObservation, *, now: float) -> Mode
             "conditions": models(conditions),
             "pools": (),
             "workers": workers,
+            "draining": _number_draining(observed),
         }
     )
 
@@ -164,9 +168,28 @@ def _workers(observed: ModelDeploymentObservation) -> tuple[WorkerStatus, ...]:
             revision=worker.revision,
             started_at=worker.started_at,
             ends_at=worker.ends_at,
+            draining=_draining(observed, worker),
         )
         for worker in sorted(shown, key=lambda worker: (worker.pool, worker.name))
     )
+
+
+def _number_draining(observed: ModelDeploymentObservation) -> int:
+    return sum(
+        worker.draining is not None and not worker.failed
+        for group in observed.groups
+        for worker in group.workers
+    )
+
+
+def _draining(observed: ModelDeploymentObservation, worker: Worker) -> DrainingStatus | None:
+    state = worker.draining
+    if state is None:
+        return None
+    reason = "waits for its requests" if state.waits else "is told to end"
+    if state.cut:
+        reason = told(Proceed(cut=state.cut, over=True), budget=observed.desired.drain.timeout)
+    return DrainingStatus(since=rfc3339(int(state.since)), reason=reason)
 
 
 def _pool_status(

@@ -32,8 +32,18 @@ from isthmus.backends.kubernetes import observe as pods
 from isthmus.backends.kubernetes.render import service_spec
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.errors import ApiInvalidError, NameTakenError
+from isthmus.health.prober import Prober
 from isthmus.observe.events import EventSink
-from isthmus.plan.actions import AsksForWorkers, MayWait, RemoveFinalizer
+from isthmus.plan.actions import (
+    AsksForWorkers,
+    DeploymentAction,
+    DrainPods,
+    MayWait,
+    ReleasePod,
+    RemoveFinalizer,
+    ReturnPod,
+    ShortenPod,
+)
 from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.plan.modeldeployment_observation import (
     FrozenRevision,
@@ -44,9 +54,11 @@ from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.deployment_actions import DeploymentActions
 from isthmus.reconcile.front_actions import front_state, service_waits
+from isthmus.reconcile.pod_actions import POD, PodActions, PodWatch
 from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.statuses import write_status
 from isthmus.reconcile.store import Store
+from isthmus.reconcile.triggers import SLURM_JOB
 from isthmus.reconcile.tunnel_events import tell_of_tunnels
 from isthmus.routing.slices import members
 from isthmus.settings import Settings
@@ -73,6 +85,8 @@ class ModelDeploymentReconciler:
         api: ApiServer,
         states: ClusterStates,
         actions: DeploymentActions,
+        pods: PodActions,
+        prober: Prober,
         settings: Settings,
         clock: Callable[[], float],
         events: EventSink,
@@ -83,6 +97,9 @@ class ModelDeploymentReconciler:
         self._api = api
         self._states = states
         self._actions = actions
+        self._pods = pods
+        self._prober = prober
+        self._pod_watch = PodWatch(store=store, prober=prober)
         self._settings = settings
         self._clock = clock
 
@@ -90,6 +107,7 @@ class ModelDeploymentReconciler:
         """Make one pass over the ModelDeployment."""
         raw = self._store.get(MODEL_DEPLOYMENTS, key.namespace, key.name)
         if raw is None:
+            self._pod_watch.forget(key.namespace, key.name)
             return None
         try:
             meaning = self._store.derived.of(raw, self._meaning)
@@ -99,6 +117,7 @@ class ModelDeploymentReconciler:
             return None
         desired = meaning.desired
         observed = self._observe(raw, meaning)
+        self._pod_watch.follow(desired, _waiting_pods(observed))
         now = self._clock()
         plan = plan_model_deployment(observed, now=now)
         status, requeue = plan.status, plan.requeue_after
@@ -106,7 +125,7 @@ class ModelDeploymentReconciler:
             actions = [each for each in plan.actions if isinstance(each, MayWait) is waits]
             try:
                 for action in actions:
-                    raw = await self._actions.execute(action, raw=raw, desired=desired)
+                    raw = await self._act(action, raw=raw, desired=desired)
                     if isinstance(action, RemoveFinalizer):
                         return None
             except (NameTakenError, ApiInvalidError) as error:
@@ -121,6 +140,13 @@ class ModelDeploymentReconciler:
         tell_of_tunnels(self._events, raw, before=observed.status, after=status)
         resync = spread(self._settings.resync_interval, key=key)
         return resync if requeue is None else min(requeue, resync)
+
+    async def _act(self, action: DeploymentAction, *, raw: Object, desired: Desired) -> Object:
+        """Execute one action; returns the ModelDeployment as it is stored then."""
+        if isinstance(action, DrainPods | ReleasePod | ReturnPod | ShortenPod):
+            await self._pods.execute(action, desired=desired)
+            return raw
+        return await self._actions.execute(action, raw=raw, desired=desired)
 
     async def _say(self, raw: Object, *, reason: Reason, message: str) -> None:
         """Write a failure into the conditions and leave the rest of the status as it is."""
@@ -166,8 +192,13 @@ class ModelDeploymentReconciler:
                 ],
                 pods=self._store.labelled(PODS, *place),
                 members=in_rotation,
+                load=lambda name: self._prober.load(Key(POD, desired.namespace, name)),
             ),
-            *slurm_workers.groups(jobs=jobs, members=in_rotation),
+            *slurm_workers.groups(
+                jobs=jobs,
+                members=in_rotation,
+                load=lambda name: self._prober.load(Key(SLURM_JOB, desired.namespace, name)),
+            ),
         )
         front = front_state(self._store, desired=desired, settings=self._settings)
         waits = service_waits(self._store, desired=desired, front_available=front.available)
@@ -184,6 +215,8 @@ class ModelDeploymentReconciler:
             status=meaning.status,
             retry_base=self._settings.failure_backoff_base,
             retry_cap=self._settings.failure_backoff_cap,
+            floor=self._settings.deregister_delay,
+            shutdown=self._settings.termination_grace,
         )
 
     def _revisions(self, desired: Desired) -> tuple[FrozenRevision, ...]:
@@ -253,6 +286,16 @@ class ModelDeploymentReconciler:
             else state.why_not_fresh(now=now)
         )
         return Reachability(reachable=False, reason=reason, message=message)
+
+
+def _waiting_pods(observed: ModelDeploymentObservation) -> frozenset[str]:
+    """The pods whose requests are waited for."""
+    return frozenset(
+        worker.name
+        for group in observed.groups
+        if group.backend == "kubernetes"
+        for worker in group.waiting
+    )
 
 
 def _failed(

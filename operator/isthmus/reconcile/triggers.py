@@ -16,6 +16,7 @@ from isthmus.apiserver.objects import (
 )
 from isthmus.apiserver.resources import (
     MODEL_DEPLOYMENTS,
+    PODS,
     SLURM_CLUSTERS,
     SLURM_JOBS,
     Resource,
@@ -74,6 +75,16 @@ class Triggers:
             key = Key(MODEL_DEPLOYMENT, namespace(obj), deployment)
             self._queue.add_after(key, PARTS_GAP, later=False)
         self._add_owners(obj)
+
+    def probe_changed(self, key: Key) -> None:
+        """Take a change of a probed worker: a SlurmJob itself, or a pod of a ModelDeployment."""
+        if key.kind == SLURM_JOB:
+            self._queue.add(key)
+            return
+        pod = self._store.get(PODS, key.namespace, key.name)
+        deployment = None if pod is None else labels(pod).get(names.LABEL_DEPLOYMENT)
+        if deployment is not None:
+            self._queue.add(Key(MODEL_DEPLOYMENT, key.namespace, deployment))
 
     def cluster_changed(self, reference: ClusterReference, changed: frozenset[str] | None) -> None:
         """Take a snapshot or failure: names of changed jobs, None for its reachability."""

@@ -1,12 +1,23 @@
 """What pods and Deployments say, as the planner's records. Pure: objects in, records out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from isthmus.api import names
 from isthmus.api.conditions import PendingClass
 from isthmus.api.times import epoch
-from isthmus.apiserver.objects import Object, deletion_timestamp, dig, labels, name, uid
-from isthmus.backends.base import Pending, Worker, WorkerGroup
+from isthmus.apiserver.objects import (
+    Object,
+    annotations,
+    deletion_timestamp,
+    dig,
+    labels,
+    metadata,
+    name,
+    number,
+    uid,
+)
+from isthmus.backends.base import Draining, Load, Pending, Worker, WorkerGroup
 from isthmus.backends.kubernetes.render import CONTAINER_PORT
 
 IMAGE_REASONS = frozenset(
@@ -22,7 +33,11 @@ IMAGE_REASONS = frozenset(
 
 
 def groups(
-    *, deployments: Iterable[Object], pods: Iterable[Object], members: frozenset[str]
+    *,
+    deployments: Iterable[Object],
+    pods: Iterable[Object],
+    members: frozenset[str],
+    load: Callable[[str], Load | None] = lambda _: None,
 ) -> tuple[WorkerGroup, ...]:
     """All worker groups of one ModelDeployment on Kubernetes.
 
@@ -30,24 +45,24 @@ def groups(
         deployments: its Deployments, those being deleted left out by the caller or not.
         pods: its pods.
         members: names of the pods that are ready endpoints of its Service.
+        load: what the metrics of the pod of a name say, None where nobody asks.
     """
     workers: dict[tuple[str, str], list[Worker]] = {}
     for pod in pods:
-        found = worker(pod, members=members)
+        found = worker(pod, members=members, load=load(name(pod)))
         workers.setdefault((found.pool, found.revision), []).append(found)
     result = []
     for obj in deployments:
         key = labels(obj).get(names.LABEL_POOL, ""), labels(obj).get(names.LABEL_REVISION, "")
-        result.append(
-            WorkerGroup(
-                pool=key[0],
-                backend="kubernetes",
-                revision=key[1],
-                wanted=_wanted(obj),
-                workers=tuple(sorted(workers.pop(key, []), key=lambda item: item.name)),
-                problem=_problem(obj),
-            )
+        group = WorkerGroup(
+            pool=key[0],
+            backend="kubernetes",
+            revision=key[1],
+            wanted=_replicas(obj),
+            workers=tuple(sorted(workers.pop(key, []), key=lambda item: item.name)),
+            problem=_problem(obj),
         )
+        result.append(replace(group, wanted=max(0, group.wanted - len(group.waiting))))
     # Pods whose Deployment is gone already are still shown until they are gone too.
     for (pool, revision), rest in sorted(workers.items()):
         result.append(
@@ -63,7 +78,7 @@ def groups(
     return tuple(result)
 
 
-def _wanted(obj: Object) -> int:
+def _replicas(obj: Object) -> int:
     replicas = dig(obj, "spec", "replicas", default=1)
     return replicas if isinstance(replicas, int) and deletion_timestamp(obj) is None else 0
 
@@ -85,14 +100,14 @@ def _conditions(obj: Object) -> list[Mapping[str, object]]:
     return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
 
 
-def worker(pod: Object, *, members: frozenset[str]) -> Worker:
+def worker(pod: Object, *, members: frozenset[str], load: Load | None = None) -> Worker:
     """One pod as a worker; its identity is its address and the kubelet's readiness."""
     phase = str(dig(pod, "status", "phase", default="Pending"))
     failed = phase in {"Failed", "Succeeded"}
-    stopping = deletion_timestamp(pod) is not None
+    draining = draining_of(pod)
+    stopping = draining is not None
     ready = any(c.get("type") == "Ready" and c.get("status") == "True" for c in _conditions(pod))
     pending = None if ready or failed or stopping else pending_of(pod)
-    address = dig(pod, "status", "podIP")
     started = dig(pod, "status", "startTime")
     return Worker(
         name=name(pod),
@@ -100,17 +115,19 @@ def worker(pod: Object, *, members: frozenset[str]) -> Worker:
         pool=labels(pod).get(names.LABEL_POOL, ""),
         backend="kubernetes",
         revision=labels(pod).get(names.LABEL_REVISION, ""),
-        phase=_display_phase(phase, ready=ready, stopping=stopping, pending=pending),
+        phase=_display_phase(phase, ready=ready, draining=draining, pending=pending),
         ready=ready and not stopping and not failed,
         in_rotation=name(pod) in members,
         serving=ready and not failed,
         stopping=stopping,
         failed=failed,
         node=_text(dig(pod, "spec", "nodeName")),
-        url=f"http://{address}:{CONTAINER_PORT}" if isinstance(address, str) else None,
+        url=probe_url(pod),
         healthy=ready,
         started_at=_text(started),
         pending=pending,
+        draining=draining,
+        load=load,
     )
 
 
@@ -118,9 +135,47 @@ def _text(value: object) -> str | None:
     return value if isinstance(value, str) and value else None
 
 
-def _display_phase(phase: str, *, ready: bool, stopping: bool, pending: Pending | None) -> str:
-    if stopping:
-        return "Terminating"
+def draining_of(pod: Object) -> Draining | None:
+    """How far a pod is that is deleted or marked to be; None for one that stays."""
+    notes = annotations(pod)
+    marked = epoch(notes.get(names.ANNOTATION_DRAINING_SINCE))
+    grace = number(metadata(pod).get("deletionGracePeriodSeconds"))
+    deleted = epoch(deletion_timestamp(pod))
+    if deleted is not None:
+        # The time stamp is the end of the grace.
+        deleted -= grace or 0
+    since = marked if marked is not None else deleted
+    if since is None:
+        return None
+    return Draining(
+        since=since,
+        released_at=epoch(notes.get(names.ANNOTATION_DRAINED_AT)),
+        cut=number(notes.get(names.ANNOTATION_REQUESTS_CUT)),
+        grace=None if deleted is None else float(grace or 0),
+    )
+
+
+def probe_url(pod: Object) -> str | None:
+    """Where a pod's engine is asked, None while it has no address."""
+    address = dig(pod, "status", "podIP")
+    if not isinstance(address, str) or not address:
+        return None
+    host = f"[{address}]" if ":" in address else address
+    return f"http://{host}:{CONTAINER_PORT}"
+
+
+def engine_of(pod: Object) -> str | None:
+    """Name of the engine that a pod runs: the program of its first container."""
+    containers = dig(pod, "spec", "containers", default=[])
+    command = dig(containers[0], "command") if isinstance(containers, list) and containers else None
+    return str(command[0]) if isinstance(command, list) and command else None
+
+
+def _display_phase(
+    phase: str, *, ready: bool, draining: Draining | None, pending: Pending | None
+) -> str:
+    if draining is not None:
+        return "Draining" if draining.grace is None else "Terminating"
     if ready:
         return "Ready"
     if phase == "Running" or (pending and pending.pending_class is PendingClass.STARTUP):

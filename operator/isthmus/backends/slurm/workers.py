@@ -1,11 +1,11 @@
 """SlurmJob objects as the planner's workers. Pure: statuses in, records out."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from isthmus.api.conditions import ConditionType, PendingClass, Phase, Reason
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import epoch
-from isthmus.backends.base import Pending, Worker, WorkerGroup
+from isthmus.backends.base import Draining, Load, Pending, Worker, WorkerGroup
 
 _CLASSES: Mapping[str, PendingClass] = {
     Reason.PENDING_RESOURCES: PendingClass.RESOURCES,
@@ -31,17 +31,23 @@ _BY_PHASE: Mapping[str, PendingClass] = {
 }
 
 
-def groups(*, jobs: Iterable[SlurmJob], members: frozenset[str]) -> tuple[WorkerGroup, ...]:
+def groups(
+    *,
+    jobs: Iterable[SlurmJob],
+    members: frozenset[str],
+    load: Callable[[str], Load | None] = lambda _: None,
+) -> tuple[WorkerGroup, ...]:
     """All worker groups of one ModelDeployment on SLURM.
 
     Args:
         jobs: its SlurmJobs.
         members: uids of the SlurmJobs that stand in the membership of its Service.
+        load: what the metrics of the SlurmJob of a name say, None where nobody asks.
     """
     found: dict[tuple[str, str], list[Worker]] = {}
     for job in jobs:
         found.setdefault((job.spec.pool, job.spec.revision), []).append(
-            worker(job, members=members)
+            worker(job, members=members, load=load(job.metadata.name))
         )
     return tuple(
         WorkerGroup(
@@ -55,7 +61,7 @@ def groups(*, jobs: Iterable[SlurmJob], members: frozenset[str]) -> tuple[Worker
     )
 
 
-def worker(job: SlurmJob, *, members: frozenset[str]) -> Worker:
+def worker(job: SlurmJob, *, members: frozenset[str], load: Load | None = None) -> Worker:
     """One attempt as a worker."""
     status = job.status or SlurmJobStatus()
     phase = Phase(status.phase) if status.phase is not None else Phase.WAITING
@@ -86,6 +92,8 @@ def worker(job: SlurmJob, *, members: frozenset[str]) -> Worker:
         ends_at=status.end_time,
         finished_at=epoch(status.finished_at),
         pending=None if ready or stopping else _pending(status, phase),
+        draining=_draining(status) if stopping else None,
+        load=load,
     )
 
 
@@ -95,6 +103,13 @@ def _tunnel(status: SlurmJobStatus) -> str | None:
     if found is None:
         return None
     return "Up" if found.status == "True" else "Down"
+
+
+def _draining(status: SlurmJobStatus) -> Draining | None:
+    since = epoch(status.draining_since)
+    if since is None:
+        return None
+    return Draining(since=since, released_at=epoch(status.terminated_at), cut=status.cut)
 
 
 def _pending(status: SlurmJobStatus, phase: Phase) -> Pending:
