@@ -303,7 +303,7 @@ class Controllers:
 
 
 def _keeps(pod: Json) -> tuple[bool, int, int]:
-    """As a ReplicaSet ranks: what is not ready goes first, then the lowest cost, then the newest."""
+    """As a ReplicaSet ranks: not ready ones go first, then the lowest cost, then the newest."""
     cost = int(k8s.annotations(pod).get(names.ANNOTATION_DELETION_COST, "0"))
     return is_ready(pod), cost, -int(pod["metadata"]["resourceVersion"])
 
