@@ -193,7 +193,8 @@ class Oracle:
         self.require(slice_ is None, f"scancel of {job_name} while it is in the membership")
         if attempt.gone or attempt.lost:
             return  # an orphan
-        if attempt.deleted_at is not None and job.state == "RUNNING":
+        told_waiting = attempt.phase in _WAITING  # by an old copy of SLURM's answer
+        if attempt.deleted_at is not None and job.state == "RUNNING" and not told_waiting:
             self._not_cut(
                 "scancel of", job_name, job.engine, since=attempt.slice_left, attempt=attempt
             )
