@@ -37,7 +37,8 @@ class Sshd:
         self.port = free_port()
         self.user = pwd.getpwuid(os.getuid()).pw_name
         self.max_sessions = max_sessions
-        self.environment = dict(environment or {})
+        # a home of its own: the account's .bashrc may do a lot at each command
+        self.environment = {"HOME": str(folder), **(environment or {})}
         self.forwarding = forwarding
         self.host_key = new_key(folder / "host_key")
         self.client_key = new_key(folder / "client_key")
@@ -100,8 +101,7 @@ class Sshd:
             "UseDNS no",
             "PrintMotd no",
         )
-        if self.environment:
-            yield "SetEnv " + " ".join(f"{k}={v}" for k, v in self.environment.items())
+        yield "SetEnv " + " ".join(f"{k}={v}" for k, v in self.environment.items())
 
     def stop(self) -> None:
         """KILL the server and every connection of it, as a lost power supply would."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import pwd
 import shlex
 import signal
 import time
@@ -198,7 +197,7 @@ async def test_the_environment_is_clean_and_knows_the_site(site: Site) -> None:
     }
     assert found["SLURM_CONF"] == "/site/slurm.conf"
     assert found["PATH"].startswith(f"{site.bin}:")
-    assert found["HOME"] == pwd.getpwnam(site.sshd.user).pw_dir
+    assert found["HOME"] == str(site.sshd.folder)
 
 
 async def test_return_codes_are_the_commands_own(site: Site) -> None:

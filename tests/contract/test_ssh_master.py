@@ -234,7 +234,7 @@ async def main():
     folder.write(key=key, known_hosts={sshd.known_hosts!r}.encode())
     target = Target("127.0.0.1", {sshd.port}, {sshd.user!r})
     master = Master(target, identity=folder.identity, control_path=folder.socket("m"))
-    await master.start(timeout=PATIENCE)
+    await master.start(timeout=90)
     print(master.pid, folder.path, flush=True)
     await asyncio.sleep(600)
 
