@@ -1,8 +1,8 @@
-"""Building Kubernetes and containerd from their Go modules, once, into the user's cache folder.
+"""Building Kubernetes, containerd and helm from their Go modules, once, into the cache folder.
 
-`go/controlplane` and `go/noderuntime` hold no code: a go.mod whose `tool` lines name the programs,
-and a go.sum that fixes every byte. (Two, because containerd wants other versions of what both use.)
-The cache folder is named after a hash of these files, so a changed module builds anew.
+`go/controlplane`, `go/noderuntime` and `go/chart` hold no code: a go.mod whose `tool` lines name
+the programs, and a go.sum that fixes every byte. (Several, because they want other versions of
+what they share.) A cache folder is named after a hash of such files: a changed module builds anew.
 """
 
 import fcntl
@@ -29,6 +29,8 @@ APISERVER = ("etcd", "kube-apiserver", "kubectl")
 CLUSTER = (*APISERVER, "kube-controller-manager", "kube-scheduler", "kubelet", "kube-proxy")
 CNI = ("bridge", "loopback", "host-local", "portmap")
 NODE = ("containerd", "containerd-shim-runc-v2", "ctr", *CNI)
+CLUSTER_MODULES = ("controlplane", "noderuntime")
+CHART_MODULES = ("chart",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,17 +56,31 @@ def program_of(package: str) -> str:
     return "etcd" if parts[-1] == "server" else parts[-1]
 
 
-def key() -> str:
-    """Twelve hexadecimal digits that change with any of the module files."""
+def key(modules: tuple[str, ...] = CLUSTER_MODULES) -> str:
+    """Twelve hexadecimal digits that change with any file of these modules."""
     digest = hashlib.sha256(CONTAINERD_TAGS.encode())
-    for path in sorted(MODULES.glob("*/go.*")):
-        digest.update(path.name.encode() + path.read_bytes())
+    for module in sorted(modules):
+        for path in sorted((MODULES / module).glob("go.*")):
+            digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()[:12]
 
 
 def folder(cache: Path) -> Path:
-    """Where the programs of the present modules are, or will be."""
+    """Where the programs of the clusters are, or will be."""
     return cache / f"kubernetes-{key()}"
+
+
+def ensure_helm(cache: Path, progress: Progress, *, state: Path | None = None) -> Path:
+    """Build helm if it is not there yet; returns the program. Raises PlaygroundError."""
+    target = cache / f"helm-{key(CHART_MODULES)}"
+    if not (target / "helm").exists():
+        target.mkdir(parents=True, exist_ok=True)
+        with _build_lock(target, progress):
+            if not (target / "helm").exists():
+                go = gotool.get(cache, progress)
+                with progress.step("helm built from source, once"):
+                    _build("helm", target=target, go=go, state=state)
+    return target / "helm"
 
 
 def kubernetes_version() -> str:
@@ -137,7 +153,7 @@ def _build_lock(target: Path, progress: Progress) -> Iterator[None]:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            progress.say("another start is building Kubernetes: waiting for it ...")
+            progress.say("another start is building the same: waiting for it ...")
             fcntl.flock(handle, fcntl.LOCK_EX)
         for leftover in target.glob(".new-*"):
             leftover.unlink()
@@ -147,7 +163,7 @@ def _build_lock(target: Path, progress: Progress) -> Iterator[None]:
 
 
 def _build(name: str, *, target: Path, go: str, state: Path | None) -> None:
-    modules = [read_module(MODULES / part) for part in ("controlplane", "noderuntime")]
+    modules = [read_module(MODULES / part) for part in (*CLUSTER_MODULES, *CHART_MODULES)]
     module = next((m for m in modules if name in m.programs), None)
     if module is None:
         raise PlaygroundError(f"no go.mod below {MODULES} has a tool line for {name}")

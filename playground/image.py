@@ -27,8 +27,9 @@ SGLANG_IMAGE = "localhost/sglang-simulator:1"
 ENGINES = "opt/engines"
 PATH = "/opt/engines/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 KEPT = 4  # archives in the cache: another start may be importing one
-FORMAT = "3"  # change it when the making of the archive changes
+FORMAT = "4"  # change it when the making of the archive changes
 MEDIA = "application/vnd.oci.image"
+OCI_LAYOUT = b'{"imageLayoutVersion":"1.0.0"}'
 
 PYTHON = "python3.11"
 DEBIAN = [
@@ -135,20 +136,22 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def base_layer_file(folder: Path, progress: Progress) -> Path:
-    """The layer of Debian packages; its name holds a hash of what is in it. Take the lock."""
-    record = folder / "base.json"
-    wanted = hashlib.sha256(json.dumps([FORMAT, DEBIAN, LEFT_OUT, APPLETS]).encode()).hexdigest()
+def base_layer_file(
+    folder: Path, progress: Progress, *, debian: list[str] = DEBIAN, name: str = "base"
+) -> Path:
+    """A layer of Debian packages; its name holds a hash of what is in it. Take the lock."""
+    record = folder / f"{name}.json"
+    wanted = hashlib.sha256(json.dumps([FORMAT, debian, LEFT_OUT, APPLETS]).encode()).hexdigest()
     if record.exists():
         known = json.loads(record.read_text(encoding="utf-8"))
         layer = folder / str(known["file"])
         if known["wanted"] == wanted and layer.exists():
             return layer
-    with progress.step(f"image: {len(DEBIAN)} Debian packages fetched, not installed"):
-        archives = packages.download(DEBIAN, folder / "packages")
+    with progress.step(f"image: {len(debian)} Debian packages fetched, not installed"):
+        archives = packages.download(debian, folder / "packages")
     content = base_layer(archives).content
-    layer = folder / f"base-{hashlib.sha256(content).hexdigest()[:12]}.tar"
-    fresh = folder / ".new-base"
+    layer = folder / f"{name}-{hashlib.sha256(content).hexdigest()[:12]}.tar"
+    fresh = folder / f".new-{name}"
     fresh.write_bytes(content)
     fresh.rename(layer)
     record.write_text(json.dumps({"wanted": wanted, "file": layer.name}), encoding="utf-8")
@@ -241,12 +244,10 @@ def add_link(layer: tarfile.TarFile, name: str, target: str) -> None:
     layer.addfile(info)
 
 
-def add_file(
-    layer: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644, mtime: int = 0
-) -> None:
+def add_file(layer: tarfile.TarFile, name: str, content: bytes, *, mode: int = 0o644) -> None:
     """Put a file into a layer."""
     info = tarfile.TarInfo(name)
-    info.size, info.mode, info.mtime = len(content), mode, mtime
+    info.size, info.mode = len(content), mode
     layer.addfile(info, io.BytesIO(content))
 
 
@@ -255,19 +256,18 @@ def write_archive(
     *,
     layers: list[Layer],
     images: Mapping[str, list[str]],
-    working_folder: str = "/",
 ) -> None:
     """Write the OCI archive of images (name → entry point) that share these layers."""
     blobs = {layer.digest: layer.content for layer in layers}
     manifests = []
     for name, entrypoint in images.items():
-        config = _config(entrypoint, layers, working_folder)
+        config = _config(entrypoint, layers)
         manifest = _manifest(config, layers)
         blobs |= {digest(config): config, digest(manifest): manifest}
         annotations = {"annotations": {"io.containerd.image.name": name}}
         manifests.append(_descriptor("manifest.v1+json", manifest) | annotations)
     index = json.dumps({"schemaVersion": 2, "manifests": manifests}).encode()
-    files = {"oci-layout": b'{"imageLayoutVersion":"1.0.0"}', "index.json": index}
+    files = {"oci-layout": OCI_LAYOUT, "index.json": index}
     files |= {f"blobs/{name.replace(':', '/')}": blob for name, blob in blobs.items()}
     with tarfile.open(target, "w") as archive:
         for path, content in files.items():
@@ -278,8 +278,8 @@ def _descriptor(kind: str, blob: bytes) -> dict[str, object]:
     return {"mediaType": f"{MEDIA}.{kind}", "digest": digest(blob), "size": len(blob)}
 
 
-def _config(entrypoint: list[str], layers: list[Layer], working_folder: str) -> bytes:
-    run: dict[str, object] = {"Env": [f"PATH={PATH}"], "WorkingDir": working_folder}
+def _config(entrypoint: list[str], layers: list[Layer]) -> bytes:
+    run: dict[str, object] = {"Env": [f"PATH={PATH}"], "WorkingDir": "/"}
     if entrypoint:
         run["Entrypoint"] = entrypoint
     return json.dumps(
@@ -288,6 +288,7 @@ def _config(entrypoint: list[str], layers: list[Layer], working_folder: str) -> 
             "os": "linux",
             "config": run,
             "rootfs": {"type": "layers", "diff_ids": [layer.digest for layer in layers]},
+            "history": [{"created_by": "playground/image.py"}] * len(layers),  # buildah wants it
         }
     ).encode()
 

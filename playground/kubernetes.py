@@ -212,16 +212,16 @@ class Kubernetes:
         if archive is not None:
             self.import_images(node, archive)
 
-    def import_images(self, node: str, archive: Path) -> None:
-        """Import an OCI archive into a node, unless the same file was imported before."""
+    def import_images(self, node: str, archive: Path, *, kind: str = "engines") -> None:
+        """Import an OCI archive into a node, unless it is the last one of its kind there."""
         folder = self.root / "nodes" / node
-        mark = folder / f"imported-{archive.stem}"
-        if mark.exists():
+        mark = folder / f"imported-{kind}"
+        if mark.exists() and mark.read_text(encoding="utf-8") == archive.name:
             return
         client: list[str | Path] = [self.programs / "ctr", "--address", folder / "containerd.sock"]
-        with self.progress.step(f"Kubernetes: images imported into {node}"):
-            run([*client, "--namespace", "k8s.io", "images", "import", archive], timeout=120)
-        mark.touch()
+        with self.progress.step(f"Kubernetes: images of {kind} imported into {node}"):
+            run([*client, "--namespace", "k8s.io", "images", "import", archive], timeout=300)
+        mark.write_text(archive.name, encoding="utf-8")
 
     def _start_nodes(self) -> None:
         nodes = node_names(self.config)

@@ -7,7 +7,7 @@ Debian starts a packaged daemon when it is installed, unless /usr/sbin/policy-rc
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -58,9 +58,8 @@ def needed(config: Config) -> dict[str, str]:
     return wanted
 
 
-def missing(config: Config) -> dict[str, str]:
-    """Those of `needed` that are not installed."""
-    wanted = needed(config)
+def missing(wanted: Mapping[str, str]) -> dict[str, str]:
+    """Those that are not installed."""
     query = ["dpkg-query", "--show", "--showformat", "${Package} ${db:Status-Status}\n", *wanted]
     lines = run(query, check=False).stdout.splitlines()
     there = {line.split()[0] for line in lines if line.endswith(" installed")}
@@ -68,12 +67,23 @@ def missing(config: Config) -> dict[str, str]:
 
 
 def install(config: Config, progress: Progress) -> None:
-    """Install what is missing and say so; raises PlaygroundError."""
-    absent = missing(config)
+    """Install what a playground needs and is missing; raises PlaygroundError."""
+    require(needed(config), cache=config.cache, progress=progress)
+
+
+def require(wanted: Mapping[str, str], *, cache: Path, progress: Progress) -> None:
+    """Install what is missing and say so; raises PlaygroundError.
+
+    Args:
+        wanted: package → what it is for.
+        cache: holds the lock, and the record of what was installed.
+        progress: where it is said.
+    """
+    absent = missing(wanted)
     if not absent:
         return
-    with _lock(config.cache / "packages.lock"):
-        absent = missing(config)
+    with _lock(cache / "packages.lock"):
+        absent = missing(wanted)
         if not absent:
             return
         progress.say(f"installing {len(absent)} Debian packages (they stay when it stops):")
@@ -86,7 +96,7 @@ def install(config: Config, progress: Progress) -> None:
                 run([*apt, "update"], timeout=300)
             with services_forbidden():
                 run([*apt, *options], timeout=900, environment=_apt_environment())
-            with (config.cache / INSTALLED).open("a", encoding="utf-8") as record:
+            with (cache / INSTALLED).open("a", encoding="utf-8") as record:
                 record.writelines(f"{name}\n" for name in absent)
 
 

@@ -39,7 +39,7 @@ def python_environment(config: Config, progress: Progress) -> Path:
         PlaygroundError: Python is too old, or pip cannot fetch a dependency.
     """
     packages = config.state / "python"
-    version = _version()
+    version = debian_python()
     cached = _installed(config.cache, version=version, progress=progress)
     if not packages.exists():
         _link_tree(cached, packages)
@@ -47,7 +47,8 @@ def python_environment(config: Config, progress: Progress) -> Path:
     return _write_commands(config, packages)
 
 
-def _version() -> tuple[int, int]:
+def debian_python() -> tuple[int, int]:
+    """Version of Debian's python3, such as (3, 11); raises PlaygroundError when it is too old."""
     said = run([PYTHON, "-c", "import sys; print(*sys.version_info[:2])"]).stdout.split()
     version = (int(said[0]), int(said[1]))
     if version < MINIMUM:

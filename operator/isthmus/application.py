@@ -38,6 +38,7 @@ from isthmus.reconcile.queue import WorkQueue
 from isthmus.reconcile.relist import Relist
 from isthmus.reconcile.slurmcluster import SlurmClusterReconciler, cluster_access
 from isthmus.reconcile.slurmjob import SlurmJobReconciler
+from isthmus.reconcile.standby import standing_by
 from isthmus.reconcile.store import Store
 from isthmus.reconcile.triggers import (
     MODEL_DEPLOYMENT,
@@ -115,7 +116,8 @@ async def run(settings: Settings) -> None:
     try:
         if settings.leader_election:
             elector = _elector(elector_api, settings)
-            await elector.acquire()
+            async with standing_by(settings.liveness_port):
+                await elector.acquire()
         await _lead(settings, connection, api, elector)
     finally:
         if elector is not None:

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from playground import images
 from playground.errors import PlaygroundError
-from playground.operator_image import import_operator_image
 from playground.operator_process import NAMESPACE, SERVICE_ACCOUNT, Operator
 from tests.real.conftest import FAST_SETTINGS
 from tests.real.world import Json, Not, World, deployment, kubernetes_pool, until
@@ -132,7 +132,7 @@ def operator_process(pod: Json) -> int:
 @pytest.fixture
 def pod(world: World, operator: Operator) -> Iterator[OperatorPod]:
     """The operator runs as a pod, and as nothing else."""
-    image = import_operator_image(world.playground)
+    image = f"localhost/isthmus:{images.install(world.playground).tag}"
     operator.stop()
     world.apply(workload(image))
     pod = OperatorPod(world)
