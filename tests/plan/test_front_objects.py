@@ -49,6 +49,30 @@ class TestPlan:
         assert found[-1] == EnsureFront()
 
 
+class TestStatus:
+    def conditions(self, wanted: Desired, **changes: Any) -> dict[str, tuple[str, str]]:
+        observed = deployment(wanted, group("ready"), **changes)
+        found = plan_model_deployment(observed, now=NOW).status.conditions
+        return {one.type: (one.status, one.reason) for one in found}
+
+    def test_workers_that_nobody_can_reach_are_not_available(self) -> None:
+        found = self.conditions(MANAGED, front_available=False)
+        assert found["Ready"] == ("False", "FrontNotReady")
+        assert found["Available"] == ("False", "FrontNotReady")
+        assert found["Progressing"][0] == "True"
+
+    def test_a_front_that_is_not_wanted_is_not_missed(self) -> None:
+        assert self.conditions(BARE, front_available=False)["Available"][0] == "True"
+        assert self.conditions(MANAGED)["Ready"][0] == "True"
+
+    def test_without_workers_the_workers_are_the_news(self) -> None:
+        observed = deployment(MANAGED, group("starting"), front_available=False)
+        found = plan_model_deployment(observed, now=NOW).status.conditions
+        reasons = {one.type: one.reason for one in found}
+        assert reasons["Ready"] == "WorkersNotReady"
+        assert reasons["Available"] == "NoWorkersReady"
+
+
 class TestMembership:
     @pytest.mark.parametrize(
         ("endpoint", "service"),

@@ -48,6 +48,9 @@ class Reason(StrEnum):
     """Workers are wanted and none serves: requests fail now."""
     WORKERS_AVAILABLE = "WorkersAvailable"
     """At least one worker serves."""
+    FRONT_NOT_READY = "FrontNotReady"
+    """Workers serve, but no pod of the front before them is ready: requests fail. Look at the pods
+    with the label isthmus.dev/component=front, and at the operator's setting front-image."""
     SCALED_TO_ZERO = "ScaledToZero"
     """`replicas` is 0: nothing is meant to serve."""
     SCALING_UP = "ScalingUp"

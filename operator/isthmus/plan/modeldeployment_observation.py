@@ -50,6 +50,7 @@ class ModelDeploymentObservation:
         service_ok: the Service is there and as we want it, or waits for the front's first pod.
         front_ok: the front and the Service of the workers are there and as we want them.
         front_exists: any of the two is there.
+        front_available: a pod of the front takes requests, or none is needed yet.
         retry_base: first back-off after a failed attempt, seconds.
         retry_cap: longest back-off, seconds.
         floor: least seconds between a worker's leaving the rotation and its end.
@@ -70,6 +71,7 @@ class ModelDeploymentObservation:
     front_exists: bool = False
     floor: float = 5.0
     shutdown: float = 60.0
+    front_available: bool = True
 
     def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:
         """Groups of a pool, in the order given."""

@@ -29,7 +29,15 @@ from isthmus.backends.base import Pending, Worker
 from isthmus.plan.condition_models import models, typed
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
 from isthmus.plan.policy.drain import Proceed, told
-from isthmus.plan.verdicts import SEVERITY, Totals, available, progressing, ready, tunnels
+from isthmus.plan.verdicts import (
+    SEVERITY,
+    Totals,
+    available,
+    behind_front,
+    progressing,
+    ready,
+    tunnels,
+)
 
 _MESSAGE_LIMIT = 1000
 
@@ -275,9 +283,16 @@ def _conditions(
     pools: tuple[PoolStatus, ...],
     now: float,
 ) -> tuple[Condition, ...]:
+    judged = ready(totals=totals, pools=pools), available(totals)
+    desired = observed.desired
+    if desired.endpoint.managed and not observed.front_available:
+        judged = (
+            behind_front(judged[0], deployment=desired.name),
+            behind_front(judged[1], deployment=desired.name),
+        )
     found: list[tuple[ConditionType, bool, str, str]] = [
-        (ConditionType.READY, *ready(totals=totals, pools=pools)),
-        (ConditionType.AVAILABLE, *available(totals)),
+        (ConditionType.READY, *judged[0]),
+        (ConditionType.AVAILABLE, *judged[1]),
         (ConditionType.PROGRESSING, *progressing(totals=totals, pools=pools)),
     ]
     conditions = _carried(observed)

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from isthmus.api import names
 from isthmus.api.conditions import PendingClass, Reason
 from isthmus.api.modeldeployment_status import PoolStatus
 from isthmus.backends.base import Worker
@@ -120,6 +121,20 @@ def ready(*, totals: Totals, pools: tuple[PoolStatus, ...]) -> Verdict:
             f"{told}, {totals.outdated} of them of an older revision",
         )
     return False, Reason.WORKERS_NOT_READY, told
+
+
+def behind_front(verdict: Verdict, *, deployment: str) -> Verdict:
+    """A good verdict about workers that nobody can reach, because their front has no ready pod."""
+    good, reason, told = verdict
+    if not good or reason == Reason.SCALED_TO_ZERO:
+        return verdict
+    selector = f"{names.LABEL_COMPONENT}={names.COMPONENT_FRONT},{names.LABEL_DEPLOYMENT}"
+    return (
+        False,
+        Reason.FRONT_NOT_READY,
+        f"{told}, but no pod of the front before them is ready, so requests fail: look at `kubectl "
+        f"describe pods -l {selector}={deployment}`; its image is the setting front-image",
+    )
 
 
 def available(totals: Totals) -> Verdict:

@@ -212,6 +212,7 @@ class ModelDeploymentReconciler:
             service_ok=waits or self._service_ok(desired),
             front_ok=front.ok,
             front_exists=front.exists,
+            front_available=front.available or waits,
             status=meaning.status,
             retry_base=self._settings.failure_backoff_base,
             retry_cap=self._settings.failure_backoff_cap,
