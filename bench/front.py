@@ -98,11 +98,12 @@ def address_of(served: EngineProcess) -> Address:
     return "127.0.0.1", int(served.url.rpartition(":")[2])
 
 
-async def load(targets: Callable[[], Sequence[Address]], *, seconds: float) -> Result:
+async def load(
+    targets: Callable[[], Sequence[Address]], *, seconds: float, clients: int = CLIENTS
+) -> Result:
     """Clients for that long; the first second is not counted."""
-    streams = False
-    await Clients(targets, count=CLIENTS, tokens=TOKENS, streams=streams).run(1.0)
-    return await Clients(targets, count=CLIENTS, tokens=TOKENS, streams=streams).run(seconds)
+    await Clients(targets, count=clients, tokens=TOKENS, streams=False).run(1.0)
+    return await Clients(targets, count=clients, tokens=TOKENS, streams=False).run(seconds)
 
 
 def one_target(front: Candidate) -> Callable[[], Sequence[Address]]:
@@ -111,15 +112,17 @@ def one_target(front: Candidate) -> Callable[[], Sequence[Address]]:
 
 
 async def overhead(
-    lab: Lab, names: Sequence[str], workers: Sequence[Address], *, rounds: int, seconds: float
+    lab: Lab, names: Sequence[str], workers: Sequence[Address], *, options: argparse.Namespace
 ) -> dict[str, Ratios]:
     """Each front against the direct way, in turns."""
+    seconds, clients = options.seconds, options.clients
     fronts = {name: lab.front(name, workers) for name in names}
     found = {name: Ratios() for name in names}
-    for _ in range(rounds):
-        direct = await load(lambda: workers, seconds=seconds)
+    for _ in range(options.rounds):
+        direct = await load(lambda: workers, seconds=seconds, clients=clients)
         for name, made in fronts.items():
-            found[name].take(await load(one_target(made), seconds=seconds), direct)
+            mine = await load(one_target(made), seconds=seconds, clients=clients)
+            found[name].take(mine, direct)
     for made in fronts.values():
         made.kill()
     return found
@@ -239,16 +242,12 @@ async def measure(options: argparse.Namespace) -> list[str]:
             with progress.step("realistic engines"):
                 engines = [lab.engine() for _ in range(ENGINES)]
                 workers = list(map(address_of, engines))
-                found = await overhead(
-                    lab, names, workers, rounds=options.rounds, seconds=options.seconds
-                )
+                found = await overhead(lab, names, workers, options=options)
                 for one in engines:
                     one.process.kill()
             lines += lines_of("Engines that take 80 ms, ratio to direct: median (range)", found)
             with progress.step("instant engines"):
-                found = await overhead(
-                    lab, names, lab.instant(), rounds=options.rounds, seconds=options.seconds
-                )
+                found = await overhead(lab, names, lab.instant(), options=options)
             lines += lines_of("Engines that take nothing, ratio to direct: median (range)", found)
         if "events" in options.parts:
             failures = {}
@@ -266,6 +265,7 @@ def main() -> None:
     parser.add_argument("--parts", default="overhead,events", help="which (%(default)s)")
     parser.add_argument("--rounds", type=int, default=5, help="rounds (%(default)s)")
     parser.add_argument("--seconds", type=float, default=5.0, help="of each load (%(default)s)")
+    parser.add_argument("--clients", type=int, default=CLIENTS, help="at a time (%(default)s)")
     options = parser.parse_args()
     print("\n".join(asyncio.run(measure(options))))
 
