@@ -27,9 +27,9 @@ def pool(**extra: object) -> Json:
     return slurm_pool(cluster="far", **extra)
 
 
-def slow_pool() -> Json:
-    """Engines that take some seconds for an answer."""
-    env = {"SIMULATOR_LOAD_SECONDS": "0.3", "SIMULATOR_TOKENS_PER_SECOND": "8"}
+def slow_pool(*, rate: int = 8) -> Json:
+    """Engines that take some seconds for an answer: 40 tokens, so many a second."""
+    env = {"SIMULATOR_LOAD_SECONDS": "0.3", "SIMULATOR_TOKENS_PER_SECOND": str(rate)}
     return pool(engine={"env": [{"name": n, "value": v} for n, v in env.items()]})
 
 
@@ -289,7 +289,7 @@ def test_the_successor_of_a_dead_supervisor_cleans_up(far: World, tunnels: Tunne
 
 @pytest.mark.timeout(180)
 def test_scaling_down_finishes_streams(far: World) -> None:
-    far.apply(deployment("less", slow_pool(), replicas=1))
+    far.apply(deployment("less", slow_pool(rate=2), replicas=1))
     far.wait_agree("less", slurm=1)
     streams = open_streams(far.service_url("less"), 4)
     far.scale("less", 0)

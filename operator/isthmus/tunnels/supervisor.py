@@ -36,7 +36,7 @@ _IDLE = 5.0
 _MEANING: Mapping[Outcome | None, str] = {
     None: "not asked yet",
     Outcome.ANSWERED: "answers",
-    Outcome.CLOSED: "nobody listens at the engine's port",
+    Outcome.CLOSED: "nobody listens at the engine's port, or sshd forbids forwarding to it",
     Outcome.SILENT: "connections are taken and nothing answers",
     Outcome.REFUSED: "nothing listens on the forward's port",
 }
@@ -367,7 +367,7 @@ class Supervisor:
             return link.problem
         if key in link.problems:
             return link.problems[key]
-        if up:
+        if held.health.serves:
             return f"through {link.through}"
         return f"through {link.through}: {_MEANING[held.health.last]}"
 
