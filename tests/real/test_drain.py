@@ -1,4 +1,4 @@
-"""How workers on SLURM end: TERM to the engine's main process alone, and streams are finished."""
+"""How workers end: out of rotation first, and what is under way is finished, on both schedulers."""
 
 import json
 import threading
@@ -6,7 +6,7 @@ import threading
 import httpx
 import pytest
 
-from tests.real.world import World, deployment, slurm_pool, until
+from tests.real.world import World, deployment, kubernetes_pool, slurm_pool, until
 
 TOKENS = 40
 
@@ -15,7 +15,7 @@ class Stream(threading.Thread):
     """One streamed chat completion that takes some seconds."""
 
     def __init__(self, url: str) -> None:
-        super().__init__()
+        super().__init__(daemon=True)
         self.url = url
         self.begun = threading.Event()
         self.text: list[str] = []
@@ -50,10 +50,19 @@ class Stream(threading.Thread):
             self.begun.set()
 
 
-def slow_pool() -> dict[str, object]:
+def slow_pool(*, tokens_per_second: int = 8) -> dict[str, object]:
     """Engines that take about five seconds for an answer of `TOKENS`."""
-    env = {"SIMULATOR_LOAD_SECONDS": "0.3", "SIMULATOR_TOKENS_PER_SECOND": "8"}
-    return slurm_pool(engine={"env": [{"name": n, "value": v} for n, v in env.items()]})
+    return slurm_pool(engine=slow_engine(tokens_per_second))
+
+
+def slow_pods(*, tokens_per_second: int = 8) -> dict[str, object]:
+    return kubernetes_pool(engine=slow_engine(tokens_per_second))
+
+
+def slow_engine(tokens_per_second: int) -> dict[str, object]:
+    rate = str(tokens_per_second)
+    env = {"SIMULATOR_LOAD_SECONDS": "0.3", "SIMULATOR_TOKENS_PER_SECOND": rate}
+    return {"env": [{"name": n, "value": v} for n, v in env.items()]}
 
 
 def open_streams(url: str, count: int) -> list[Stream]:
@@ -112,3 +121,118 @@ def test_deleted_slurmjob_is_replaced(world: World) -> None:
     world.wait_agree("renew", slurm=1)
     (new,) = world.objects("sj", "renew")
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
+
+
+@pytest.mark.timeout(240)
+def test_streams_of_the_pod_that_is_scaled_away_finish(world: World) -> None:
+    """The one without requests goes where there is a choice; one that has some is waited for."""
+    world.apply(deployment("pods", slow_pods(), replicas=2))
+    world.wait_agree("pods", kubernetes=2)
+    busy, idle = world.status("pods")["workers"]
+    streams = open_streams(busy["url"], 4)
+    world.scale("pods", 1)
+    until(lambda: world.members("pods") == {_place(busy)}, "the idle one leaves the rotation")
+    until(lambda: idle["name"] not in _pods(world, "pods"), "and goes")
+    world.scale("pods", 0)
+    until(lambda: not world.members("pods"), "out of rotation first")
+    assert any(stream.is_alive() for stream in streams)
+    assert_finished(streams)
+    world.wait_agree("pods")
+
+
+@pytest.mark.timeout(240)
+def test_an_update_of_pods_finishes_streams(world: World) -> None:
+    world.apply(deployment("fresh", slow_pods(tokens_per_second=4), replicas=1))
+    world.wait_agree("fresh", kubernetes=1)
+    (old,) = world.status("fresh")["workers"]
+    streams = open_streams(old["url"], 4)
+    pool = slow_pods(tokens_per_second=400)
+    world.patch("fresh", {"spec": {"pools": [pool]}})
+    until(lambda: world.members("fresh") - {_place(old)}, "the new one serves")
+    until(lambda: _place(old) not in world.members("fresh"), "the old one leaves the rotation")
+    drains = until(lambda: world.status("fresh").get("draining") == 1, "status.draining")
+    assert drains
+    assert any(stream.is_alive() for stream in streams)
+    assert_finished(streams)
+    world.wait_agree("fresh", kubernetes=1)
+
+
+@pytest.mark.timeout(240)
+def test_a_deleted_pod_finishes_its_streams_without_any_operator(world: World) -> None:
+    world.apply(deployment("alone", slow_pods(), replicas=1))
+    world.wait_agree("alone", kubernetes=1)
+    (worker,) = world.status("alone")["workers"]
+    streams = open_streams(worker["url"], 4)
+    for operator in world.operators:
+        operator.kill()
+    world.kubectl("delete", "pod", worker["name"], "--wait=false")
+    assert_finished(streams)
+    until(lambda: worker["name"] not in _pods(world, "alone"), "it goes when it is idle")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("backend", ["kubernetes", "slurm"])
+def test_deleting_the_deployment_finishes_streams(world: World, backend: str) -> None:
+    pool = slow_pods() if backend == "kubernetes" else slow_pool()
+    world.apply(deployment("leave", pool, replicas=1))
+    world.wait_agree("leave", **{backend: 1})
+    (worker,) = world.status("leave")["workers"]
+    streams = open_streams(worker["url"], 4)
+    world.delete("leave", wait=False)
+    assert_finished(streams)
+    until(lambda: not world.leftovers("leave"), "all is gone")
+
+
+@pytest.mark.timeout(240)
+def test_a_deleted_slurmjob_finishes_streams_also_over_an_operator_restart(world: World) -> None:
+    world.apply(deployment("over", slow_pool(tokens_per_second=4), replicas=1))
+    world.wait_agree("over", slurm=1)
+    (worker,) = world.status("over")["workers"]
+    streams = open_streams(worker["url"], 4)
+    world.kubectl("delete", "sj", worker["name"], "--wait=false")
+    until(lambda: _place(worker) not in world.members("over"), "out of the membership first")
+    since = world.get("sj", worker["name"])["status"].get("drainingSince")
+    for operator in world.operators:
+        operator.kill()
+        operator.start()
+    assert_finished(streams)
+    after = world.get("sj", worker["name"]).get("status", {}).get("drainingSince", since)
+    assert since is None or after == since
+    world.wait_agree("over", slurm=1)
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("backend", ["kubernetes", "slurm"])
+def test_a_drain_cut_by_its_budget_is_told(world: World, backend: str) -> None:
+    make = slow_pods if backend == "kubernetes" else slow_pool
+    pool = make(tokens_per_second=1)
+    world.apply(deployment("short", pool, replicas=1, drain={"timeout": "3s"}))
+    world.wait_agree("short", **{backend: 1})
+    (worker,) = world.status("short")["workers"]
+    streams = open_streams(worker["url"], 3)
+    world.scale("short", 0)
+
+    def told() -> object:
+        for one in world.status("short").get("workers", []):
+            reason = one.get("draining", {}).get("reason", "")
+            if reason == "3 requests cut after drain.timeout 3s":
+                return reason
+        return None
+
+    until(told, "the status says what was cut", every=0.05)
+    until(
+        lambda: (
+            "3 requests cut after drain.timeout 3s"
+            in world.kubectl("get", "events", "-o", "jsonpath={.items[*].message}{.items[*].note}")
+        ),
+        "and so does an event",
+    )
+    assert any(stream.is_alive() for stream in streams)
+
+
+def _place(worker: dict[str, str]) -> str:
+    return worker["url"].removeprefix("http://")
+
+
+def _pods(world: World, name: str) -> set[str]:
+    return {pod["metadata"]["name"] for pod in world.objects("pods", name)}

@@ -53,6 +53,7 @@ from isthmus.plan.modeldeployment_observation import (
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.deployment_actions import DeploymentActions
+from isthmus.reconcile.drain_events import tell_of_cut_pod
 from isthmus.reconcile.front_actions import front_state, service_waits
 from isthmus.reconcile.pod_actions import POD, PodActions, PodWatch
 from isthmus.reconcile.queue import Key, spread
@@ -145,6 +146,8 @@ class ModelDeploymentReconciler:
         """Execute one action; returns the ModelDeployment as it is stored then."""
         if isinstance(action, DrainPods | ReleasePod | ReturnPod | ShortenPod):
             await self._pods.execute(action, desired=desired)
+            if isinstance(action, ReleasePod):
+                tell_of_cut_pod(self._events, raw, action)
             return raw
         return await self._actions.execute(action, raw=raw, desired=desired)
 

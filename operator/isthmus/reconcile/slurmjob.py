@@ -57,6 +57,7 @@ from isthmus.plan.slurmjob_observation import (
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
+from isthmus.reconcile.drain_events import tell_of_cut_job
 from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
 from isthmus.reconcile.neighbours import others_answer
 from isthmus.reconcile.queue import Key, spread
@@ -175,6 +176,7 @@ class SlurmJobReconciler:
                 await self._act(parts, action)
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
         tell_of_tunnel(self._events, raw, before=observed.status, after=status)
+        tell_of_cut_job(self._events, raw, before=observed.status, after=status)
         again = self._again(parts, observed, status=status, requeue_after=plan.requeue_after)
         # Not everything that makes a difference is a change: a snapshot only grows old.
         resync = spread(self._resync, key=key)
