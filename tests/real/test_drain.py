@@ -126,13 +126,15 @@ def test_deleted_slurmjob_is_replaced(world: World) -> None:
 @pytest.mark.timeout(240)
 def test_streams_of_the_pod_that_is_scaled_away_finish(world: World) -> None:
     """The one without requests goes where there is a choice; one that has some is waited for."""
-    world.apply(deployment("pods", slow_pods(), replicas=2))
+    world.apply(deployment("pods", slow_pods(tokens_per_second=3), replicas=2))
     world.wait_agree("pods", kubernetes=2)
     busy, idle = world.status("pods")["workers"]
     streams = open_streams(busy["url"], 4)
     world.scale("pods", 1)
     until(lambda: world.members("pods") == {_place(busy)}, "the idle one leaves the rotation")
     until(lambda: idle["name"] not in _pods(world, "pods"), "and goes")
+    assert_finished(streams)
+    streams = open_streams(busy["url"], 4)
     world.scale("pods", 0)
     until(lambda: not world.members("pods"), "out of rotation first")
     assert any(stream.is_alive() for stream in streams)

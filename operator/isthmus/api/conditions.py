@@ -137,6 +137,9 @@ class Reason(StrEnum):
     """Probes succeed, model and attempt agree: it may get requests."""
     PROBE_FAILED = "ProbeFailed"
     """Health probes fail; the message has the last answer."""
+    LAST_IN_ROTATION = "LastInRotation"
+    """Its probes fail and it stays in rotation: no other worker of the deployment is known to be
+    good. See whether the operator can reach the nodes at all."""
     IDENTITY_MISMATCH = "IdentityMismatch"
     """Another model or another attempt answers at the address: it gets no requests."""
     ADDRESS_REFUSED = "AddressRefused"

@@ -131,6 +131,7 @@ class SlurmJobObservation:
         renderable: the revision it runs is known, so that it can be submitted.
         work_directory: the cluster's present one, for scripts, logs and gates.
         others_answer: another worker of the same cluster answers our probes now.
+        others_good: another member of the same deployment is known to be good.
         network: how it is to be reached.
         deleting_since: when its deletion was asked for, epoch seconds.
     """
@@ -156,6 +157,7 @@ class SlurmJobObservation:
     renderable: bool = True
     work_directory: str = ""
     others_answer: bool = False
+    others_good: bool = True
     network: Network = Network()
     deleting_since: float | None = None
 

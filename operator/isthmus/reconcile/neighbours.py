@@ -1,11 +1,12 @@
-"""What the other workers of a cluster tell of our view of it."""
+"""What other workers tell: of our view of their cluster, and whether their deployment has more."""
 
 from isthmus.api.slurmjob import SlurmJob
-from isthmus.apiserver.objects import dig
-from isthmus.apiserver.resources import SLURM_JOBS
+from isthmus.apiserver.objects import dig, name, uid
+from isthmus.apiserver.resources import ENDPOINT_SLICES, PODS, SLURM_JOBS
 from isthmus.health.prober import Prober
 from isthmus.reconcile.queue import Key
 from isthmus.reconcile.store import Store
+from isthmus.routing.slices import members
 
 
 def others_answer(key: Key, job: SlurmJob, *, prober: Prober, store: Store) -> bool:
@@ -16,5 +17,23 @@ def others_answer(key: Key, job: SlurmJob, *, prober: Prober, store: Store) -> b
             continue
         raw = store.get(SLURM_JOBS, other.namespace, other.name)
         if raw is not None and dig(raw, "spec", "clusterRef") == cluster:
+            return True
+    return False
+
+
+def others_good(key: Key, job: SlurmJob, *, service: str, prober: Prober, store: Store) -> bool:
+    """Whether another member of the same deployment is known to be good.
+
+    A pod is by the kubelet's word, a job by our own probes of this moment.
+    """
+    place = key.namespace, job.spec.deployment
+    found = members(store.labelled(ENDPOINT_SLICES, *place), service=service)
+    if any(name(pod) in found for pod in store.labelled(PODS, *place)):
+        return True
+    for other in store.labelled(SLURM_JOBS, *place):
+        if name(other) == key.name or uid(other) not in found:
+            continue
+        state = prober.state(Key(key.kind, key.namespace, name(other)))
+        if state is not None and state.healthy:
             return True
     return False

@@ -59,7 +59,7 @@ from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.drain_events import tell_of_cut_job
 from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
-from isthmus.reconcile.neighbours import others_answer
+from isthmus.reconcile.neighbours import others_answer, others_good
 from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.requests import probe_target
 from isthmus.reconcile.startgate import StartGate, waits_for
@@ -261,6 +261,9 @@ class SlurmJobReconciler:
             slice_in_service=current is None or slice_service(current) == parts.service,
             renderable=parts.frozen is not None,
             work_directory=work,
+            others_good=probe is None
+            or probe.healthy is not False
+            or others_good(key, job, service=parts.service, prober=self._prober, store=self._store),
             others_answer=status.phase == Phase.DEGRADED
             and others_answer(key, job, prober=self._prober, store=self._store),
             network=observe_network(

@@ -160,7 +160,7 @@ def _forward(observed: SlurmJobObservation, status: SlurmJobStatus) -> ForwardSt
 def _in_traffic(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
     if observed.deleting:
         return False
-    if status.phase == Phase.READY:
+    if status.phase == Phase.READY or status.reason == Reason.LAST_IN_ROTATION:
         return True
     before = observed.status.forward is not None and bool(observed.status.forward.in_traffic)
     if status.phase == Phase.WAITING and not observed.cluster.fresh:

@@ -5,7 +5,7 @@ Apart from the planner of a SlurmJob, because every way through it ends here.
 
 from dataclasses import replace
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import Phase, Reason
 from isthmus.plan.actions import DeleteSlice, EnsureSlice, SlurmJobAction
 from isthmus.plan.policy.forwarding import forwarded
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
@@ -18,7 +18,7 @@ def with_membership(observed: SlurmJobObservation, plan: SlurmJobPlan) -> SlurmJ
         return plan  # a member that waits has lost its status; nothing is deregistered unseen
     wanted = (
         (status.host, status.port)
-        if status.phase == Phase.READY
+        if (status.phase == Phase.READY or status.reason == Reason.LAST_IN_ROTATION)
         and status.host
         and status.port
         and not forwarded(observed, status)

@@ -11,7 +11,7 @@ from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.slurm.comments import parse_comment
 from isthmus.backends.slurm.records import JobRecord
-from isthmus.plan.policy import forwarding
+from isthmus.plan.policy import ejection, forwarding
 from isthmus.plan.slurmjob_observation import EndpointRules, SlurmJobObservation
 
 
@@ -121,7 +121,7 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJob
     if not status.ever_ready:
         return _starting(observed, status)
     identity = observed.probe_reason in {"WrongModel", "WrongAttempt"}
-    return status.model_copy(
+    failing = status.model_copy(
         update={
             "phase": Phase.DEGRADED,
             "healthy": False,
@@ -129,6 +129,7 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJob
             "message": observed.probe_message,
         }
     )
+    return ejection.told(observed, failing)
 
 
 def _starting(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
