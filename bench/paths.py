@@ -5,6 +5,7 @@ The same pods are asked directly, through a bare Service and through the front, 
 
 import argparse
 import asyncio
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from playground.cluster import Config, Playground
 from playground.front_image import import_front_image
 from playground.operator_process import Operator
 
-NAME = "paths"
+NAME = f"paths-{os.getpid()}"
 WORKERS = 4
 ENGINE = {
     "SIMULATOR_LOAD_SECONDS": "0.1",
@@ -98,7 +99,8 @@ def main() -> None:
     playground = Playground(Config(state=state, instance=None))
     try:
         playground.up()
-        settings = ["liveness-port=0", f"front-image={import_front_image(playground)}"]
+        settings = ["liveness-port=0", "lease-duration=120s"]
+        settings.append(f"front-image={import_front_image(playground)}")
         operator = Operator(
             playground,
             arguments=[word for each in settings for word in ("--set", each)],

@@ -34,7 +34,7 @@ from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.loop import Loop, Reconciler
 from isthmus.reconcile.modeldeployment import ModelDeploymentReconciler
 from isthmus.reconcile.pod_actions import PodActions
-from isthmus.reconcile.queue import WorkQueue
+from isthmus.reconcile.queue import Key, WorkQueue
 from isthmus.reconcile.relist import Relist
 from isthmus.reconcile.slurmcluster import SlurmClusterReconciler, cluster_access
 from isthmus.reconcile.slurmjob import SlurmJobReconciler
@@ -186,6 +186,15 @@ def _assemble(
         on_death=die,
     )
     prober = Prober(prober_client, on_change=triggers.probe_changed)
+    routers = ExternalRouters(
+        store=store,
+        client=router_client,
+        secrets=Secrets(api, clock=time.monotonic),
+        check=gate.check,
+        interval=settings.router_interval,
+        operator_namespace=settings.namespace,
+        said=lambda namespace, name: queue.add(Key(MODEL_DEPLOYMENT, namespace, name)),
+    )
     reconcilers: Mapping[str, Reconciler] = {
         SLURM_CLUSTER: SlurmClusterReconciler(
             store=store,
@@ -228,6 +237,7 @@ def _assemble(
             settings=settings,
             clock=time.time,
             events=events,
+            router_problem=routers.problem,
         ),
     }
     return _Parts(
@@ -249,14 +259,7 @@ def _assemble(
         triggers=triggers,
         clusters=clusters,
         prober=prober,
-        routers=ExternalRouters(
-            store=store,
-            client=router_client,
-            secrets=Secrets(api, clock=time.monotonic),
-            check=gate.check,
-            interval=settings.router_interval,
-            operator_namespace=settings.namespace,
-        ),
+        routers=routers,
         events=events,
         fatal=fatal,
     )

@@ -217,13 +217,16 @@ async def test_a_router_that_starts_empty_has_all_again_within_one_cycle(
         made.join(f"w{number}", url)
     await task.cycle()
     await wait_workers(made.router, *urls)
+    assert task.problem("uid-llama") == ""
     made.router.kill()
     await task.cycle()  # nobody there: nothing is lost
+    assert "does not answer" in (task.problem("uid-llama") or "")
     made.router.start()
     assert made.router.workers() == set()
     await task.cycle()
     await wait_workers(made.router, *urls)
     assert made.router.chat() == 200
+    assert task.problem("uid-llama") == ""
 
 
 async def test_a_worker_of_somebody_else_is_never_touched(

@@ -65,6 +65,14 @@ class TestStatus:
         assert self.conditions(BARE, front_available=False)["Available"][0] == "True"
         assert self.conditions(MANAGED)["Ready"][0] == "True"
 
+    def test_a_router_that_does_not_answer_is_told(self) -> None:
+        router = Router(kind="smg", url="http://router:30000")
+        external = desired(endpoint=Endpoint(type="External", router=router))
+        found = self.conditions(external, router_problem="http://router:30000 does not answer")
+        assert found["RouterReachable"] == ("False", "RouterUnreachable")
+        assert self.conditions(external, router_problem="")["RouterReachable"][0] == "True"
+        assert "RouterReachable" not in self.conditions(BARE)
+
     def test_without_workers_the_workers_are_the_news(self) -> None:
         observed = deployment(MANAGED, group("starting"), front_available=False)
         found = plan_model_deployment(observed, now=NOW).status.conditions

@@ -35,6 +35,9 @@ class ConditionType(StrEnum):
     TUNNELS_UP = "TunnelsUp"
     """On a ModelDeployment: the forwards of all its workers work; absent without any."""
 
+    ROUTER_REACHABLE = "RouterReachable"
+    """On a ModelDeployment with endpoint.type External: its router holds its workers."""
+
 
 class Reason(StrEnum):
     """Every reason that a condition, a phase or an event may carry."""
@@ -48,6 +51,10 @@ class Reason(StrEnum):
     """Workers are wanted and none serves: requests fail now."""
     WORKERS_AVAILABLE = "WorkersAvailable"
     """At least one worker serves."""
+    ROUTER_IN_STEP = "RouterInStep"
+    """The router of endpoint.external holds what the membership holds."""
+    ROUTER_UNREACHABLE = "RouterUnreachable"
+    """The router of endpoint.external does not answer, or refuses us: the message says what."""
     FRONT_NOT_READY = "FrontNotReady"
     """Workers serve, but no pod of the front before them is ready: requests fail. Look at the pods
     with the label isthmus.dev/component=front, and at the operator's setting front-image."""

@@ -50,6 +50,8 @@ class ModelDeploymentObservation:
         service_ok: the Service is there and as we want it, or waits for the front's first pod.
         front_ok: the front and the Service of the workers are there and as we want them.
         front_exists: any of the two is there.
+        router_problem: of a router that is not ours: "" while it is in step, None without one or
+            before the first look.
         front_available: a pod of the front takes requests, or none is needed yet.
         retry_base: first back-off after a failed attempt, seconds.
         retry_cap: longest back-off, seconds.
@@ -72,6 +74,7 @@ class ModelDeploymentObservation:
     floor: float = 5.0
     shutdown: float = 60.0
     front_available: bool = True
+    router_problem: str | None = None
 
     def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:
         """Groups of a pool, in the order given."""

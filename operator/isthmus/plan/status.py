@@ -36,6 +36,7 @@ from isthmus.plan.verdicts import (
     behind_front,
     progressing,
     ready,
+    router,
     tunnels,
 )
 
@@ -141,9 +142,9 @@ def _count(observed: ModelDeploymentObservation, targets: Mapping[str, int]) -> 
 def _url(observed: ModelDeploymentObservation) -> str:
     """Where clients send requests: the router that is not ours, else the deployment's Service."""
     desired = observed.desired
-    router = desired.endpoint.router
-    if router is not None and router.url is not None:
-        return f"{router.url}/v1"
+    external = desired.endpoint.router
+    if external is not None and external.url is not None:
+        return f"{external.url}/v1"
     return f"http://{desired.name}.{desired.namespace}.svc/v1"
 
 
@@ -305,11 +306,14 @@ def _conditions(
         found.append((ConditionType.SLURM_REACHABLE, bad is None, reason, message))
     else:
         conditions = tuple(c for c in conditions if c["type"] != ConditionType.SLURM_REACHABLE)
-    forwards = tunnels(w for group in observed.groups for w in group.live_workers)
-    if forwards is not None:
-        found.append((ConditionType.TUNNELS_UP, *forwards))
-    else:
-        conditions = tuple(c for c in conditions if c["type"] != ConditionType.TUNNELS_UP)
+    for kind, verdict in (
+        (ConditionType.TUNNELS_UP, tunnels(w for g in observed.groups for w in g.live_workers)),
+        (ConditionType.ROUTER_REACHABLE, router(observed.router_problem)),
+    ):
+        if verdict is not None:
+            found.append((kind, *verdict))
+        else:
+            conditions = tuple(c for c in conditions if c["type"] != kind)
     for kind, status, reason, message in found:
         conditions = set_condition(
             conditions,

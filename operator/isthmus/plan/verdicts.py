@@ -95,6 +95,15 @@ def tunnels(workers: Iterable[Worker]) -> Verdict | None:
     return False, Reason.TUNNEL_DOWN, told
 
 
+def router(problem: str | None) -> Verdict | None:
+    """Whether a router that is not ours is in step; None without one, or before the first look."""
+    if problem is None:
+        return None
+    if problem:
+        return False, Reason.ROUTER_UNREACHABLE, problem
+    return True, Reason.ROUTER_IN_STEP, "the router holds the workers of the membership"
+
+
 def ready(*, totals: Totals, pools: tuple[PoolStatus, ...]) -> Verdict:
     """Whether all desired workers are ready and of the current revision."""
     told = f"{totals.available} of {totals.desired} workers are ready"

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import httpx
 from pydantic import ValidationError
@@ -38,12 +38,16 @@ class _Task:
     """What one router should hold of one deployment.
 
     Attributes:
+        url: of the router.
+        owner: uid of the deployment.
+        place: its namespace and name.
         secret: where its Bearer token is, None for none.
         wanted: URLs of the workers.
     """
 
     url: str
     owner: str
+    place: tuple[str, str]
     model: str
     secret: SecretRef | None
     wanted: tuple[str, ...] = ()
@@ -66,6 +70,7 @@ class ExternalRouters:
         check: Callable[[], None],
         interval: float,
         operator_namespace: str,
+        said: Callable[[str, str], None] = lambda namespace, name: None,
     ) -> None:
         """Prepare.
 
@@ -76,6 +81,7 @@ class ExternalRouters:
             check: raises where this process must not change anything.
             interval: seconds between two cycles while nothing changes.
             operator_namespace: for derived defaults.
+            said: called with the namespace and name of a deployment when `problem` has news of it.
         """
         self._store = store
         self._client = client
@@ -83,6 +89,7 @@ class ExternalRouters:
         self._check = check
         self._interval = interval
         self._operator_namespace = operator_namespace
+        self._tell = said
         self._changed = asyncio.Event()
         self._known: dict[tuple[str, str], _Task] = {}
         self._leaving: dict[tuple[str, str], int] = {}
@@ -92,6 +99,11 @@ class ExternalRouters:
     def _object_changed(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         if resource in (ENDPOINT_SLICES, MODEL_DEPLOYMENTS):
             self._changed.set()
+
+    def problem(self, owner: str) -> str | None:
+        """What keeps the router of a deployment (uid) out of step; None without one."""
+        found = [text for (_, uid), text in self._said.items() if uid == owner]
+        return next((text for text in found if text), found[0]) if found else None
 
     async def run(self) -> None:
         """Go on for ever; a router that fails is tried again with the next cycle."""
@@ -108,7 +120,7 @@ class ExternalRouters:
             if key not in tasks:
                 # The deployment is gone or has another router: take ours out of this one.
                 self._leaving.setdefault(key, _LEAVE_ATTEMPTS)
-                tasks[key] = _Task(task.url, task.owner, task.model, task.secret)
+                tasks[key] = replace(task, wanted=())
         self._known |= tasks
         await asyncio.gather(*(self._one(task) for task in tasks.values()))
 
@@ -135,18 +147,21 @@ class ExternalRouters:
 
     def _say(self, task: _Task, problem: str) -> None:
         """Log a problem when it begins, changes and ends."""
-        if problem == self._said.get(task.key, ""):
+        before = self._said.get(task.key)
+        if problem == before:
             return
         self._said[task.key] = problem
+        self._tell(*task.place)
         if problem:
             _log.warning("External router: %s", problem)
-        else:
+        elif before:
             _log.info("External router %s answers again", task.url)
 
     def _forget(self, task: _Task) -> None:
         self._known.pop(task.key, None)
         self._leaving.pop(task.key, None)
-        self._said.pop(task.key, None)
+        if self._said.pop(task.key, None) is not None:
+            self._tell(*task.place)
 
     def _tasks(self) -> Iterator[_Task]:
         for raw in self._store.list(MODEL_DEPLOYMENTS):
@@ -174,6 +189,7 @@ class ExternalRouters:
         return _Task(
             url=router.url,
             owner=desired.uid,
+            place=(desired.namespace, desired.name),
             model=desired.model.served_names[0],
             secret=None
             if router.secret is None

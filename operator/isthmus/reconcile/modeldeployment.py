@@ -91,8 +91,14 @@ class ModelDeploymentReconciler:
         settings: Settings,
         clock: Callable[[], float],
         events: EventSink,
+        router_problem: Callable[[str], str | None] = lambda uid: None,
     ) -> None:
-        """Prepare; `clock` is the wall clock in epoch seconds."""
+        """Prepare.
+
+        `clock` is the wall clock in epoch seconds; `router_problem` tells of a deployment's uid
+        what keeps its external router out of step ("" nothing, None not known).
+        """
+        self._router_problem = router_problem
         self._events = events
         self._store = store
         self._api = api
@@ -216,6 +222,7 @@ class ModelDeploymentReconciler:
             front_ok=front.ok,
             front_exists=front.exists,
             front_available=front.available or waits,
+            router_problem=self._router_problem(desired.uid),
             status=meaning.status,
             retry_base=self._settings.failure_backoff_base,
             retry_cap=self._settings.failure_backoff_cap,
