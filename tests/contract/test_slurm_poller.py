@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 
 from isthmus.backends.slurm.client import SlurmClient
@@ -65,8 +65,16 @@ class FakeCluster(SlurmClient):
 class Run:
     """One poller on one cluster for some virtual seconds."""
 
-    def __init__(self, cluster: FakeCluster, *, seconds: float, pokes: tuple[float, ...] = ()):
+    def __init__(
+        self,
+        cluster: FakeCluster,
+        *,
+        seconds: float,
+        pokes: tuple[float, ...] = (),
+        prepare: Callable[[], Awaitable[bool]] | None = None,
+    ):
         self.cluster = cluster
+        self.prepare = prepare
         self.snapshots: list[float] = []
         self.failures: list[str] = []
         run_virtual(lambda: self._run(seconds, pokes))
@@ -77,6 +85,7 @@ class Run:
             self.cluster,
             on_snapshot=lambda snapshot: self.snapshots.append(snapshot.taken_at),
             on_failure=lambda error: self.failures.append(error.reason),
+            prepare=self.prepare,
             interval=30,
             clock=loop.time,
             uniform=lambda low, high: (low + high) / 2,
@@ -126,3 +135,15 @@ def test_answered_probe_does_not_end_the_back_off_of_another_fault() -> None:
 def test_poke_is_heard_while_it_is_down() -> None:
     run = Run(FakeCluster(lambda _now: False), seconds=2000, pokes=(1500,))
     assert any(1500 <= at <= 1502 for at in run.cluster.polls)
+
+
+def test_what_comes_first_is_tried_until_it_is_done_and_stops_no_poll() -> None:
+    cluster, tried = FakeCluster(lambda _now: True), []
+
+    async def prepare() -> bool:
+        tried.append(cluster.now())
+        return cluster.now() >= 70
+
+    run = Run(cluster, seconds=200, prepare=prepare)
+    assert tried == [0, 30, 60, 90]
+    assert run.snapshots == [0, 30, 60, 90, 120, 150, 180]

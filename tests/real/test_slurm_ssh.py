@@ -48,7 +48,8 @@ def put(world: World, *, secret: Json | None, name: str = manifests.SSH_SECRET) 
     first, last = manifests.WORKER_PORTS
     network = {"mode": "Direct", "ports": {"from": first, "to": last}}  # commands alone
     login = manifests.ssh_login(world.playground.slurm, secret=name)
-    world.apply(world.cluster(CLUSTER, login=login, network=network))
+    files = {"workDirectory": str(world.playground.state / "jobs" / name)}  # made by the operator
+    world.apply(world.cluster(CLUSTER, login=login, network=network, files=files))
 
 
 def good_secret(world: World, name: str = manifests.SSH_SECRET) -> Json:

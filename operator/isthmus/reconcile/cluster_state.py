@@ -25,6 +25,7 @@ class ClusterState:
         stale_after: seconds after which a snapshot counts as no observation.
         snapshot: the last complete one.
         failure: why the poll after it failed, None if it did not.
+        unprepared: why jobs cannot be submitted well although polls succeed: their folder.
         warning: what should be corrected although polls succeed; "" if nothing.
         confirmed_gone: (job id, job name) that the second source does not know.
     """
@@ -33,6 +34,7 @@ class ClusterState:
     snapshot: Snapshot | None = None
     failure: SlurmUnavailableError | None = None
     warning: str = ""
+    unprepared: str = ""
     version: str | None = None
     confirmed_gone: set[tuple[int, str]] = field(default_factory=set)
     _starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS_KEPT))

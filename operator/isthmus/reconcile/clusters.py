@@ -78,10 +78,9 @@ class Clusters:
             poke_gap=min(2.0, access.poll_interval / 2),
             on_snapshot=lambda snapshot: self._take(reference, snapshot, warning=client.warning),
             on_failure=lambda failure: self._fail(reference, failure),
+            prepare=lambda: self._prepare(reference, client, access),
         )
-        task = asyncio.create_task(
-            self._poll(reference, client, poller, access), name=f"poller {reference.name}"
-        )
+        task = asyncio.create_task(self._poll(client, poller), name=f"poller {reference.name}")
         task.add_done_callback(self._done)
         self._running[reference] = _Running(
             access=access,
@@ -147,29 +146,28 @@ class Clusters:
         if running is not None:
             running.poller.poke()
 
-    async def _poll(
-        self,
-        reference: ClusterReference,
-        client: SlurmClient,
-        poller: Poller,
-        access: ClusterAccess,
-    ) -> None:
+    @staticmethod
+    async def _poll(client: SlurmClient, poller: Poller) -> None:
         try:
-            await self._begin(reference, client, access)
             await poller.run()
         finally:
             await client.close()
 
-    async def _begin(
+    async def _prepare(
         self, reference: ClusterReference, client: SlurmClient, access: ClusterAccess
-    ) -> None:
+    ) -> bool:
+        """Make what jobs need before they can be submitted; returns whether that is done."""
+        state = self._states.get(reference)
+        if state is None:
+            return False
         try:
             await client.prepare_work_directory(access.work_directory)
-            state = self._states.get(reference)
-            if state is not None:
-                state.version = await client.version()
+            state.version = await client.version()
         except SlurmUnavailableError as failure:
-            self._fail(reference, failure)
+            state.unprepared = str(failure)
+            return False
+        state.unprepared = ""
+        return True
 
     def _take(self, reference: ClusterReference, snapshot: Snapshot, *, warning: str) -> None:
         state = self._states.get(reference)
@@ -177,6 +175,7 @@ class Clusters:
             return
         was_seen = state.snapshot is not None and state.failure is None
         changed = state.take(snapshot)
+        warning = warning or state.unprepared
         warned, state.warning = state.warning != warning, warning
         if not was_seen:
             _log.info("SlurmCluster %s/%s answers", reference.namespace, reference.name)

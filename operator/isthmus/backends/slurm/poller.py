@@ -30,6 +30,7 @@ class Poller:
         *,
         on_snapshot: Callable[[Snapshot], None],
         on_failure: Callable[[SlurmUnavailableError], None],
+        prepare: Callable[[], Awaitable[bool]] | None = None,
         interval: float = 30.0,
         backoff_cap: float = 300.0,
         probe_interval: float = 15.0,
@@ -44,6 +45,8 @@ class Poller:
             client: the cluster.
             on_snapshot: called with every complete snapshot, in the event loop.
             on_failure: called with every failed attempt.
+            prepare: awaited before each poll until it returns True for the first time; the poll
+                is made in any case.
             interval: seconds between two polls that succeed.
             backoff_cap: longest wait after failures, if above `interval`.
             probe_interval: seconds between two cheap probes while polls fail; the first probe
@@ -56,6 +59,7 @@ class Poller:
         self._client = client
         self._on_snapshot = on_snapshot
         self._on_failure = on_failure
+        self._prepare = prepare
         self._interval = interval
         self._backoff_cap = max(interval, backoff_cap)
         self._probe_interval = probe_interval
@@ -82,6 +86,8 @@ class Poller:
 
     async def _poll(self) -> None:
         self._poked.clear()
+        if self._prepare is not None and await self._prepare():
+            self._prepare = None
         try:
             snapshot = await self._client.snapshot()
         except SlurmUnavailableError as error:
