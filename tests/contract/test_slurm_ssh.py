@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import signal
+import subprocess
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from isthmus.backends.slurm.addresses import login_lookup
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.parsing import RECORD_END
 from isthmus.backends.slurm.records import SubmitRequest, Submitted, Unclear
-from isthmus.backends.slurm.ssh import OpenSshExecutor
+from isthmus.backends.slurm.ssh import REMOTE_SHELL, OpenSshExecutor, remote_script
 from isthmus.errors import SlurmUnavailableError, SshError
 from isthmus.ssh.connection import Connection
 from isthmus.ssh.credentials import Credentials
@@ -67,7 +68,13 @@ class Site:
         self.bin.mkdir()
         self.says("squeue", JOB)
         self.says("sinfo", NODE)
-        environment = {"SLURM_CONF": "/site/slurm.conf", "SQUEUE_FORMAT": "%i"}
+        profile = folder / "profile"
+        profile.write_text("printf() { echo Welcome; }\n")
+        environment = {
+            "SLURM_CONF": "/site/slurm.conf",
+            "SQUEUE_FORMAT": "%i",
+            "BASH_ENV": str(profile),
+        }
         self.sshd = Sshd(folder / "sshd", max_sessions=max_sessions, environment=environment)
         self.sshd.start()
         self.credentials = GivenCredentials(self.sshd)
@@ -181,6 +188,18 @@ async def test_a_script_arrives_byte_for_byte(site: Site, tmp_path: Path, script
     site.does("sbatch", f"cat > {arrived}; echo 4711")
     assert await site.client().submit(request(script)) == Submitted(4711)
     assert arrived.read_text() == script
+
+
+def test_a_stream_that_breaks_off_runs_nothing(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    keep = ("bash", "-c", f"cat > {ran}")
+    text = remote_script(keep, stdin=AWKWARD, seconds=5, environment=("PATH=/usr/bin:/bin",))
+    shell = shlex.split(REMOTE_SHELL)[1:]
+    for length in range(0, len(text) - 2, 7):
+        subprocess.run(shell, input=text[:length].encode(), capture_output=True, timeout=30)
+        assert not ran.exists(), f"{text[:length]!r} ran"
+    subprocess.run(shell, input=text.encode(), check=True, timeout=30)
+    assert ran.read_text() == AWKWARD
 
 
 async def test_the_environment_is_clean_and_knows_the_site(site: Site) -> None:
