@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
+from isthmus.api.times import rfc3339
 from isthmus.plan.actions import DeleteSlice, EnsureSlice, Submit, Terminate
 from isthmus.plan.policy.forwarding import best_tunnel, choose_port
 from isthmus.plan.slurmjob import plan_slurm_job
@@ -194,6 +195,21 @@ class TestBroken:
     def test_one_that_was_not_in_traffic_does_not_get_in(self) -> None:
         plan = planned(tunnel(up=False), before=serving(traffic=False))
         assert plan.status.forward == forward(in_traffic=False)
+
+    def test_it_is_never_given_up_for_it(self) -> None:
+        """Other workers of the cluster answer through ways of their own."""
+        values: dict[str, Any] = {
+            "probe_healthy": False,
+            "probe_reason": "Refused",
+            "others_answer": True,
+        }
+        first = planned(tunnel(), **values)
+        assert first.status.reason == Reason.TUNNEL_DOWN
+        assert first.status.degraded_since is None
+        before = first.status.model_copy(update={"degraded_since": rfc3339(NOW - 99_999)})
+        later = planned(tunnel(), before=before, **values)
+        assert later.status.phase == Phase.DEGRADED
+        assert later.actions == ()
 
     def test_its_time_to_start_does_not_run_out(self) -> None:
         late = record(comment=PUBLISHED, start_time=int(NOW) - 4000)

@@ -194,6 +194,13 @@ class TestWanted:
         del wiped["status"]
         assert wanted(wiped, held={one.uid: one}) == (one,)
 
+    def test_a_key_is_not_forgotten_with_the_status(self) -> None:
+        """The job goes on calling with it."""
+        forward = ForwardStatus(mode="Reverse", port=20001, public_key="ssh-ed25519 AAAA")
+        (one,) = wanted(slurm_job(forward=forward))
+        again = slurm_job(forward=ForwardStatus(mode="Reverse", port=20001))
+        assert wanted(again, held={one.uid: one})[0].public_key == "ssh-ed25519 AAAA"
+
     def test_a_drained_one_runs_on_and_is_out_of_traffic(self) -> None:
         """Its streams run through the forward until its engine has ended."""
         job = slurm_job(phase="Draining")

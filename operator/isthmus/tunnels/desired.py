@@ -82,6 +82,7 @@ def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:
         gone = job.metadata.deleting
         return replace(held, in_traffic=False) if held is not None and gone else held
     host, port = _engine(status, forward, held)
+    known = "" if held is None or held.port != forward.port else held.public_key
     if not host or not port:
         return None
     return Wanted(
@@ -98,7 +99,7 @@ def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:
         host=host,
         engine_port=port,
         in_traffic=bool(forward.in_traffic) and not job.metadata.deleting,
-        public_key=forward.public_key or "",
+        public_key=forward.public_key or known,
     )
 
 

@@ -7,6 +7,7 @@ well, or another worker of the same cluster answers us.
 
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch, rfc3339
+from isthmus.plan.policy.forwarding import BROKEN
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
 
 ANSWERS = frozenset({"NotReady", "WrongModel", "WrongAttempt"})
@@ -17,9 +18,10 @@ def marked(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float)
     """The status of a degraded worker with the moment since when it is surely unwell itself.
 
     Its time counts only while our view is good: when a network heals, the first worker that answers
-    again must not condemn the others for the time in which none could.
+    again must not condemn the others for the time in which none could. Nor does it count while the
+    way to this worker is broken, whatever the others' ways do.
     """
-    if not _is_sure(observed):
+    if status.reason in BROKEN or not _is_sure(observed):
         return status.model_copy(update={"degraded_since": None})
     if status.degraded_since is not None:
         return status

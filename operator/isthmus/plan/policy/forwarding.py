@@ -15,6 +15,8 @@ from isthmus.plan.actions import Submit
 from isthmus.plan.condition_models import models, typed
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan, TunnelSlice
 
+BROKEN = frozenset({Reason.TUNNEL_DOWN, Reason.TUNNEL_AWAITED})
+"""Reasons that speak of the way to a worker and say nothing about the worker."""
 _UNSUBMITTED = frozenset({None, Phase.WAITING})
 _NEEDED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED, Phase.DRAINING})
 
@@ -165,10 +167,7 @@ def _in_traffic(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
     before = observed.status.forward is not None and bool(observed.status.forward.in_traffic)
     if status.phase == Phase.WAITING and not observed.cluster.fresh:
         return before or in_rotation(observed)  # wiped and not seen: nothing is taken away
-    return before and status.phase == Phase.DEGRADED and status.reason in _BROKEN
-
-
-_BROKEN = frozenset({Reason.TUNNEL_DOWN, Reason.TUNNEL_AWAITED})
+    return before and status.phase == Phase.DEGRADED and status.reason in BROKEN
 
 
 def _with_condition(

@@ -172,6 +172,6 @@ def judged_at_all(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> b
     Not before the probes have had their say, for we may have begun to look only now; nor while the
     way to it is broken, which is no fault of its own.
     """
-    if status.reason in {Reason.TUNNEL_DOWN, Reason.TUNNEL_AWAITED}:
+    if status.reason in forwarding.BROKEN:
         return False
     return status.port is None or observed.probe_healthy is not None
