@@ -13,12 +13,14 @@ from unittest.mock import PropertyMock, patch
 
 from isthmus import application
 from isthmus.api.conditions import Phase
-from isthmus.backends.base import Worker
+from isthmus.backends.base import Load, Worker
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.backends.slurm.states import JobState
+from isthmus.plan import modeldeployment as planner
 from isthmus.plan import slurmjob as plan
-from isthmus.plan.actions import EnsureSlice
-from isthmus.plan.policy import identity, rollout, stopping, submission
+from isthmus.plan.actions import EnsureSlice, ScaleDeployment
+from isthmus.plan.policy import identity, rollout, scaledown, stopping, submission
+from isthmus.plan.policy.drain import Decision, DrainTimes, Proceed, Wait
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
 from isthmus.reconcile import slurmjob as reconcile
 from isthmus.reconcile.cluster_state import ClusterState
@@ -150,6 +152,33 @@ def cancel_all_but_the_lowest_id() -> Patches:
 @mutation
 def take_away_without_a_budget() -> Patches:
     return [patch.object(rollout, "_removable", lambda group, surplus, budget: surplus)]
+
+
+def _without_waiting(*, out_since: float, now: float, load: Load, times: DrainTimes) -> Decision:
+    """Only the floor is kept."""
+    left = out_since + times.floor - now
+    return Wait(left) if left > 0 else Proceed(cut=0)
+
+
+@mutation
+def terminate_a_busy_job() -> Patches:
+    return [patch.object(stopping, "decide", _without_waiting)]
+
+
+@mutation
+def release_a_busy_pod() -> Patches:
+    return [patch.object(scaledown, "decide", _without_waiting)]
+
+
+@mutation
+def scale_pods_away_in_rotation() -> Patches:
+    def at_once(group: Any, *, count: int, **_: Any) -> scaledown.Steps:
+        if count == group.wanted:
+            return scaledown.Steps()
+        scale = ScaleDeployment(pool=group.pool, revision=group.revision, replicas=count)
+        return scaledown.Steps(actions=(scale,))
+
+    return [patch.object(planner, "steps", at_once)]
 
 
 @mutation
