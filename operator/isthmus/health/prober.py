@@ -25,6 +25,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
@@ -54,6 +55,7 @@ _MOST_BYTES = 1_000_000
 DRAIN_INTERVAL = 1.0
 """Seconds between two readings of the load of a worker that drains."""
 _READING_LIMIT = 5.0
+_POOLS = 64
 
 
 @dataclass(slots=True)
@@ -301,6 +303,32 @@ class Prober:
             return answer.status_code, body
 
 
+class _Pools(httpx.AsyncBaseTransport):
+    """Many small connection pools in place of a large one.
+
+    A pool looks at all its connections for each request: with 256 under way that is most of the
+    time of a probe (measured, docs/benchmarks.md).
+    """
+
+    def __init__(self) -> None:
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+        context = ssl.create_default_context()
+        self._pools = [
+            httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits)
+            for _ in range(_POOLS)
+        ]
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send it through the pool of its address."""
+        place = hash((request.url.host, request.url.port))
+        return await self._pools[place % _POOLS].handle_async_request(request)
+
+    async def aclose(self) -> None:
+        """Close all pools."""
+        for pool in self._pools:
+            await pool.aclose()
+
+
 def probe_client() -> httpx.AsyncClient:
     """Return a client for probes: no redirects, no proxies from the environment, no keep-alive.
 
@@ -311,7 +339,7 @@ def probe_client() -> httpx.AsyncClient:
         follow_redirects=False,
         trust_env=False,
         timeout=None,  # each probe has its own limit, which covers it as a whole
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        transport=_Pools(),
     )
 
 
