@@ -188,6 +188,9 @@ class Prober:
             before = known.state
             full = before is None or not before.last.ok or since_full + 1 >= self._full_every
             since_full = 0 if full else since_full + 1
+            if before is None:
+                # Of many that were begun together not all have their full probes together.
+                since_full = int(self._random.random() * self._full_every)
             async with self._slots:
                 result = await self._probe(target, full=full)
                 if full and result.ok:
