@@ -61,6 +61,10 @@ class Triggers:
             return
         if resource in {MODEL_DEPLOYMENTS, SLURM_JOBS, SLURM_CLUSTERS}:
             self._queue.add(key_of(resource, obj))
+        if resource == MODEL_DEPLOYMENTS and _differs(old, new):
+            # Its attempts read the rules of health, drain and endpoint from it.
+            for job in self._store.labelled(SLURM_JOBS, namespace(obj), name(obj)):
+                self._queue.add(key_of(SLURM_JOBS, job))
         if resource == SLURM_CLUSTERS:
             if _differs(old, new):
                 reference = ClusterReference(namespace=namespace(obj), name=name(obj))
@@ -150,7 +154,7 @@ def _unsettled(obj: Object) -> bool:
 
 
 def _differs(old: Object | None, new: Object | None) -> bool:
-    """Whether a cluster's specification or existence changed, and not only its status."""
+    """Whether an object's specification or existence changed, and not only its status."""
     if old is None or new is None:
         return True
     return dig(old, "spec") != dig(new, "spec") or (deletion_timestamp(old) is None) != (
