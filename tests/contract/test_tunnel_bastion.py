@@ -186,7 +186,11 @@ async def test_a_key_goes_with_its_job(site: Site) -> None:
 
 
 async def test_without_jobs_nobody_listens(site: Site) -> None:
-    await site.bastions.admit({"a": wanted(await new_key_pair(), free_port())})
+    key, port = await new_key_pair(), free_port()
+    await site.bastions.admit({"a": wanted(key, port)})
     await until(lambda: listens(site.port))
+    master = await site.call(key)
+    await master.forward(listen(port))
     await site.bastions.admit({})
     await until(lambda: not listens(site.port))
+    await until(lambda: not listens(port))  # a connection that was made goes too

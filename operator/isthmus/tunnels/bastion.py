@@ -5,8 +5,11 @@ else; keys come and go with the SlurmJobs that name them.
 """
 
 import asyncio
+import contextlib
 import logging
+import os
 import shutil
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -187,8 +190,26 @@ class Bastions:
 
     async def _end(self, running: _Running) -> None:
         if running.process is not None:
+            # Connections are processes in sessions of their own, which outlive their sshd.
+            connections = _children(running.process.pid)
             await end(running.process, grace=2.0)
+            for pid in connections:
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGTERM)
         running.folder.close()
+
+
+def _children(pid: int) -> list[int]:
+    """Pids of the children of a process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, IndexError):
+            fields = (entry / "stat").read_bytes().rpartition(b")")[2].split()
+            if int(fields[1]) == pid:
+                found.append(int(entry.name))
+    return found
 
 
 def _ends_with_us() -> tuple[str, ...]:
