@@ -308,3 +308,17 @@ class TestGateThatCannotBeClosed:
 
     def test_it_is_not_when_none_can_come_any_more(self) -> None:
         assert self.closing(failed_for=GHOST_SECONDS).may_fail
+
+
+def test_a_job_that_was_cancelled_in_the_queue_has_not_claimed_the_gate() -> None:
+    """SLURM gives it a start time all the same (recorded): a ghost may still come."""
+    cancelled = record("CANCELLED", nodes="", batch_host="")
+    twice = status(Phase.PENDING, submissions=2)
+    followed = plan_slurm_job(job(cancelled, status=twice), now=NOW).status
+    assert followed.start_time is None
+    gate, *_ = plan(cancelled, status=followed).actions
+    assert gate == CloseGate(sure=False)
+    assert plan(record("CANCELLED"), status=twice).actions == (
+        CloseGate(sure=True),
+        RemoveFinalizer(),
+    )
