@@ -215,7 +215,8 @@ class TestUnclear:
         assert plan(record("PENDING"), status=first).actions == (Cancel(job_id=101),)
         over = plan(record("CANCELLED"), status=status(Phase.SUBMIT_UNKNOWN))
         assert over.actions == (CloseGate(sure=True), RemoveFinalizer())
-        never = plan(record("CANCELLED", start_time=None), status=status(Phase.SUBMIT_UNKNOWN))
+        never_ran = record("CANCELLED", nodes="", batch_host="")
+        never = plan(never_ran, status=status(Phase.SUBMIT_UNKNOWN))
         assert never.actions == (CloseGate(), RemoveFinalizer())
 
 
