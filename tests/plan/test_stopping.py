@@ -273,7 +273,8 @@ class TestGhosts:
     def test_the_gate_is_closed_where_no_job_of_the_attempt_started(self) -> None:
         assert plan(status=self.REFUSED).actions == (CloseGate(), RemoveFinalizer())
         never_ran = status(Phase.PENDING, submissions=2)
-        cancelled = plan(record("CANCELLED", start_time=None), status=never_ran)
+        queued = record("CANCELLED", nodes="", batch_host="")
+        cancelled = plan(queued, status=never_ran)
         assert cancelled.actions == (CloseGate(), RemoveFinalizer())
 
     def test_a_claimed_gate_is_trusted_once_the_claimant_had_the_time_to_show(self) -> None:
