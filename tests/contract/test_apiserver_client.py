@@ -461,7 +461,7 @@ async def test_nothing_is_written_without_the_lease(
 async def test_own_writes_can_be_read_from_the_store_at_once(
     api: KubernetesApiServer, namespace: str
 ) -> None:
-    store = Store(watched=[])
+    store = Store(watched=[SLURM_JOBS])
     gated = GatedApiServer(api, gate=Switch(), observer=store)
 
     def stored() -> Object | None:
@@ -488,7 +488,7 @@ async def test_own_writes_can_be_read_from_the_store_at_once(
 async def test_object_deleted_by_somebody_else_leaves_the_store(
     api: KubernetesApiServer, namespace: str
 ) -> None:
-    store = Store(watched=[])
+    store = Store(watched=[SLURM_JOBS])
     gated = GatedApiServer(api, gate=Switch(), observer=store)
     made = await gated.create(CONFIG_MAPS, config_map(namespace))
     await api.delete(CONFIG_MAPS, namespace=namespace, name="a", uid=uid(made))
