@@ -125,11 +125,14 @@ def demo(
     sample: Annotated[
         Path, typer.Option(envvar="SAMPLE", help="File to apply (with `own`).")
     ] = demonstration.SAMPLE,
+    values: Annotated[
+        Path | None, typer.Option(envvar="VALUES", help="Values of the chart (with `own`).")
+    ] = None,
     yes: Annotated[bool, typer.Option(envvar="YES", help="Do not ask (with `own`).")] = False,
 ) -> None:
     """Start everything, deploy a model on both schedulers and talk to it."""
     if cluster == "own":
-        own_cluster(sample=sample, assume_yes=yes)
+        own_cluster(sample=sample, values=values, assume_yes=yes)
     elif cluster == "playground":
         demonstration.demo(_config(state, instance))
     else:

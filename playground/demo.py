@@ -9,10 +9,10 @@ from collections.abc import Callable, Iterable
 
 import yaml
 
-from playground import manifests
+from playground import build, images, manifests, release
 from playground.cluster import Config, Playground
 from playground.errors import PlaygroundError
-from playground.operator_process import Operator
+from playground.operator_process import NAMESPACE
 from playground.python_environment import REPOSITORY
 
 SAMPLES = REPOSITORY / "deploy" / "samples"
@@ -34,27 +34,32 @@ def demo(config: Config) -> None:
         raise PlaygroundError(f"{SAMPLE} is missing: it holds the ModelDeployment to show")
     playground = Playground(config)
     playground.up()
-    operator = Operator(playground)
-    with playground.progress.step("operator started as the account " + config.user):
-        operator.restart()  # with the code as it is now, also when it ran already
-    cluster = manifests.slurm_cluster(config.state, bin_folder=playground.slurm.bin_folder)
+    progress = playground.progress
+    made = images.install(playground)
+    chart = f"helm upgrade --install isthmus {release.CHART.relative_to(REPOSITORY)}"
+    build.ensure_helm(config.cache, progress, state=config.state)
+    with progress.step(f"{chart} --namespace {NAMESPACE} (operator and tunnels are pods)"):
+        release.Release(playground).install(release.values(tag=made.tag))
+    slurm = playground.slurm
+    login = manifests.ssh_login(slurm)
+    cluster = manifests.slurm_cluster(config.state, bin_folder=slurm.bin_folder, login=login)
+    playground.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(manifests.ssh_secret(slurm)))
     name, namespace = apply_sample(playground.kubectl, cluster)
-    playground.progress.say(f"applied {SAMPLE.relative_to(REPOSITORY)}; waiting for READY")
-    replicas = wait_until_ready(
-        playground.kubectl, name=name, namespace=namespace, check=operator.require_running
-    )
-    playground.progress.say(f"READY {replicas}/{replicas}")
+    progress.say(f"applied {SAMPLE.relative_to(REPOSITORY)}; waiting for READY")
+    replicas = wait_until_ready(playground.kubectl, name=name, namespace=namespace)
+    progress.say(f"READY {replicas}/{replicas}")
     chat_with_all(playground.kubectl, name=name, namespace=namespace, workers=replicas)
     show_tables(playground.kubectl)
+    show_pods(playground.kubectl, namespace=namespace)
     print(
         f"\nAll of this took {time.monotonic() - begin:.0f} s, and it goes on running. "
         "To look around:\n"
         f"  . {config.state}/env.sh\n"
         "  kubectl get modeldeployments,slurmjobs,slurmclusters -A -o wide\n"
-        "  kubectl get pods -o wide; squeue; sinfo\n"
+        "  kubectl get pods -A -o wide; squeue; sinfo\n"
         f"  kubectl scale modeldeployment.isthmus.dev/{name} --replicas=5\n"
         "  kubectl drain gpu-1 --ignore-daemonsets --delete-emptydir-data\n"
-        f"  tail -f {operator.log}\n"
+        f"  kubectl logs -n {NAMESPACE} deployment/isthmus --follow\n"
         f"To stop: make down{_state_argument(config)}"
     )
 
@@ -76,9 +81,7 @@ def apply_sample(kubectl: Kubectl, cluster: dict[str, object]) -> tuple[str, str
     return sample_name(documents)
 
 
-def wait_until_ready(
-    kubectl: Kubectl, *, name: str, namespace: str, check: Callable[[], None]
-) -> int:
+def wait_until_ready(kubectl: Kubectl, *, name: str, namespace: str) -> int:
     """Show each change of the status until all replicas are ready; returns how many.
 
     Raises:
@@ -86,7 +89,6 @@ def wait_until_ready(
     """
     end, shown, line = time.monotonic() + READY_WITHIN, "", ""
     while time.monotonic() < end:
-        check()
         said = kubectl(
             "get", "modeldeployments.isthmus.dev", name, f"--namespace={namespace}", "-o", "json"
         )
@@ -99,7 +101,8 @@ def wait_until_ready(
         time.sleep(0.25)
     raise PlaygroundError(
         f"{name} was not ready within {READY_WITHIN:.0f} s; its last status: {line}\n"
-        f"look at: kubectl describe modeldeployments.isthmus.dev {name} -n {namespace}"
+        f"look at: kubectl describe modeldeployments.isthmus.dev {name} -n {namespace}\n"
+        f"and at: kubectl logs -n {NAMESPACE} deployment/isthmus"
     )
 
 
@@ -179,6 +182,12 @@ def show_tables(kubectl: Kubectl) -> None:
     """Print what `kubectl get` shows of each kind."""
     for kind in TABLES:
         print(f"\n$ kubectl get {kind.partition('.')[0]} -A\n{kubectl('get', kind, '-A')}", end="")
+
+
+def show_pods(kubectl: Kubectl, *, namespace: str) -> None:
+    """Print the pods of Isthmus and of the sample."""
+    for where in (NAMESPACE, namespace):
+        print(f"\n$ kubectl get pods -n {where}\n{kubectl('get', 'pods', '-n', where)}", end="")
 
 
 def _state_argument(config: Config) -> str:

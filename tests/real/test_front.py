@@ -71,15 +71,14 @@ def fronts(world: World) -> list[Json]:
 
 def wait_served(world: World) -> None:
     """All workers are members, and both front pods are behind the users' Service."""
-    operator = world.operators[0]
-
-    def served() -> Any:
-        if not operator.running:  # it has lost its Lease and ended; a Deployment would restart it
-            operator.start()
-        ready = world.status(NAME).get("ready")
-        return ready == f"{PODS + JOBS}/{PODS + JOBS}" or Not(ready)
-
-    until(served, "every worker is ready", timeout=180)
+    until(
+        lambda: (
+            world.status(NAME).get("ready") == f"{PODS + JOBS}/{PODS + JOBS}"
+            or Not(world.status(NAME).get("ready"))
+        ),
+        "every worker is ready",
+        timeout=180,
+    )
     wait_fronts(world)
 
 
@@ -125,6 +124,8 @@ def restart_api_server(world: World) -> None:
     kubernetes.kill_apiserver()
     time.sleep(5)
     kubernetes.start_apiserver()
+    if not world.operators[0].running:
+        world.operators[0].start()
     wait_served(world)
 
 

@@ -1,7 +1,7 @@
-"""The operator as a pod: its ServiceAccount's rights, its probe, its Lease, and nothing else.
+"""The operator as a pod of the chart: its rights, its probes, its Lease, and nothing else.
 
-No kubeconfig, no home folder, no root, a read-only file system. It serves Kubernetes only: the
-image has no SLURM commands, which the SlurmCluster of this playground must show, and nothing more.
+No kubeconfig, no home folder, no root, a read-only file system. helm installs, upgrades and removes
+it as an administrator would.
 """
 
 import contextlib
@@ -13,62 +13,32 @@ from pathlib import Path
 import pytest
 import yaml
 
-from playground import images
+from playground import images, manifests
 from playground.errors import PlaygroundError
-from playground.operator_process import NAMESPACE, SERVICE_ACCOUNT, Operator
+from playground.operator_process import NAMESPACE, Operator
+from playground.release import Release, values
 from tests.real.conftest import FAST_SETTINGS
-from tests.real.world import Json, Not, World, deployment, kubernetes_pool, until
+from tests.real.world import Json, Not, World, deployment, kubernetes_pool, slurm_pool, until
 
-NAME = "operator"
+NAME = "isthmus"
 LEASE = "isthmus"
-LABELS = {"app": NAME}
+SELECTOR = "app.kubernetes.io/component=operator"
+TUNNELS = "app.kubernetes.io/component=tunnels"
+FRONT = "isthmus.dev/component=front"
 
 
-def workload(image: str) -> Json:
-    """The Deployment of the operator, with every restriction that a strict cluster asks for."""
-    settings = FAST_SETTINGS | {"installation-id": "incluste", "liveness-port": "8081"}
-    environment = [
-        {"name": f"ISTHMUS_{name.replace('-', '_').upper()}", "value": value}
-        for name, value in settings.items()
-    ]
-    container = {
-        "name": "operator",
-        "image": image,
-        "imagePullPolicy": "Never",
-        "env": environment,
-        "ports": [{"name": "health", "containerPort": 8081}],
-        "livenessProbe": {
-            "httpGet": {"path": "/healthz", "port": "health"},
-            "initialDelaySeconds": 5,
-            "periodSeconds": 2,
-            "timeoutSeconds": 5,
-            "failureThreshold": 4,
-        },
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "readOnlyRootFilesystem": True,
-            "runAsNonRoot": True,
-            "runAsUser": 65534,
-            "capabilities": {"drop": ["ALL"]},
-        },
+def chart_values(world: World, **operator: object) -> Json:
+    """The chart's values for the code of now, with settings that are fast."""
+    given: Json = dict(values(tag=images.install(world.playground).tag, installation_id="incluste"))
+    settings = {
+        name.replace("-", "_"): value
+        for name, value in FAST_SETTINGS.items()
+        if name != "liveness-port"
     }
-    return {
-        "apiVersion": "apps/v1",
-        "kind": "Deployment",
-        "metadata": {"name": NAME, "namespace": NAMESPACE},
-        "spec": {
-            "replicas": 1,
-            "selector": {"matchLabels": LABELS},
-            "template": {
-                "metadata": {"labels": LABELS},
-                "spec": {
-                    "serviceAccountName": SERVICE_ACCOUNT,
-                    "containers": [container],
-                    "terminationGracePeriodSeconds": 20,
-                },
-            },
-        },
-    }
+    given["operator"] = {**given["operator"], "settings": settings, **operator}
+    fast = {"successor_wait": "20s", "leave_floor": "1s", "drain_budget": "5s"}
+    given["tunnels"] = {**given["tunnels"], "settings": fast, "terminationGracePeriodSeconds": 40}
+    return given
 
 
 class OperatorPod:
@@ -78,9 +48,7 @@ class OperatorPod:
         self.world = world
 
     def pods(self) -> list[Json]:
-        found = self.world.kubectl(
-            "get", "pods", "-n", NAMESPACE, "-l", f"app={NAME}", "-o", "json"
-        )
+        found = self.world.kubectl("get", "pods", "-n", NAMESPACE, "-l", SELECTOR, "-o", "json")
         items: list[Json] = yaml.safe_load(found)["items"]
         return items
 
@@ -130,19 +98,26 @@ def operator_process(pod: Json) -> int:
 
 
 @pytest.fixture
-def pod(world: World, operator: Operator) -> Iterator[OperatorPod]:
-    """The operator runs as a pod, and as nothing else."""
-    image = f"localhost/isthmus:{images.install(world.playground).tag}"
+def release(world: World, operator: Operator) -> Iterator[Release]:
+    """Nothing of the operator runs; what the test installs is removed after it."""
     operator.stop()
-    world.apply(workload(image))
-    pod = OperatorPod(world)
+    release = Release(world.playground)
     try:
-        yield pod
+        yield release
     finally:
+        pod = OperatorPod(world)
         with contextlib.suppress(PlaygroundError):
             print(pod.log())
-        world.kubectl("delete", "deployment", NAME, "-n", NAMESPACE)
-        until(lambda: not pod.pods(), "the pod of the operator is gone")
+        with contextlib.suppress(PlaygroundError):
+            release.uninstall()
+        until(lambda: not pod.pods(), "the pods of the operator are gone", timeout=90)
+
+
+@pytest.fixture
+def pod(world: World, release: Release) -> OperatorPod:
+    """The operator runs as a pod, and as nothing else."""
+    release.install(chart_values(world))
+    return OperatorPod(world)
 
 
 @pytest.mark.timeout(300)
@@ -159,7 +134,7 @@ def test_operator_as_a_pod(world: World, pod: OperatorPod) -> None:
     log = pod.log()
     assert "Traceback" not in log
     assert " ERROR " not in log
-    assert "orbidden" not in log, "deploy/rbac.yaml allows all that it does"
+    assert "orbidden" not in log, "its rights allow all that it does"
     assert "healthz" not in log, "probes do not fill the log"
     # What needs SLURM's commands says so; it is the only thing that does not work.
     cluster = world.get("slc", "hpc", NAMESPACE)["status"]["conditions"]
@@ -187,3 +162,58 @@ def test_frozen_pod_is_restarted_by_its_probe(world: World, pod: OperatorPod) ->
     until(lambda: pod.holder() != before, "the new process leads")
     world.scale("frozen", 2)
     world.wait_agree("frozen", kubernetes=2)
+
+
+def uids(world: World, selector: str, namespace: str = "default") -> set[str]:
+    """The pods that are not on their way out."""
+    said = world.kubectl("get", "pods", "-n", namespace, "-l", selector, "-o", "json")
+    return {
+        str(pod["metadata"]["uid"])
+        for pod in yaml.safe_load(said)["items"]
+        if not pod["metadata"].get("deletionTimestamp")
+    }
+
+
+def answering(world: World, name: str) -> set[str]:
+    """Who answers through the address of a deployment: the engines that are known by now."""
+    return {world.chat(world.service_url(name)).partition(",")[0] for _ in range(8)}
+
+
+@pytest.mark.timeout(600)
+def test_install_serve_upgrade_uninstall(world: World, release: Release) -> None:
+    """helm, both schedulers, the front, tunnels: an upgrade of the operator touches only itself."""
+    given = chart_values(world, replicas=2)
+    release.install(given)
+    pod = OperatorPod(world)
+    until(lambda: len(pod.pods()) == 2, "two instances, both ready for helm")
+    slurm = world.playground.slurm
+    world.apply(manifests.ssh_secret(slurm), world.cluster(login=manifests.ssh_login(slurm)))
+    both = deployment("both", kubernetes_pool(maxReplicas=1, priority=10), slurm_pool(), replicas=2)
+    world.apply({**both, "spec": {**both["spec"], "endpoint": {"type": "Managed"}}})
+    world.wait_condition("both", "Ready", status="True")
+    until(lambda: len(answering(world, "both")) == 2, "both workers answer", timeout=60)
+    restarts = [p["status"]["containerStatuses"][0]["restartCount"] for p in pod.pods()]
+    assert restarts == [0, 0], "the one that stands by is alive for its probes"
+
+    def untouched() -> list[object]:
+        engines = uids(world, "isthmus.dev/modeldeployment=both")
+        jobs = [job["id"] for job in world.jobs("both")]
+        return [uids(world, TUNNELS, NAMESPACE), uids(world, FRONT), engines, jobs]
+
+    before, operators = untouched(), uids(world, SELECTOR, NAMESPACE)
+    assert all(before)
+    given["operator"]["image"] = {**given["operator"]["image"], "tag": images.TAG}
+    release.install(given)
+    assert not operators & uids(world, SELECTOR, NAMESPACE), "the operator was upgraded"
+    until(lambda: pod.holder().startswith(f"{NAME}-"), "one of the new ones leads")
+    assert untouched() == before
+    world.wait_condition("both", "Ready", status="True")
+    assert len(answering(world, "both")) == 2
+
+    world.delete("both")
+    release.uninstall()
+    until(lambda: not uids(world, SELECTOR, NAMESPACE), "the operator is gone", timeout=90)
+    assert world.get("slc", "hpc", NAMESPACE), "kinds and objects stay"
+    kept = world.get("configmap", "isthmus-installation", NAMESPACE)
+    assert kept["data"] == {"installationId": "incluste"}
+    world.apply(world.cluster())
