@@ -11,6 +11,7 @@ import json
 import tarfile
 import tempfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +62,13 @@ def install(playground: Playground) -> Images:
         PlaygroundError: a package or a wheel could not be fetched, or a step failed.
     """
     made = ensure(playground.config.cache, playground.progress, state=playground.state)
-    for node in node_names(playground.config):
+
+    def into(node: str) -> None:
         playground.kubernetes.import_images(node, made.whole, kind="isthmus, dependencies")
         playground.kubernetes.import_images(node, made.change, kind="isthmus")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(into, node_names(playground.config)))
     return made
 
 
