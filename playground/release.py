@@ -57,7 +57,7 @@ class Release:
         Raises:
             PlaygroundError: helm failed, or the pods were not ready in time.
         """
-        options = ["--create-namespace", "--take-ownership", "--values=-"]
+        options = ["--create-namespace", "--take-ownership", "--force-conflicts", "--values=-"]
         if wait:
             options += ["--wait", f"--timeout={WAIT:.0f}s"]
         return self.helm(
