@@ -73,8 +73,8 @@ class Settings:
     renew_timeout: float | None = None
     """Seconds for one request of the election; None for three quarters of `renew_interval`."""
 
-    workers: int = 8
-    """How many objects are reconciled at a time."""
+    workers: int = 32
+    """How many objects are reconciled at a time; more than a hanging SLURM cluster can hold up."""
 
     pass_time_limit: float = 120.0
     """Seconds for one pass over one object; one that takes longer is cancelled and retried."""

@@ -19,7 +19,7 @@ from isthmus.reconcile.cluster_state import ClusterState, ClusterStates
 
 _log = logging.getLogger(__name__)
 
-SUBMISSIONS_AT_ONCE = 4
+SUBMISSIONS_AT_ONCE = 8
 
 
 ClientFactory = Callable[[ClusterAccess], SlurmClient]
