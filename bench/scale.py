@@ -92,7 +92,7 @@ def _site(options: argparse.Namespace, progress: Progress) -> Iterator[Site]:
         client.call("POST", "/api/v1/namespaces/default/serviceaccounts", account)
         operator.start()
         try:
-            operator.wait_for_output("In sync")
+            operator.wait_for_output("In sync", timeout=120.0)
             client.call("GET", PATHS["ModelDeployment"])
             site = Site(
                 playground=playground,

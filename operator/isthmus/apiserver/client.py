@@ -27,7 +27,8 @@ __all__ = ["FIELD_MANAGER", "ApiServer", "KubernetesApiServer", "ObjectList"]
 FIELD_MANAGER = "isthmus"
 """Owner of our fields in `metadata.managedFields`."""
 
-_PAGE = 500
+PAGE = 100
+"""Objects of one answer to a list; a page as it is read is most of what a list needs in memory."""
 _LIST_ATTEMPTS = 3
 _JSON = "application/json"
 _MERGE_PATCH = "application/merge-patch+json"
@@ -238,7 +239,7 @@ class KubernetesApiServer:
         for attempt in range(_LIST_ATTEMPTS):
             try:
                 # The last attempt asks for everything at once, which cannot expire.
-                limit = 0 if attempt == _LIST_ATTEMPTS - 1 else _PAGE
+                limit = 0 if attempt == _LIST_ATTEMPTS - 1 else PAGE
                 return await self._list_once(resource, namespace, label_selector, limit)
             except answers.ListExpiredError:
                 continue

@@ -15,6 +15,7 @@ from typing import Any
 
 import kopf
 
+from isthmus.apiserver.client import PAGE
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.resources import WATCHED, Resource
 from isthmus.reconcile.store import Store
@@ -133,6 +134,9 @@ def _kopf_settings(settings: WatchSettings) -> kopf.OperatorSettings:
             # Three parts: of "v1/services" kopf would take "v1" for the group, and match nothing.
             key = (resource.group, resource.version, resource.plural)
             theirs.watching.label_selectors[key] = selector
+    # What a start needs in memory: a page of each kind, and a task for each object just heard of.
+    theirs.watching.chunk_size = PAGE
+    theirs.queueing.idle_timeout = 0.2
     theirs.queueing.error_delays = (1, 2, 5, 10, 30, 60)
     theirs.process.ultimate_exiting_timeout = 30
     return theirs
