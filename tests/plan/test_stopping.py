@@ -45,6 +45,16 @@ def test_without_our_finalizer_nothing_is_done() -> None:
 class TestServingWorker:
     """Leave the membership, wait, TERM, wait, scancel."""
 
+    def test_status_that_was_lost_does_not_cut_its_requests(self) -> None:
+        running = record(comment=PUBLISHED)
+        unseen = plan(running, status=SlurmJobStatus(), cluster_changes=STALE)
+        first = plan(running, status=unseen.status)
+        assert first.actions == ()
+        assert first.status.phase == Phase.DRAINING
+
+        term = plan(running, status=first.status, now=NOW + 400)
+        assert term.actions == (Terminate(job_id=101),)
+
     def test_the_chain(self) -> None:
         running = record(comment=PUBLISHED)
         first = plan(running, status=status(Phase.READY), slice_target=MEMBER)

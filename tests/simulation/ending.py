@@ -22,7 +22,10 @@ from tests.simulation.world import INSTALLATION, World
 
 def unsettled(world: World) -> list[str]:
     """Everything that is not as it should be in the end."""
-    return [*_deployments(world), *_jobs(world), *_leftovers(world), *_membership(world)]
+    found = [*_deployments(world), *_jobs(world), *_leftovers(world), *_membership(world)]
+    # A pod that finishes its requests is in the status until it is gone.
+    ending = [k8s.name(pod) for pod in world.api.all(PODS) if k8s.deletion_timestamp(pod)]
+    return [*found, *(f"pod {name} still ends" for name in ending)]
 
 
 def _deployments(world: World) -> Iterator[str]:

@@ -214,6 +214,9 @@ def _draining(status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
         "draining_since": status.draining_since or rfc3339(now),
         "healthy": False,
     }
+    if status.phase is None:
+        # A status that was lost: nobody knows that it never served, so it may finish its requests.
+        update["ever_ready"] = True
     if status.terminated_at is None or not status.message or status.drained == "Idle":
         update |= {
             "reason": Reason.DRAINING,
