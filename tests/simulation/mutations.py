@@ -23,6 +23,7 @@ from isthmus.plan.policy import identity, rollout, scaledown, stopping, submissi
 from isthmus.plan.policy.drain import Decision, DrainTimes, Proceed, Wait
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
 from isthmus.reconcile import slurmjob as reconcile
+from isthmus.reconcile import startgate
 from isthmus.reconcile.cluster_state import ClusterState
 from isthmus.reconcile.leader import LeaderElector
 from tests.simulation import runner
@@ -67,7 +68,9 @@ def one_absence_is_gone() -> Patches:
         patch.object(SlurmJobObservation, "absent_snapshots", once),
         patch.object(plan, "_missing", gone),
         patch.object(
-            stopping, "_without_record", lambda o, *, now: stopping._done(o, close_gate=False)
+            stopping,
+            "_without_record",
+            lambda o, *, now: stopping._done(o, now=now, close_gate=False),
         ),
     ]
 
@@ -132,7 +135,7 @@ def count_workers_that_are_ending() -> Patches:
 @mutation
 def let_go_without_looking() -> Patches:
     def hasty(observed: Any, *, now: float) -> Any:
-        return stopping._done(observed, close_gate=False)
+        return stopping._done(observed, now=now, close_gate=False)
 
     return [patch.object(stopping, "_stop", hasty)]
 
@@ -188,18 +191,18 @@ def surge_without_a_limit() -> Patches:
 
 @mutation
 def leave_the_gate_open() -> Patches:
-    async def closed(self: Any, parts: Any) -> bool:
-        return True
+    async def closed(self: Any, job: Any, cluster: Any) -> startgate.Closing:
+        return startgate.Closing.CLOSED
 
-    return [patch.object(reconcile.SlurmJobReconciler, "_close_gate", closed)]
+    return [patch.object(startgate.StartGate, "close", closed)]
 
 
 @mutation
 def a_failed_probe_makes_a_worker_worthless() -> Patches:
     original = slurm_workers.worker
 
-    def worker(job: Any, *, members: Any) -> Worker:
-        found = original(job, members=members)
+    def worker(job: Any, **others: Any) -> Worker:
+        found = original(job, **others)
         return replace(found, serving=found.ready, failed=found.failed or found.phase == "Degraded")
 
     return [patch.object(slurm_workers, "worker", worker)]

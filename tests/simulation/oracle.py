@@ -7,6 +7,7 @@ event under way) is judged with the delay that the world has just then.
 What comes with what is not built yet stands in docs/reliability.md.
 """
 
+import base64
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -274,7 +275,9 @@ class Oracle:
 
     def changed(self, resource: Resource, event: str, obj: Json, by: str) -> None:
         ours = by.startswith("op")
-        if ours and self.secrets:
+        if resource.kind == "Secret":
+            self.secrets |= _words(obj)
+        elif ours and self.secrets:
             self._discloses(f"{resource.kind} {k8s.name(obj)}", obj)
         if resource is MODEL_DEPLOYMENTS:
             place = k8s.namespace(obj), k8s.name(obj)
@@ -505,6 +508,13 @@ def _grace(pod: Json) -> int:
 def _ready(pod: Json) -> bool:
     conditions = pod.get("status", {}).get("conditions", ())
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
+
+
+def _words(secret: Json) -> set[str]:
+    """What is written in a Secret, encoded and clear."""
+    data = {str(value) for value in (secret.get("data") or {}).values()}
+    clear = {base64.b64decode(value).decode(errors="replace") for value in data}
+    return data | clear | {str(value) for value in (secret.get("stringData") or {}).values()}
 
 
 def _over(job: Json) -> bool:
