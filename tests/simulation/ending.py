@@ -129,6 +129,11 @@ def _leftovers(world: World) -> Iterator[str]:
             owner = k8s.labels(obj).get(names.LABEL_DEPLOYMENT)
             if owner not in known:
                 yield f"{resource.kind} {k8s.name(obj)} is left of {owner}"
+    pools = {k8s.name(o): {p["name"] for p in o["spec"]["pools"]} for o in world.deployments()}
+    for obj in world.api.all(DEPLOYMENTS):
+        owner = k8s.labels(obj).get(names.LABEL_DEPLOYMENT, "")
+        if k8s.labels(obj).get(names.LABEL_POOL, "") not in pools.get(owner, set()):
+            yield f"Deployment {k8s.name(obj)} is of no pool any more"  # it may drain still
     for obj in world.api.all(SLURM_CLUSTERS):
         if k8s.deletion_timestamp(obj):
             yield "the SlurmCluster is still being deleted"
