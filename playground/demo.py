@@ -3,6 +3,7 @@
 Apart from the clusters, which know nothing of the operator.
 """
 
+import base64
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -133,10 +134,11 @@ def chat_with_all(kubectl: Kubectl, *, name: str, namespace: str, workers: int) 
     Raises:
         PlaygroundError: some have not answered in time.
     """
+    key = api_key(kubectl, name=name, namespace=namespace)
     service = json.loads(kubectl("get", "service", name, f"--namespace={namespace}", "-o", "json"))
     address = _mapping(service["spec"])["clusterIP"]
     url = f"http://{address}/v1"
-    model = json.loads(_fetch(f"{url}/models"))["data"][0]["id"]
+    model = json.loads(_fetch(f"{url}/models", key=key))["data"][0]["id"]
     print(f"\nchat completions through the Service ({url}), model {model}:")
     question = {
         "model": model,
@@ -146,7 +148,7 @@ def chat_with_all(kubectl: Kubectl, *, name: str, namespace: str, workers: int) 
     seen: dict[str, int] = {}
     end = time.monotonic() + ANSWERS_WITHIN
     while time.monotonic() < end and len(seen) < workers:
-        answer = json.loads(_fetch(f"{url}/chat/completions", body=json.dumps(question)))
+        answer = json.loads(_fetch(f"{url}/chat/completions", key=key, body=json.dumps(question)))
         worker = worker_of(answer)
         if worker not in seen:
             print(f"  {worker}", flush=True)
@@ -163,11 +165,25 @@ def worker_of(answer: dict[str, object]) -> str:
     return str(_mapping(first.get("message")).get("content", "")).partition(",")[0] + ")"
 
 
-def _fetch(url: str, *, body: str | None = None) -> str:
+def api_key(kubectl: Kubectl, *, name: str, namespace: str) -> str:
+    """The key that clients of the workers send; "" where they need none."""
+    found = json.loads(kubectl("get", TABLES[0], name, f"--namespace={namespace}", "-o", "json"))
+    place = _mapping(_mapping(found.get("status")).get("apiKey"))
+    if not place:
+        return ""
+    secret = json.loads(
+        kubectl("get", "secret", str(place["secret"]), f"--namespace={namespace}", "-o", "json")
+    )
+    return base64.b64decode(str(secret["data"][str(place["key"])])).decode()
+
+
+def _fetch(url: str, *, key: str, body: str | None = None) -> str:
     """One request on a connection of its own: a Service spreads connections, not requests."""
     import httpx
 
     headers = {"Content-Type": "application/json", "Connection": "close"}
+    if key:
+        headers["Authorization"] = f"Bearer {key}"
     try:
         if body is None:
             answer = httpx.get(url, timeout=10, headers=headers, trust_env=False)

@@ -77,7 +77,18 @@ GOOD: Mapping[str, dict] = {
                     },
                 },
             ],
-            "health": {"startupTimeout": "5m", "interval": "1s"},
+            "health": {
+                "startupTimeout": "5m",
+                "interval": "1s",
+                "headers": [
+                    {"name": "X-Tenant", "value": "ops"},
+                    {
+                        "name": "X-Token",
+                        "valueFrom": {"secretKeyRef": {"name": "probe", "key": "token"}},
+                    },
+                ],
+            },
+            "endpoint": {"apiKeySecretRef": {"name": "my-key", "key": "token"}},
         },
     },
     "SlurmCluster": {
@@ -400,6 +411,46 @@ WRONG_INPUTS = (
     _d("timeout empty", "spec.health.startupTimeout", "", "between 10s and 24h"),
     _d("interval too short", "spec.health.interval", "0s", "between 1s and 5m"),
     _d("threshold zero", "spec.health.failureThreshold", 0, None),
+    _d("header without a value", "spec.health.headers", [{"name": "X-A"}], "exactly one of value"),
+    _d(
+        "header with a secret in clear",
+        "spec.health.headers",
+        [{"name": "Authorization", "value": "Bearer x"}],
+        "must not stand in the object",
+    ),
+    _d(
+        "header of two lines",
+        "spec.health.headers",
+        [{"name": "X-A", "value": "a\nb"}],
+        "must be one line",
+    ),
+    _d(
+        "header of the connection",
+        "spec.health.headers",
+        [{"name": "Content-Length", "value": "1"}],
+        "belongs to the connection",
+    ),
+    _d(
+        "header with a colon",
+        "spec.health.headers",
+        [{"name": "X:A", "value": "1"}],
+        "only letters, digits",
+    ),
+    _d(
+        "header twice",
+        "spec.health.headers",
+        [{"name": "X-A", "value": "1"}, {"name": "X-A", "value": "2"}],
+        None,
+    ),
+    # --- endpoint
+    _d("key without a Secret", "spec.endpoint.apiKeySecretRef", {"key": "token"}, None),
+    _d(
+        "key of a Secret with a slash",
+        "spec.endpoint.apiKeySecretRef",
+        {"name": "my-key", "key": "a/b"},
+        "only letters, digits",
+    ),
+    _d("key in clear", "spec.endpoint.apiKey", "secret", None),
     # --- SlurmCluster
     WrongInput(
         "cluster's name with a dot",

@@ -30,14 +30,17 @@ from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.deployment_actions import DeploymentActions
 from isthmus.reconcile.external_routers import ExternalRouters
 from isthmus.reconcile.forward_ports import ForwardPorts
+from isthmus.reconcile.keys import DeploymentKeys
 from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.loop import Loop, Reconciler
 from isthmus.reconcile.modeldeployment import ModelDeploymentReconciler
 from isthmus.reconcile.pod_actions import PodActions
+from isthmus.reconcile.probes import WorkerProbes
 from isthmus.reconcile.queue import Key, WorkQueue
 from isthmus.reconcile.relist import Relist
 from isthmus.reconcile.slurmcluster import SlurmClusterReconciler, cluster_access
 from isthmus.reconcile.slurmjob import SlurmJobReconciler
+from isthmus.reconcile.staging import KeyStaging
 from isthmus.reconcile.standby import standing_by
 from isthmus.reconcile.store import Store
 from isthmus.reconcile.triggers import (
@@ -62,6 +65,11 @@ _FINISH_SECONDS = 20.0
 def new_attempt() -> str:
     """Draw an attempt token: six random characters, so that no lost counter can repeat one."""
     return "".join(secrets.choice(_ATTEMPT_ALPHABET) for _ in range(6))
+
+
+def new_api_key() -> str:
+    """Draw an API key: 32 random bytes, told from other secrets by what it begins with."""
+    return f"isthmus-{secrets.token_urlsafe(32)}"
 
 
 def limits_of(settings: Settings) -> Callable[[SlurmCluster | None], Limits]:
@@ -185,6 +193,7 @@ def _assemble(
         on_change=triggers.cluster_changed,
         on_death=die,
     )
+    values = Secrets(gated, clock=asyncio.get_running_loop().time)
     prober = Prober(prober_client, on_change=triggers.probe_changed)
     routers = ExternalRouters(
         store=store,
@@ -211,7 +220,10 @@ def _assemble(
             gate=gate,
             states=states,
             clusters=clusters,
-            prober=prober,
+            probes=WorkerProbes(prober=prober, secrets=values),
+            staging=KeyStaging(
+                secrets=values, clusters=clusters, check=gate.check, clock=time.time
+            ),
             installation_id=settings.installation_id,
             limits=limits_of(settings),
             ports=ForwardPorts(
@@ -234,6 +246,7 @@ def _assemble(
             ),
             pods=PodActions(store=store, api=gated, prober=prober),
             prober=prober,
+            keys=DeploymentKeys(store=store, api=gated, secrets=values, new_key=new_api_key),
             settings=settings,
             clock=time.time,
             events=events,

@@ -10,6 +10,7 @@ import asyncio
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from .application import EngineConfig
 from .knobs import Knobs, describe
@@ -28,10 +29,40 @@ def parse(argv: Sequence[str], *, prog: str) -> argparse.Namespace:
     """Parse the server's options; exits with code 2 on what SGLang would refuse."""
     epilog = "Environment of the simulator:\n" + describe()
     parser = build_parser("sglang", prog=prog, epilog=epilog)
-    arguments = parser.parse_args(argv)
+    arguments = parser.parse_args(merge_config(argv))
     if not arguments.model_path:
         parser.error("the following arguments are required: --model-path/--model")
     return arguments
+
+
+def merge_config(argv: Sequence[str]) -> list[str]:
+    """Put the options of the file of `--config FILE` before all others, as SGLang does.
+
+    Only the word `--config` by itself counts, and only a flat file of `name: value` lines is read
+    here, where SGLang reads all of YAML.
+
+    Raises:
+        ValueError: several files, none, or one that is not YAML by its name.
+    """
+    words = list(argv)
+    if "--config" not in words:
+        return words
+    place = words.index("--config")
+    if words.count("--config") > 1:
+        raise ValueError("Multiple config files specified! Only one allowed.")
+    if place == len(words) - 1:
+        raise ValueError("No config file specified after --config flag!")
+    path = Path(words[place + 1])
+    if path.suffix.lower() not in {".yaml", ".yml"}:
+        raise ValueError(f"Config file must be YAML format, got: {path.suffix}")
+    if not path.exists():
+        raise ValueError(f"Config file not found: {path}")
+    merged = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        name, colon, value = line.partition(":")
+        if colon and not line.startswith("#"):
+            merged += [f"--{name.strip()}", value.strip().strip("\"'")]
+    return [*merged, *words[:place], *words[place + 2 :]]
 
 
 def _leader(arguments: argparse.Namespace) -> tuple[str, int]:
@@ -82,9 +113,11 @@ async def _run(config: EngineConfig, *, knobs: Knobs, children: Children) -> int
 
 def serve(argv: Sequence[str], *, prog: str) -> int:
     """Run the server with these arguments; return its exit code."""
-    arguments = parse(argv, prog=prog)
     knobs = Knobs.from_environment()
     try:
+        arguments = parse(argv, prog=prog)
+        # As SGLang 0.5 does, which leaves the API key in it (sgl-project/sglang#37457).
+        print(f"server_args={vars(arguments)}", file=sys.stderr, flush=True)
         config = _configure(arguments, knobs)
         children = Children()
         children.start("sglang::scheduler")

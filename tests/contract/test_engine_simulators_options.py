@@ -160,3 +160,21 @@ def test_an_unknown_knob_is_refused_and_help_lists_all(tree: Path) -> None:
         check=True,
     )
     assert "SIMULATOR_DRAIN_POLL_SECONDS" in shown.stdout
+
+
+def test_sglang_takes_its_key_by_a_file_and_writes_it_into_its_log(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As SGLang 0.5.23 does (sgl-project/sglang#37457)."""
+    file = tmp_path / "engine.yaml"
+    file.write_text('api-key: "k"\n')
+    words = ["--model-path", "m", "--config", str(file), "--port", "1"]
+    arguments = sglang_command.parse(words, prog="sglang serve")
+    assert (arguments.api_key, arguments.port) == ("k", 1)
+    # What stands on the command line wins, and the form with an equals sign is not looked for.
+    merged = sglang_command.parse([*words, "--api-key", "other"], prog="sglang serve")
+    assert merged.api_key == "other"
+    assert sglang_command.merge_config([f"--config={file}"]) == [f"--config={file}"]
+    for wrong in ([*words, "--config", str(file)], ["--config"], ["--config", "engine.json"]):
+        with pytest.raises(ValueError, match="onfig file"):
+            sglang_command.merge_config(wrong)

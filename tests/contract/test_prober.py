@@ -345,7 +345,7 @@ def test_unwatched_worker_is_left_alone_and_a_changed_one_starts_anew() -> None:
 
 
 def test_api_key_is_sent_and_not_shown() -> None:
-    target = replace(SGLANG, api_key="geheim")
+    target = replace(SGLANG, api_key="geheim", headers=(("X-Probe", "vertraulich"),))
 
     async def test(watching: Watching) -> None:
         await watching.until_healthy(True)
@@ -353,6 +353,7 @@ def test_api_key_is_sent_and_not_shown() -> None:
 
     watched(test, target=target)
     assert "geheim" not in repr(target)
+    assert "vertraulich" not in repr(target)
 
 
 @pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"data": 3}', b'{"data": [null, 1, {}]}'])

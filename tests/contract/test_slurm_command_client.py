@@ -6,13 +6,13 @@ import asyncio
 import os
 import shlex
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from isthmus.backends.slurm.commands import CommandClient
-from isthmus.backends.slurm.executor import LocalExecutor, clean_environment
+from isthmus.backends.slurm.executor import CommandResult, LocalExecutor, clean_environment
 from isthmus.backends.slurm.parsing import RECORD_END
 from isthmus.backends.slurm.records import Refused, SubmitRequest, Submitted, Unclear
 from isthmus.errors import SlurmCommandError, SlurmUnavailableError
@@ -291,6 +291,61 @@ async def test_gate_is_closed_once_and_for_all(slurm: FakeSlurm, tmp_path: Path)
     with pytest.raises(SlurmUnavailableError) as caught:
         await client.close_gate(work_directory=str(tmp_path / "missing"), job_name="mine")
     assert caught.value.reason == "WorkDirectoryUnavailable"
+
+
+def files_of(folder: Path) -> list[Path]:
+    return list(folder.glob("llama-1*"))
+
+
+async def test_secret_is_placed_for_its_owner_alone(slurm: FakeSlurm, tmp_path: Path) -> None:
+    ran: list[str] = []
+
+    class Recording(LocalExecutor):
+        async def run(
+            self, argv: Sequence[str], *, stdin: str = "", timeout: float
+        ) -> CommandResult:
+            ran.append(" ".join(argv))
+            return await super().run(argv, stdin=stdin, timeout=timeout)
+
+    client = CommandClient(Recording())
+    secret = {"work_directory": str(tmp_path), "job_name": "llama-1"}
+    await client.place_secret(**secret, content="first")
+    await client.place_secret(**secret, content="a secret")
+    (placed,) = files_of(tmp_path)
+    assert placed.name == "llama-1.key"
+    assert placed.read_text() == "a secret"
+    assert placed.stat().st_mode & 0o777 == 0o600
+    assert "a secret" not in " ".join(ran)
+    await client.remove_secret(**secret)
+    await client.remove_secret(**secret)
+    assert not files_of(tmp_path)
+
+
+async def test_no_secret_is_placed_where_it_would_stay(slurm: FakeSlurm, tmp_path: Path) -> None:
+    client = slurm.client()
+    (tmp_path / "llama-1.claim").symlink_to("17.0.gpu01.99.1")  # a job has taken its key
+    await client.place_secret(work_directory=str(tmp_path), job_name="llama-1", content="x")
+    assert not (tmp_path / "llama-1.key").exists()
+    with pytest.raises(SlurmUnavailableError) as caught:
+        await client.place_secret(
+            work_directory=str(tmp_path / "missing"), job_name="llama-1", content="a secret"
+        )
+    assert caught.value.reason == "WorkDirectoryUnavailable"
+    assert "a secret" not in str(caught.value)
+
+
+async def test_secret_that_broke_off_is_not_put_into_place(tmp_path: Path) -> None:
+    class Cutting(LocalExecutor):
+        async def run(
+            self, argv: Sequence[str], *, stdin: str = "", timeout: float
+        ) -> CommandResult:
+            return await super().run(argv, stdin=stdin[:3], timeout=timeout)
+
+    with pytest.raises(SlurmUnavailableError, match="cannot write"):
+        await CommandClient(Cutting()).place_secret(
+            work_directory=str(tmp_path), job_name="llama-1", content="a secret"
+        )
+    assert not files_of(tmp_path)
 
 
 def test_clean_environment_holds_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isthmus.backends.slurm.commands import claim_path
-from isthmus.backends.slurm.options import check_option
+from isthmus.backends.slurm.options import check_option, key_path
 from isthmus.backends.slurm.records import JobTemplate, SiteFacts
 from isthmus.backends.slurm.script import (
     identity_comment,
@@ -585,3 +585,83 @@ def test_files_are_private(node: Node) -> None:
     assert node.end(node.start()) == 0
     made = Path(node.site.work_directory) / NAME / "17.0" / "made"
     assert made.stat().st_mode & 0o077 == 0
+
+
+# ---- The API key
+
+KEY = "isthmus-0123456789.abc_DEF~x/y+z="
+
+
+def place_key(node: Node, *, mode: int = 0o600) -> Path:
+    work = Path(node.site.work_directory)
+    work.mkdir(exist_ok=True)
+    place = Path(key_path(work_directory=str(work), job_name=NAME))
+    place.write_text(KEY)
+    place.chmod(mode)
+    return place
+
+
+def private_folders(node: Node) -> list[Path]:
+    return list(Path("/dev/shm").glob(f"isthmus-{node.job_id}.*"))
+
+
+@pytest.fixture
+def keyed(node: Node) -> Node:
+    """An engine that takes its key by a file, writes all it knows into its log and then serves."""
+    node.job_id = os.getpid()  # names the private folder, which lies outside of this test's
+    wrapper = node.folder / "wrapper"
+    wrapper.write_text('cat "$1"; echo "by variable: $VLLM_API_KEY"; shift; exec "$@"\n')
+    node.template = replace(
+        node.template,
+        key="abcdefghij",
+        argv=("bash", str(wrapper), "@KEYFILE@", *node.template.argv),
+    )
+    return node
+
+
+def test_key_reaches_the_engine_by_a_private_file_and_nobody_else(keyed: Node) -> None:
+    shared = place_key(keyed)
+    process = keyed.start()
+    serving(keyed)
+    eventually(lambda: 'api-key: "********"' in keyed.log(), keyed)
+    assert not shared.exists(), "it lies where it was shared"
+    eventually(lambda: not private_folders(keyed), keyed)
+    said = subprocess.run(["ps", "axww", "-o", "args"], capture_output=True, check=True, text=True)
+    assert KEY not in said.stdout
+    shared.write_text("a copy that came late")
+    process.send_signal(signal.SIGTERM)
+    assert keyed.end(process) == 0
+    assert KEY not in keyed.log()
+    assert "the engine ended with 0" in keyed.log()
+    assert not shared.exists()
+
+
+def test_key_reaches_the_engine_by_its_environment(keyed: Node) -> None:
+    place_key(keyed)
+    keyed.template = replace(
+        keyed.template,
+        key_variable="VLLM_API_KEY",
+        argv=("bash", "-c", f'[ "$VLLM_API_KEY" = "{KEY}" ] && [ -z "@KEYFILE@" ]'),
+    )
+    assert keyed.end(keyed.start()) == 0
+    assert not private_folders(keyed)
+
+
+def test_key_file_of_an_engine_that_never_listens_is_deleted_too(keyed: Node) -> None:
+    place_key(keyed)
+    keyed.template = replace(keyed.template, argv=("bash", "-c", "cat @KEYFILE@; exit 3"))
+    assert keyed.end(keyed.start()) == 3
+    assert 'api-key: "********"' in keyed.log()
+    assert not private_folders(keyed)
+
+
+def test_key_that_others_can_read_is_not_used(keyed: Node) -> None:
+    place_key(keyed, mode=0o644)
+    assert keyed.end(keyed.start()) == 78
+    assert "only its owner can read" in keyed.log()
+
+
+def test_no_key_no_difference(node: Node) -> None:
+    node.template = JobTemplate(argv=("bash", "-c", "echo said by the engine"))
+    assert node.end(node.start()) == 0
+    assert "said by the engine" in node.log()

@@ -37,7 +37,7 @@ class Served:
     def load(self) -> tuple[Traffic, ...]:
         """The clients: kept connections and new ones."""
         world = self.world
-        return (Traffic(world.service_url(NAME), connections="new"),)
+        return (Traffic(world.service_url(NAME), connections="new", key=world.key(NAME)),)
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@
 them tell the same story.
 """
 
+import base64
 import json
 import os
 import time
@@ -65,6 +66,8 @@ class World:
 
     playground: Playground
     operators: list[Operator] = field(default_factory=list)
+    _names: dict[str, str] = field(default_factory=dict)  # address of a Service → its deployment
+    _keys: dict[str, str] = field(default_factory=dict)  # deployment → its key, as last read
 
     # ---- Kubernetes
 
@@ -152,18 +155,37 @@ class World:
         return found
 
     def service_url(self, name: str) -> str:
-        return f"http://{self.get('service', name)['spec']['clusterIP']}"
+        url = f"http://{self.get('service', name)['spec']['clusterIP']}"
+        self._names[url] = name
+        return url
+
+    def key(self, name: str) -> str:
+        """The API key of a deployment, as its users read it; "" if it has none."""
+        place = self.status(name).get("apiKey")
+        if not place:
+            return ""
+        data = self.get("secret", place["secret"])["data"]
+        return base64.b64decode(data[place["key"]]).decode()
 
     def chat(self, url: str, *, model: str = "llama", **body: Any) -> str:
-        """One chat completion on a connection of its own; the text of the answer."""
+        """One chat completion on a connection of its own; the text of the answer.
+
+        At the address of a Service, with the key of its deployment.
+        """
         message = [{"role": "user", "content": "Where are you?"}]
-        answer = httpx.post(
-            f"{url}/v1/chat/completions",
-            json={"model": model, "messages": message, **body},
-            headers={"Connection": "close"},
-            timeout=30,
-            trust_env=False,
-        )
+        name = self._names.get(url)
+        for known in (True, False):
+            if name is not None and not (known and name in self._keys):
+                self._keys[name] = self.key(name)
+            answer = httpx.post(
+                f"{url}/v1/chat/completions",
+                json={"model": model, "messages": message, **body},
+                headers={"Connection": "close", **bearer(self._keys.get(name or "", ""))},
+                timeout=30,
+                trust_env=False,
+            )
+            if answer.status_code != 401:
+                break
         text: str = answer.raise_for_status().json()["choices"][0]["message"]["content"]
         return text
 
@@ -226,6 +248,11 @@ class World:
         }
         found["mdep"] = [name] if self.get("mdep", name) else []
         return {kind: names for kind, names in found.items() if names}
+
+
+def bearer(key: str) -> dict[str, str]:
+    """The header of a client that has a key."""
+    return {"Authorization": f"Bearer {key}"} if key else {}
 
 
 class Not(str):

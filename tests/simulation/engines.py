@@ -37,6 +37,7 @@ class Engine:
     started_at: float
     ready_at: float
     arguments: tuple[str, ...] = ()
+    api_key: str = ""
     alive: bool = True
     draining: bool = False
     terminated_at: float | None = None
@@ -130,11 +131,15 @@ class ProbeClient:
             raise httpx.ConnectError("connection refused")
         if loop.time() < engine.slow_until:
             await asyncio.sleep(600)
-        yield self._ask(engine, path, now=loop.time())
+        sent = headers.get("Authorization") if isinstance(headers, dict) else None
+        yield self._ask(engine, path, sent, now=loop.time())
 
-    def _ask(self, engine: Engine, path: str, *, now: float) -> _Answer:
+    def _ask(self, engine: Engine, path: str, sent: object, *, now: float) -> _Answer:
         if not self._machines.serves(engine, now=now):
             return _Answer(503, b"")
+        guarded = path not in ("/health", "/ready", "/metrics")
+        if guarded and engine.api_key and sent != f"Bearer {engine.api_key}":
+            return _Answer(401, b"")
         if path == "/v1/models":
             return _Answer(200, json.dumps({"data": [{"id": engine.model}]}).encode())
         if path == "/model_info":

@@ -26,6 +26,7 @@ from tests.simulation.apiedge import ApiEdge
 from tests.simulation.apiserver import Json, selected
 from tests.simulation.clock import Process, current_process, outside
 from tests.simulation.engines import ProbeClient
+from tests.simulation.secrecy import SECRET_MARK
 from tests.simulation.slurmclient import SimulatedSlurmClient
 
 if TYPE_CHECKING:
@@ -217,6 +218,10 @@ def _attempt() -> str:
     return "".join(_process().random.choice(_ALPHABET) for _ in range(6))
 
 
+def _api_key() -> str:
+    return SECRET_MARK + "".join(_process().random.choice(_ALPHABET) for _ in range(20))
+
+
 def _seeded(*_: object) -> Random:
     return Random(_process().random.random())
 
@@ -233,6 +238,7 @@ def simulated_edges() -> Iterator[None]:
             "random": SimpleNamespace(Random=_seeded),
             "new_attempt": _attempt,
             "make_client": _client,
+            "new_api_key": _api_key,
             "probe_client": lambda: ProbeClient(_process().world.machines),
             "run_watch": _run_watch,
         }.items():

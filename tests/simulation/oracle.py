@@ -30,6 +30,7 @@ from isthmus.backends.slurm.records import SubmitRequest
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.clock import EPOCH, Process
 from tests.simulation.engines import Engine, Machines
+from tests.simulation.secrecy import Secrecy
 from tests.simulation.slurm import Job, Slurm
 
 GRACE = 60.0
@@ -93,6 +94,7 @@ class Oracle:
         self._members: dict[str, dict[str, float | None]] = {}  # Service → member → left at
         self.engine_of_pod: Callable[[Json], Engine | None] = lambda _: None
         self._drained_pods: set[str] = set()
+        self.secrecy = Secrecy(api=api, machines=machines, require=self.require)
         api.listeners.append(self.changed)
         slurm.on_claim.append(self.claimed)
 

@@ -133,7 +133,7 @@ async def _give_back_the_cluster(world: World) -> None:
     for obj in world.deployments():
         users.edit(world, obj, {"spec": {"replicas": 0}})
     begin = world.now
-    while world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER) is not None:
+    while k8s.deletion_timestamp(world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER) or {}):
         if world.now - begin > SETTLING_SECONDS:
             raise _Failed("a SlurmCluster that nothing needs is still being deleted")
         await _until(world, world.now + 10)
@@ -144,9 +144,9 @@ async def _give_back_the_cluster(world: World) -> None:
 
 async def _settle(world: World) -> float:
     begin = world.now
-    while world.slurm.ghosts or (missing := unsettled(world)):
+    while world.slurm.ghosts or world.now < world.keys_noticed_at or unsettled(world):
         if world.now - begin > SETTLING_SECONDS:
-            raise _Failed("\n".join(["not settled:", *missing]))
+            raise _Failed("\n".join(["not settled:", *unsettled(world)]))
         await _until(world, world.now + 10)
     return world.now - begin
 

@@ -73,6 +73,7 @@ class Slurm:
         self.mode = "up"  # or "down", "hung"
         self.jobs: dict[int, Job] = {}
         self.claims: dict[tuple[str, str], str] = {}  # (work directory, job name) → who has it
+        self.secrets: dict[tuple[str, str], str] = {}  # the same → its API key
         self.nodes = {f"gpu{n:02}": f"10.10.0.{n}" for n in range(1, 5)}
         self.waiting: list[Callable[[], None]] = []  # requests that a hung slurmctld will serve
         self.submission_faults: deque[tuple[str, float]] = deque()
@@ -272,6 +273,11 @@ class Slurm:
         self.claims[claim] = f"{job.id}.{job.restarts}"
         for listener in self.on_claim:
             listener(job)
+        key = self.secrets.pop(claim, "")
+        if script.constant("shared_key") and not key:
+            self.tell(f"node: job {job.id} of {job.name} finds no API key")
+            self.end(job, "FAILED", exit_code=78 << 8, reason="NonZeroExitCode")
+            return
         port = self._free_port(job, script)
         engine = Engine(
             job_name=job.name,
@@ -283,6 +289,7 @@ class Slurm:
             started_at=self.now,
             ready_at=self.now + 1 + self.chance(self.site.load_seconds),
             arguments=script.command,
+            api_key=key,
         )
         job.engine = engine
         self.machines.start(engine)

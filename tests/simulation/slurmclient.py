@@ -100,6 +100,23 @@ class SimulatedSlurmClient:
         job = self._slurm.jobs.get(job_id)
         return None if job is None else self._slurm.record(job)
 
+    async def place_secret(self, *, work_directory: str, job_name: str, content: str) -> None:
+        self._oracle.secrecy.staged(job_name, content)
+
+        async def child() -> None:
+            await asyncio.sleep(0.05)
+            if self._slurm.site.folder_broken or self._random.random() < 0.03:
+                raise SlurmUnavailableError("disk full", reason="WorkDirectoryUnavailable")
+            place = work_directory, job_name
+            if place not in self._slurm.claims:
+                self._slurm.secrets[place] = content
+
+        await self._child(child())
+
+    async def remove_secret(self, *, work_directory: str, job_name: str) -> None:
+        await asyncio.sleep(0.05)
+        self._slurm.secrets.pop((work_directory, job_name), None)
+
     async def prepare_work_directory(self, work_directory: str) -> None:
         await asyncio.sleep(0.05)
         if self._slurm.site.folder_broken:
@@ -109,6 +126,7 @@ class SimulatedSlurmClient:
 
     async def submit(self, request: SubmitRequest) -> SubmitOutcome:
         self._oracle.submits(self._process, request)
+        self._oracle.secrecy.shows_in(f"sbatch of {request.job_name}", request)
         return await self._child(self._sbatch(request))
 
     async def _sbatch(self, request: SubmitRequest) -> SubmitOutcome:

@@ -1,12 +1,22 @@
 """What users and administrators of the simulated Kubernetes do."""
 
+import base64
 from random import Random
 
+from isthmus.api import names
+from isthmus.api.keys import DEFAULT_SECRET_KEY
 from isthmus.apiserver import objects as k8s
-from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, PODS, SLURM_CLUSTERS, SLURM_JOBS
+from isthmus.apiserver.resources import (
+    MODEL_DEPLOYMENTS,
+    PODS,
+    SECRETS,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+)
 from tests.simulation import manifests
 from tests.simulation.apiserver import Json
 from tests.simulation.events import happens, later, some_deployment
+from tests.simulation.secrecy import SECRET_MARK
 from tests.simulation.world import NAMESPACE, SYSTEM, World
 
 
@@ -44,6 +54,41 @@ def edit(world: World, found: Json, patch: Json) -> None:
             subresource="",
             by="user",
         )
+
+
+KEYS_NOTICED = 120.0
+"""A resync and the memory of Secrets, with jitter."""
+
+
+@happens(0.8)
+def change_key(world: World, random: Random) -> None:
+    """By deleting the generated Secret, or by writing another key into it."""
+    found = some_deployment(world, random)
+    if found is None:
+        return
+    place = k8s.namespace(found), names.api_key_secret(k8s.name(found))
+    if world.api.get(SECRETS, *place) is None:
+        return
+    if random.random() < 0.4:
+        world.api.delete(SECRETS, *place, by="user")
+        world.keys_noticed_at = world.now + KEYS_NOTICED
+        return
+    if random.random() < 0.2:
+        write_key(world, place, "too short")
+        later(world, random.random() * 100, lambda: write_key(world, place, new_key(random)))
+    else:
+        write_key(world, place, new_key(random))
+
+
+def new_key(random: Random) -> str:
+    return f"{SECRET_MARK}{random.randrange(1 << 60)}"
+
+
+def write_key(world: World, place: tuple[str, str], key: str) -> None:
+    world.keys_noticed_at = world.now + KEYS_NOTICED
+    data = {DEFAULT_SECRET_KEY: base64.b64encode(key.encode()).decode()}
+    with world.may_fail():
+        world.api.patch(SECRETS, *place, patch={"data": data}, subresource="", by="user")
 
 
 @happens(0.7)

@@ -35,6 +35,7 @@ class World:
         self.watch_delay = 0.3
         self.watches_broken = False
         self.weather = Weather()
+        self.keys_noticed_at = 0.0  # Secrets are not watched: a changed one is read a while later
         self.api = ApiSimulator(clock=self.wall_clock)
         self.machines = Machines(random=Random(f"{seed}/machines"))
         self.slurm = Slurm(machines=self.machines, random=Random(f"{seed}/slurm"), tell=self.tell)
@@ -76,6 +77,7 @@ class World:
             identity=identity,
             installation_id=INSTALLATION,
             liveness_port=None,
+            generate_api_keys=True,
             termination_grace=60.0,
             renew_interval=4.0,
         )

@@ -76,6 +76,8 @@ class Reason(StrEnum):
     """The object is being deleted; its workers drain first."""
     NAME_CONFLICT = "NameConflict"
     """An object of a name that we need belongs to somebody else: rename one of the two."""
+    API_KEY_UNUSABLE = "ApiKeyUnusable"
+    """The Secret with the API key is missing or holds none; what runs keeps the key that it has."""
     INVALID_SPEC = "InvalidSpec"
     """The object passed an older schema but cannot be read now; the message names the field."""
     RECONCILE_FAILED = "ReconcileFailed"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Final
 
 from isthmus.api.desired import (
+    ApiKey,
     ClusterReference,
     Desired,
     Drain,
@@ -19,6 +20,7 @@ from isthmus.api.desired import (
     KubernetesPlacement,
     Model,
     Pool,
+    ProbeHeader,
     Router,
     SlurmPlacement,
     Worker,
@@ -26,12 +28,14 @@ from isthmus.api.desired import (
 from isthmus.api.durations import parse_duration
 from isthmus.api.endpoint import EndpointSpec
 from isthmus.api.engine import EngineSpec, EnvironmentVariableSpec, value_source
+from isthmus.api.health import HeaderSpec
+from isthmus.api.keys import DEFAULT_SECRET_KEY
 from isthmus.api.modeldeployment import (
     ModelDeployment,
     ModelSpec,
     PoolSpec,
 )
-from isthmus.api.names import DEFAULT_OPERATOR_NAMESPACE
+from isthmus.api.names import DEFAULT_OPERATOR_NAMESPACE, api_key_secret
 from isthmus.api.revision import written_model, written_pool
 from isthmus.api.schedulers import KubernetesSpec, SlurmSpec
 
@@ -60,9 +64,18 @@ _PARALLEL_OPTIONS: Final = (
 
 
 def effective(
-    deployment: ModelDeployment, *, operator_namespace: str = DEFAULT_OPERATOR_NAMESPACE
+    deployment: ModelDeployment,
+    *,
+    operator_namespace: str = DEFAULT_OPERATOR_NAMESPACE,
+    generate_api_keys: bool = False,
 ) -> Desired:
-    """Return what a ModelDeployment means, with every default applied."""
+    """Return what a ModelDeployment means, with every default applied.
+
+    Args:
+        deployment: as it is stored.
+        operator_namespace: where SlurmClusters are that are named without one.
+        generate_api_keys: give deployments with a pool on SLURM a key of their own.
+    """
     spec = deployment.spec
     return Desired(
         namespace=deployment.metadata.namespace,
@@ -77,9 +90,11 @@ def effective(
             interval=parse_duration(spec.health.interval),
             success_threshold=spec.health.success_threshold,
             failure_threshold=spec.health.failure_threshold,
+            headers=tuple(_header(header) for header in spec.health.headers),
         ),
         drain=Drain(timeout=parse_duration(spec.drain.timeout)),
         endpoint=_endpoint(spec.endpoint),
+        api_key=_api_key(deployment, generate=generate_api_keys),
         deleting=deployment.metadata.deleting,
     )
 
@@ -96,6 +111,31 @@ def _endpoint(spec: EndpointSpec) -> Endpoint:
             url=None if given.url is None else given.url.rstrip("/"),
             secret=None if secret is None else (secret.name, secret.key),
         ),
+    )
+
+
+def _api_key(deployment: ModelDeployment, *, generate: bool) -> ApiKey | None:
+    """A key for all workers where the user names one, or where a node of SLURM can be reached.
+
+    Compute nodes are open to everybody who has a job there, pods are behind the cluster's network.
+    """
+    spec = deployment.spec
+    given = spec.endpoint.api_key_secret_ref
+    if given is not None:
+        return ApiKey(secret=given.name, key=given.key, generated=False)
+    if not generate or all(pool.slurm is None for pool in spec.pools):
+        return None
+    name = api_key_secret(deployment.metadata.name)
+    return ApiKey(secret=name, key=DEFAULT_SECRET_KEY, generated=True)
+
+
+def _header(header: HeaderSpec) -> ProbeHeader:
+    source = header.value_from
+    secret = None if source is None else source.secret_key_ref
+    return ProbeHeader(
+        name=header.name,
+        value=header.value,
+        secret=None if secret is None else (secret.name, secret.key),
     )
 
 

@@ -137,6 +137,36 @@ class Pool:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ProbeHeader:
+    """One header of the probes: exactly one of the two is set.
+
+    Attributes:
+        secret: name of a Secret and key in it.
+    """
+
+    name: str
+    value: str | None = None
+    secret: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ApiKey:
+    """Where the API key of a deployment's workers comes from, and which one it is; never itself.
+
+    Attributes:
+        secret: name of the Secret.
+        key: key in it.
+        generated: the Secret is made where it is missing.
+        digest: which key new workers get; None until the Secret was read.
+    """
+
+    secret: str
+    key: str
+    generated: bool
+    digest: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Health:
     """How long a start may take and what counts as healthy; times in seconds."""
 
@@ -144,6 +174,7 @@ class Health:
     interval: float = 5.0
     success_threshold: int = 1
     failure_threshold: int = 3
+    headers: tuple[ProbeHeader, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -199,6 +230,7 @@ class Desired:
     health: Health
     drain: Drain = field(default_factory=Drain)
     endpoint: Endpoint = Endpoint()
+    api_key: ApiKey | None = None
     deleting: bool = False
 
     @property

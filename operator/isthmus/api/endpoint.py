@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 from pydantic import ConfigDict, Field
 
 from isthmus.api.base import ObjectName, Rule, SpecModel, matches, rules
+from isthmus.api.keys import ApiKeySecretRef
 
 SECRET_KEY: Final = "^[-._a-zA-Z0-9]+$"
 
@@ -87,3 +88,5 @@ class EndpointSpec(SpecModel):
     connections. External: workers are registered with a router that is there already."""
     external: ExternalSpec | None = None
     """The router of type External."""
+    api_key_secret_ref: ApiKeySecretRef | None = None
+    """The API key of all workers; default: a generated one where a pool is on SLURM, else none."""

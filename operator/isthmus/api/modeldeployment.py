@@ -19,6 +19,7 @@ from isthmus.api.base import (
 )
 from isthmus.api.endpoint import EndpointSpec
 from isthmus.api.engine import EngineSpec
+from isthmus.api.health import HealthSpec
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
 from isthmus.api.names import API_VERSION, IDENTITY_MODEL_PREFIX, MAX_DEPLOYMENT_NAME, MAX_POOL_NAME
 from isthmus.api.schedulers import KubernetesSpec, SlurmSpec
@@ -217,28 +218,6 @@ class PoolSpec(SpecModel):
     """Present for pods on Kubernetes."""
     slurm: SlurmSpec | None = None
     """Present for jobs on SLURM."""
-
-
-class HealthSpec(SpecModel):
-    """How long a start may take and what counts as healthy."""
-
-    startup_timeout: Annotated[
-        str,
-        Field(
-            max_length=16,
-            json_schema_extra=rules(duration_between("10s", "24h", "30m")),
-        ),
-    ] = "30m"
-    """Time from a worker's start to its first healthy answer."""
-    interval: Annotated[
-        str,
-        Field(max_length=16, json_schema_extra=rules(duration_between("1s", "5m", "5s"))),
-    ] = "5s"
-    """Time between two probes."""
-    success_threshold: Annotated[int, Field(ge=1, le=10)] = 1
-    """Successive good probes until a worker gets requests."""
-    failure_threshold: Annotated[int, Field(ge=1, le=100)] = 3
-    """Successive bad probes until it gets none."""
 
 
 class DrainSpec(SpecModel):

@@ -103,6 +103,15 @@ class WorkerStatus(StatusModel):
     """Present on its way out."""
 
 
+class ApiKeyStatus(StatusModel):
+    """Where the API key is that clients of the workers send; never the key."""
+
+    secret: Text = None
+    """Name of the Secret, in the deployment's namespace."""
+    key: Text = None
+    """Key in it."""
+
+
 class ModelDeploymentStatus(StatusModel):
     """What is, written by the operator."""
 
@@ -128,6 +137,8 @@ class ModelDeploymentStatus(StatusModel):
     """Engines in use, such as vllm+sglang."""
     url: Annotated[str | None, Field(max_length=512)] = None
     """Address for clients in the cluster."""
+    api_key: ApiKeyStatus | None = None
+    """Where the API key of the workers is."""
     summary: Sentence = None
     """The state in a few words."""
     tunnels: TunnelsStatus | None = None

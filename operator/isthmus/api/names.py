@@ -78,6 +78,15 @@ TUNNEL_DOWN: Final = "down"
 ANNOTATION_TUNNEL_MESSAGE: Final = f"{GROUP}/tunnel-message"
 """On the same: in a sentence, what is wrong with the forward, or which way it takes."""
 
+LABEL_KEY: Final = f"{GROUP}/key"
+"""Digest of the API key (see isthmus.api.keys) that a worker was started with, absent without one.
+
+On pods, Deployments, SlurmJobs, and the EndpointSlices of workers outside the cluster.
+"""
+
+ANNOTATION_CURRENT_KEY: Final = f"{GROUP}/current-key"
+"""On the Secret of worker keys: digest of the key that new workers get."""
+
 # --- annotations of pods ------------------------------------------------------------------------
 
 ANNOTATION_DRAINING_SINCE: Final = f"{GROUP}/draining-since"
@@ -143,6 +152,16 @@ def membership_service(deployment: str, *, managed: bool) -> str:
     the workers stand behind a second one.
     """
     return f"{deployment}-workers" if managed else deployment
+
+
+def api_key_secret(deployment: str) -> str:
+    """Return the name of the Secret that is made for a deployment's API key."""
+    return f"{deployment}-api-key"
+
+
+def worker_keys_secret(deployment: str) -> str:
+    """Return the name of the Secret that holds each worker's key under its digest."""
+    return f"{deployment}-worker-keys"
 
 
 def slurm_job_object_name(*, deployment: str, pool: str, slot: int, attempt: str) -> str:

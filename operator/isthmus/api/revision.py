@@ -3,7 +3,8 @@
 It is taken over what the user wrote, not over what it renders to: an operator upgrade with newer
 derived defaults (an image, an argument of ours) then restarts nothing. Values that mean "nothing
 said" (null, the schema's default, an empty list or map) are left out, so a field that is added
-later changes no hash while it is neutral. Numbers of workers and priorities are not part of
+later changes no hash while it is neutral. Which API key the workers have is part of it, so that
+a new key reaches them by the ordinary rollout. Numbers of workers and priorities are not part of
 it; `health` is for pools on Kubernetes, whose probes stand in the pod template.
 """
 
@@ -71,6 +72,7 @@ def revision_hash(*, desired: Desired, pool: Pool) -> str:
     model = desired.model.written
     shape = pool.written
     health = _probes_of_pods(desired.health) if pool.backend == "kubernetes" else {}
+    key = desired.api_key.digest if desired.api_key else None
     text = json.dumps(
         {
             "version": HASH_VERSION,
@@ -79,6 +81,7 @@ def revision_hash(*, desired: Desired, pool: Pool) -> str:
             "model": dataclasses.asdict(desired.model) if model is None else model,
             "workers": _by_hand(pool) if shape is None else shape,
             **({"health": health} if health else {}),
+            **({"apiKey": key} if key else {}),
         },
         sort_keys=True,
         separators=(",", ":"),
@@ -96,8 +99,10 @@ def _probes_of_pods(health: Health) -> Mapping[str, object]:
     probed by the operator, which takes up a change at once.
     """
     default = dataclasses.asdict(Health())
+    plain = tuple(header for header in health.headers if header.value is not None)
+    probes = dataclasses.replace(health, headers=plain)
     return {
-        key: value for key, value in dataclasses.asdict(health).items() if value != default[key]
+        key: value for key, value in dataclasses.asdict(probes).items() if value != default[key]
     }
 
 

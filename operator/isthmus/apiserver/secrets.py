@@ -11,8 +11,13 @@ from dataclasses import dataclass, field
 
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, dig
+from isthmus.apiserver.objects import name as name_of
+from isthmus.apiserver.objects import namespace as namespace_of
 from isthmus.apiserver.resources import SECRETS
 from isthmus.errors import SecretMissingError
+
+_MOST = 256
+"""Secrets from which on those that are too old to be believed are dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,7 @@ class Secrets:
             SecretMissingError: no such Secret or key, or it is empty; says what to create.
             ApiError: the API server did not answer.
         """
-        obj = await self._get(ref)
+        obj = await self.read(namespace=ref.namespace, name=ref.name)
         encoded = dig(obj, "data", ref.key)
         if not isinstance(encoded, str) or not encoded:
             what = "does not exist" if obj is None else f"has no key {ref.key!r}"
@@ -92,11 +97,29 @@ class Secrets:
         """Read everything anew at its next use."""
         self._known.clear()
 
-    async def _get(self, ref: SecretRef) -> Object | None:
-        place = ref.namespace, ref.name
-        known = self._known.get(place)
+    def forget_one(self, *, namespace: str, name: str) -> None:
+        """Read one Secret anew at its next use."""
+        self._known.pop((namespace, name), None)
+
+    def remember(self, obj: Object) -> None:
+        """Take in a Secret as the API server stored it."""
+        self._keep((namespace_of(obj), name_of(obj)), obj)
+
+    async def read(self, *, namespace: str, name: str) -> Object | None:
+        """Return a whole Secret, None if there is none.
+
+        Raises:
+            ApiError: the API server did not answer.
+        """
+        known = self._known.get((namespace, name))
         if known is not None and self._clock() - known.read_at < self._max_age:
             return known.obj
-        obj = await self._api.get(SECRETS, namespace=ref.namespace, name=ref.name)
-        self._known[place] = _Known(obj=obj, read_at=self._clock())
+        obj = await self._api.get(SECRETS, namespace=namespace, name=name)
+        self._keep((namespace, name), obj)
         return obj
+
+    def _keep(self, place: tuple[str, str], obj: Object | None) -> None:
+        now = self._clock()
+        if len(self._known) >= _MOST:
+            self._known = {p: k for p, k in self._known.items() if now - k.read_at < self._max_age}
+        self._known[place] = _Known(obj=obj, read_at=now)

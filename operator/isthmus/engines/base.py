@@ -24,6 +24,8 @@ class LaunchRequest:
             identity is their address.
         drain_seconds: how long the engine may finish requests after SIGTERM, at least 1.
         args: the user's own, with derived parallelism appended.
+        key_file: the configuration file that holds the API key, a path or a placeholder; None
+            where the engine takes its key by a variable, or has none.
     """
 
     model: str
@@ -33,6 +35,7 @@ class LaunchRequest:
     attempt: str | None
     drain_seconds: int
     args: tuple[str, ...]
+    key_file: str | None = None
 
 
 class EngineProfile(Protocol):
@@ -44,6 +47,8 @@ class EngineProfile(Protocol):
         readiness_path: the cheap path for frequent probes of a pod.
         health_timeout: seconds within which `health_path` answers on a loaded engine.
         load_gauges: metrics whose sum over all labels is the number of requests it holds.
+        key_variable: environment variable by which it takes its API key; None for an engine that
+            takes it by a configuration file only. Never by an argument, which everybody can read.
     """
 
     @property
@@ -65,6 +70,10 @@ class EngineProfile(Protocol):
     @property
     def load_gauges(self) -> tuple[str, ...]:
         """Metrics whose sum is the number of requests it holds, running and waiting."""
+
+    @property
+    def key_variable(self) -> str | None:
+        """Environment variable of its API key, None: `LaunchRequest.key_file`."""
 
     def command(self, request: LaunchRequest) -> tuple[str, ...]:
         """The command line, program first."""

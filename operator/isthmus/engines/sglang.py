@@ -5,6 +5,11 @@ is instant and answers 503 until the engine is up and while it drains. It binds 
 `--host` is given, exposes metrics only with `--enable-metrics`, and after SIGTERM to its main
 process waits without limit until it is idle. TERM to its whole process group is a crash that cuts
 its streams.
+
+With a key everything is guarded but `/health`, `/ready` and `/metrics`. It reads the key from the
+file of `--config FILE` (two words, and the name must end in .yaml) and merges it with the command
+line inside the process. It then writes all its settings, the key among them, into its log
+(sgl-project/sglang#37457), so the batch script takes the key out of what it prints.
 """
 
 from dataclasses import dataclass
@@ -21,6 +26,7 @@ class Sglang:
     readiness_path: str = "/ready"
     health_timeout: int = 20
     load_gauges: tuple[str, ...] = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
+    key_variable: str | None = None
 
     def command(self, request: LaunchRequest) -> tuple[str, ...]:
         """Command line; the attempt is reported as `weight_version` in `/model_info`.
@@ -28,6 +34,7 @@ class Sglang:
         SGLang takes one served name, so only the first one is given.
         """
         revision = () if request.revision is None else (f"--revision={request.revision}",)
+        key = () if request.key_file is None else ("--config", request.key_file)
         attempt = () if request.attempt is None else (f"--weight-version={request.attempt}",)
         return (
             "sglang",
@@ -39,5 +46,6 @@ class Sglang:
             "--enable-metrics",
             *revision,
             *attempt,
+            *key,
             *request.args,
         )

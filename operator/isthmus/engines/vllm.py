@@ -4,6 +4,9 @@
 SIGTERM aborts the engine and leaves streams hanging until SIGKILL (measured on 0.32.0), so it is
 always given. With it the engine finishes what runs, but `/health` stays 200 while every new request
 gets 500: it must be out of rotation before. TERM to its whole process group cuts its streams.
+
+With a key, `/v1` is guarded, while `/health`, `/metrics` and `/version` stay open.
+The key comes by `VLLM_API_KEY`, which it does not write into its log.
 """
 
 from dataclasses import dataclass
@@ -21,6 +24,7 @@ class Vllm:
     readiness_path: str = "/health"
     health_timeout: int = 5
     load_gauges: tuple[str, ...] = ("vllm:num_requests_running", "vllm:num_requests_waiting")
+    key_variable: str | None = "VLLM_API_KEY"
 
     def command(self, request: LaunchRequest) -> tuple[str, ...]:
         """Command line; the attempt is reported as one more served name."""

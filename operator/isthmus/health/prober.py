@@ -293,7 +293,9 @@ class Prober:
         return "WrongAttempt", f"is attempt {version or 'unknown'} instead of {target.attempt}"
 
     async def _get(self, target: ProbeTarget, path: str) -> tuple[int, bytes]:
-        headers = {"Authorization": f"Bearer {target.api_key}"} if target.api_key else {}
+        headers = dict(target.headers)
+        if target.api_key:
+            headers["Authorization"] = f"Bearer {target.api_key}"
         # Read piece by piece: whatever listens there must not be able to fill our memory.
         async with self._client.stream(
             "GET", f"{target.url_base}{path}", headers=headers

@@ -17,6 +17,7 @@ from isthmus.api.conditions import (
 )
 from isthmus.api.desired import Pool
 from isthmus.api.modeldeployment_status import (
+    ApiKeyStatus,
     DrainingStatus,
     ModelDeploymentStatus,
     PendingStatus,
@@ -61,6 +62,7 @@ def deployment_status(
     conditions = _conditions(observed, totals=totals, pools=pools, now=now)
     ready = next(c for c in conditions if c["type"] == ConditionType.READY)
     engines = sorted({str(pool.engine.type) for pool in observed.desired.pools}, reverse=True)
+    key = observed.desired.api_key
     return ModelDeploymentStatus(
         observed_generation=observed.desired.generation,
         replicas=totals.live,
@@ -72,6 +74,7 @@ def deployment_status(
         backend="+".join(sorted({pool.backend for pool in observed.desired.pools})),
         engine="+".join(engines),
         url=_url(observed),
+        api_key=None if key is None else ApiKeyStatus(secret=key.secret, key=key.key),
         summary="Ready" if ready["status"] == "True" else ready["reason"],
         tunnels=_tunnels(observed),
         conditions=models(conditions),

@@ -295,6 +295,7 @@ def slurm_job_object(
             names.LABEL_REVISION: action.revision,
             names.LABEL_SLOT: str(action.slot),
             names.LABEL_CLUSTER: cluster.name,
+            **render.key_label(desired),
         },
     )
     return {

@@ -1,7 +1,7 @@
 """The reconciler of ModelDeployment: observes its parts in the store, plans, acts, writes once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
@@ -31,7 +31,7 @@ from isthmus.apiserver.resources import (
 from isthmus.backends.kubernetes import observe as pods
 from isthmus.backends.kubernetes.render import service_spec
 from isthmus.backends.slurm import workers as slurm_workers
-from isthmus.errors import ApiInvalidError, NameTakenError
+from isthmus.errors import ApiInvalidError, NameTakenError, SecretMissingError
 from isthmus.health.prober import Prober
 from isthmus.observe.events import EventSink
 from isthmus.plan.actions import (
@@ -55,6 +55,7 @@ from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.deployment_actions import DeploymentActions
 from isthmus.reconcile.drain_events import tell_of_cut_pod
 from isthmus.reconcile.front_actions import front_state, service_waits
+from isthmus.reconcile.keys import DeploymentKeys
 from isthmus.reconcile.pod_actions import POD, PodActions, PodWatch
 from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.statuses import write_status
@@ -86,6 +87,7 @@ class ModelDeploymentReconciler:
         api: ApiServer,
         states: ClusterStates,
         actions: DeploymentActions,
+        keys: DeploymentKeys,
         pods: PodActions,
         prober: Prober,
         settings: Settings,
@@ -104,6 +106,7 @@ class ModelDeploymentReconciler:
         self._api = api
         self._states = states
         self._actions = actions
+        self._keys = keys
         self._pods = pods
         self._prober = prober
         self._pod_watch = PodWatch(store=store, prober=prober)
@@ -123,6 +126,16 @@ class ModelDeploymentReconciler:
             await self._say(raw, reason=Reason.INVALID_SPEC, message=str(error))
             return None
         desired = meaning.desired
+        trouble: tuple[Reason, str] | None = None
+        if desired.api_key is not None and not desired.deleting:
+            try:
+                desired, wrong = await self._keys.settled(desired)
+            except (NameTakenError, SecretMissingError) as error:
+                # Without a key nothing new can be made, and what runs is not touched.
+                await self._say(raw, reason=_reason(error), message=str(error))
+                return _CONFLICT_RETRY_SECONDS
+            trouble = (Reason.API_KEY_UNUSABLE, wrong) if wrong else None
+            meaning = replace(meaning, desired=desired, current=_current(desired))
         observed = self._observe(raw, meaning)
         self._pod_watch.follow(desired, _waiting_pods(observed))
         now = self._clock()
@@ -136,13 +149,14 @@ class ModelDeploymentReconciler:
                     if isinstance(action, RemoveFinalizer):
                         return None
             except (NameTakenError, ApiInvalidError) as error:
-                taken = isinstance(error, NameTakenError)
-                reason = Reason.NAME_CONFLICT if taken else Reason.RECONCILE_FAILED
-                status = _failed(status, reason, str(error), now=now)
-                requeue = _CONFLICT_RETRY_SECONDS
+                trouble = _reason(error), str(error)
             else:
                 if any(isinstance(each, AsksForWorkers) for each in actions):
                     return 0.0
+        await self._keys.forget_unused(desired)
+        if trouble is not None:
+            status = _failed(status, *trouble, before=observed.status, now=now)
+            requeue = _CONFLICT_RETRY_SECONDS
         await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=status)
         tell_of_tunnels(self._events, raw, before=observed.status, after=status)
         resync = spread(self._settings.resync_interval, key=key)
@@ -161,7 +175,7 @@ class ModelDeploymentReconciler:
         """Write a failure into the conditions and leave the rest of the status as it is."""
         found = dig(raw, "status", default={})
         status = ModelDeploymentStatus.model_validate(found)
-        failed = _failed(status, reason, message, now=self._clock())
+        failed = _failed(status, reason, message, before=status, now=self._clock())
         await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=failed)
 
     # ---- observing: no I/O
@@ -173,12 +187,14 @@ class ModelDeploymentReconciler:
             ValueError: it cannot be read (also as `pydantic.ValidationError`).
         """
         deployment = ModelDeployment.model_validate(raw)
-        desired = effective(deployment, operator_namespace=self._settings.namespace)
+        desired = effective(
+            deployment,
+            operator_namespace=self._settings.namespace,
+            generate_api_keys=self._settings.generate_api_keys,
+        )
         return _Meaning(
             desired=desired,
-            current={
-                pool.name: revision_hash(desired=desired, pool=pool) for pool in desired.pools
-            },
+            current=_current(desired),
             status=deployment.status or ModelDeploymentStatus(),
         )
 
@@ -309,22 +325,49 @@ def _waiting_pods(observed: ModelDeploymentObservation) -> frozenset[str]:
     )
 
 
+def _current(desired: Desired) -> Mapping[str, str]:
+    """Pool name to the revision that it is meant to run."""
+    return {pool.name: revision_hash(desired=desired, pool=pool) for pool in desired.pools}
+
+
+def _reason(error: Exception) -> Reason:
+    if isinstance(error, NameTakenError):
+        return Reason.NAME_CONFLICT
+    return (
+        Reason.API_KEY_UNUSABLE
+        if isinstance(error, SecretMissingError)
+        else Reason.RECONCILE_FAILED
+    )
+
+
 def _failed(
-    status: ModelDeploymentStatus, reason: Reason, message: str, *, now: float
+    status: ModelDeploymentStatus,
+    reason: Reason,
+    message: str,
+    *,
+    before: ModelDeploymentStatus,
+    now: float,
 ) -> ModelDeploymentStatus:
-    """The status with the failure in Ready and Progressing, and the rest as planned."""
+    """The status with the failure in Ready and Progressing, and the rest as planned.
+
+    Args:
+        status: what was planned.
+        reason: of the failure.
+        message: what to do.
+        before: what is written now; a failure that stays keeps its time.
+        now: epoch seconds.
+    """
     kept = {condition.type: condition for condition in status.conditions}
+    written = {condition.type: condition for condition in before.conditions}
     for kind in ("Ready", "Progressing"):
-        before = kept.get(kind)
-        same = before is not None and before.status == "False"
+        old, planned = written.get(kind), kept.get(kind)
+        since = old.last_transition_time if old is not None and old.status == "False" else None
         kept[kind] = ConditionModel(
             type=kind,
             status="False",
             reason=reason,
             message=message[:1000],
-            last_transition_time=before.last_transition_time
-            if before is not None and same
-            else rfc3339(int(now)),
-            observed_generation=None if before is None else before.observed_generation,
+            last_transition_time=since or rfc3339(int(now)),
+            observed_generation=None if planned is None else planned.observed_generation,
         )
     return status.model_copy(update={"conditions": tuple(kept.values()), "summary": str(reason)})

@@ -3,16 +3,16 @@
 from isthmus.api.slurmjob import SlurmJob
 from isthmus.apiserver.objects import dig, name, uid
 from isthmus.apiserver.resources import ENDPOINT_SLICES, PODS, SLURM_JOBS
-from isthmus.health.prober import Prober
+from isthmus.reconcile.probes import WorkerProbes
 from isthmus.reconcile.queue import Key
 from isthmus.reconcile.store import Store
 from isthmus.routing.slices import members
 
 
-def others_answer(key: Key, job: SlurmJob, *, prober: Prober, store: Store) -> bool:
+def others_answer(key: Key, job: SlurmJob, *, probes: WorkerProbes, store: Store) -> bool:
     """Whether another worker of the same cluster answered its last probe."""
     cluster = job.spec.cluster_ref.model_dump()
-    for other, state in prober.states():
+    for other, state in probes.states():
         if other == key or not state.last.ok:
             continue
         raw = store.get(SLURM_JOBS, other.namespace, other.name)
@@ -21,7 +21,9 @@ def others_answer(key: Key, job: SlurmJob, *, prober: Prober, store: Store) -> b
     return False
 
 
-def others_good(key: Key, job: SlurmJob, *, service: str, prober: Prober, store: Store) -> bool:
+def others_good(
+    key: Key, job: SlurmJob, *, service: str, probes: WorkerProbes, store: Store
+) -> bool:
     """Whether another member of the same deployment is known to be good.
 
     A pod is by the kubelet's word, a job by our own probes of this moment.
@@ -33,7 +35,7 @@ def others_good(key: Key, job: SlurmJob, *, service: str, prober: Prober, store:
     for other in store.labelled(SLURM_JOBS, *place):
         if name(other) == key.name or uid(other) not in found:
             continue
-        state = prober.state(Key(key.kind, key.namespace, name(other)))
+        state = probes.state(Key(key.kind, key.namespace, name(other)))
         if state is not None and state.healthy:
             return True
     return False

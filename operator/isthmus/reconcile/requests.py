@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from isthmus.api.conditions import Phase
 from isthmus.api.durations import parse_duration
-from isthmus.api.modeldeployment import HealthSpec
+from isthmus.api.health import HealthSpec
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
 from isthmus.backends.slurm.comments import identity_comment

@@ -5,14 +5,16 @@ action with a write before it is the submission: the status says `Submitting` an
 has acknowledged that before sbatch runs, so that no restart can take a submission for untried.
 """
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from isthmus.api import names
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import Phase, Reason
 from isthmus.api.desired import ClusterReference
 from isthmus.api.durations import parse_duration
-from isthmus.api.modeldeployment import DrainSpec, HealthSpec, ModelDeployment
+from isthmus.api.health import HealthSpec
+from isthmus.api.modeldeployment import DrainSpec, ModelDeployment
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import epoch
@@ -26,12 +28,10 @@ from isthmus.apiserver.resources import (
     SLURM_CLUSTERS,
     SLURM_JOBS,
 )
-from isthmus.backends.base import Load
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import SubmitOutcome
-from isthmus.health.prober import Prober
-from isthmus.health.verdict import ProbeTarget
+from isthmus.errors import SecretMissingError
 from isthmus.observe.events import EventSink
 from isthmus.plan.actions import (
     AddFinalizer,
@@ -45,23 +45,22 @@ from isthmus.plan.actions import (
     Submit,
     Terminate,
 )
-from isthmus.plan.policy.drain import UNREADABLE
 from isthmus.plan.policy.polling import LOOK_EVERY, look_in
 from isthmus.plan.slurmjob import after_submission, plan_slurm_job
 from isthmus.plan.slurmjob_observation import (
-    ClusterObservation,
     EndpointRules,
     Limits,
     SlurmJobObservation,
 )
-from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
+from isthmus.reconcile.cluster_view import ClusterView
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.drain_events import tell_of_cut_job
 from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
 from isthmus.reconcile.neighbours import others_answer, others_good
+from isthmus.reconcile.probes import ProbedAttempt, WorkerProbes
 from isthmus.reconcile.queue import Key, spread
-from isthmus.reconcile.requests import probe_target
+from isthmus.reconcile.staging import KeyStaging
 from isthmus.reconcile.startgate import StartGate, waits_for
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
@@ -70,7 +69,7 @@ from isthmus.reconcile.tunnel_events import tell_of_tunnel
 from isthmus.reconcile.worker_slices import delete_slice, ensure_slice
 from isthmus.routing.slices import slice_service, slice_target
 
-UNCLEAR = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +96,8 @@ class SlurmJobReconciler:
         gate: Gate,
         states: ClusterStates,
         clusters: Clusters,
-        prober: Prober,
+        probes: WorkerProbes,
+        staging: KeyStaging,
         installation_id: str,
         limits: Callable[[SlurmCluster | None], Limits],
         ports: ForwardPorts,
@@ -113,7 +113,8 @@ class SlurmJobReconciler:
             gate: checked once more right before a SLURM command that changes something.
             states: what the pollers saw.
             clusters: the clients of the clusters.
-            prober: probes of running workers.
+            probes: probes of running workers.
+            staging: brings API keys to the jobs.
             installation_id: stands in the comment of a job.
             limits: times that apply to jobs of a cluster.
             ports: of forwards.
@@ -127,10 +128,12 @@ class SlurmJobReconciler:
         self._gate = gate
         self._states = states
         self._clusters = clusters
-        self._prober = prober
+        self._probes = probes
+        self._staging = staging
         self._installation_id = installation_id
         self._limits = limits
         self._ports = ports
+        self._view = ClusterView(store=store, states=states, clock=clock)
         self._resync = resync
         self._clock = clock
         self._start_gate = StartGate(clusters=clusters, gate=gate)
@@ -139,23 +142,30 @@ class SlurmJobReconciler:
         """Make one pass over the SlurmJob."""
         raw = self._store.get(SLURM_JOBS, key.namespace, key.name)
         if raw is None:
-            self._prober.watch(key, None)
+            self._probes.forget(key)
             self._ports.release(key)
             return None
         parts = self._parts(raw)
         observed = self._observe(key, parts)
         plan = plan_slurm_job(observed, now=self._clock())
-        drains = plan.status.phase == Phase.DRAINING
-        self._prober.watch(key, self._target(parts, plan.status), draining=drains)
+        await self._probes.watch(key, _probed(parts, plan.status))
         status = plan.status
         for action in plan.actions:
             if isinstance(action, RemoveFinalizer):
+                await self._staging.remove(
+                    job=parts.job, frozen=parts.frozen, cluster=parts.cluster
+                )
                 await self._finalizer(raw, present=False)
-                self._prober.watch(key, None)
+                self._probes.forget(key)
                 return None
             if isinstance(action, AddFinalizer):
                 raw = await self._finalizer(raw, present=True)
             elif isinstance(action, Submit):
+                place = action.before.work_directory
+                missing = await self._stage(parts, place=place)
+                if missing is not None:
+                    status = status.model_copy(update=missing)
+                    continue
                 before = await announced(
                     action.before,
                     job=parts.job,
@@ -177,6 +187,9 @@ class SlurmJobReconciler:
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
         tell_of_tunnel(self._events, raw, before=observed.status, after=status)
         tell_of_cut_job(self._events, raw, before=observed.status, after=status)
+        await self._staging.keep(
+            job=parts.job, frozen=parts.frozen, cluster=parts.cluster, status=status
+        )
         again = self._again(parts, observed, status=status, requeue_after=plan.requeue_after)
         # Not everything that makes a difference is a change: a snapshot only grows old.
         resync = spread(self._resync, key=key)
@@ -230,7 +243,7 @@ class SlurmJobReconciler:
         job, raw = parts.job, parts.raw
         status = job.status or SlurmJobStatus()
         state = self._states.get(_reference(job))
-        probe = self._prober.state(key)
+        probe = self._probes.state(key)
         current = self._store.get(ENDPOINT_SLICES, namespace(raw), name(raw))
         ports = None if parts.cluster is None else parts.cluster.spec.network.ports
         work = "" if parts.cluster is None else parts.cluster.spec.files.work_directory
@@ -240,7 +253,12 @@ class SlurmJobReconciler:
             deleting=job.metadata.deleting,
             has_finalizer=names.FINALIZER_SLURM_JOB in finalizers(raw),
             status=status,
-            cluster=self._observe_cluster(parts),
+            cluster=self._view.observe(
+                cluster=parts.cluster,
+                reference=_reference(job),
+                namespace=namespace(raw),
+                except_for=uid(raw),
+            ),
             limits=self._limits(parts.cluster),
             endpoint=EndpointRules(
                 port_from=1 if ports is None else ports.first,
@@ -256,16 +274,16 @@ class SlurmJobReconciler:
             probe_reason="" if probe is None or probe.last is None else probe.last.reason,
             probe_message="" if probe is None or probe.last is None else probe.last.message,
             slice_target=None if current is None else slice_target(current),
-            load=self._load(key, parts, status),
+            load=self._probes.load(key, _probed(parts, status)),
             drain_timeout=parse_duration(parts.drain.timeout),
             slice_in_service=current is None or slice_service(current) == parts.service,
             renderable=parts.frozen is not None,
             work_directory=work,
             others_good=probe is None
             or probe.healthy is not False
-            or others_good(key, job, service=parts.service, prober=self._prober, store=self._store),
+            or others_good(key, job, service=parts.service, probes=self._probes, store=self._store),
             others_answer=status.phase == Phase.DEGRADED
-            and others_answer(key, job, prober=self._prober, store=self._store),
+            and others_answer(key, job, probes=self._probes, store=self._store),
             network=observe_network(
                 parts.raw,
                 job=job,
@@ -275,54 +293,6 @@ class SlurmJobReconciler:
                 ports=self._ports,
             ),
             deleting_since=epoch(job.metadata.deletion_timestamp),
-        )
-
-    def _load(self, key: Key, parts: _Parts, status: SlurmJobStatus) -> Load:
-        """What the engine's metrics say; asked for from the next pass on where nobody asks yet."""
-        asked = self._prober.load(key)
-        if asked is not None:
-            return asked
-        return UNREADABLE if self._target(parts, status) is None else Load(requests=None)
-
-    def _observe_cluster(self, parts: _Parts) -> ClusterObservation:
-        reference = _reference(parts.job)
-        denied = access(cluster=parts.cluster, reference=reference, namespace=namespace(parts.raw))
-        if denied is not None:
-            reason, message = denied
-            return ClusterObservation(usable=False, fresh=False, reason=reason, message=message)
-        state = self._states.get(reference)
-        if state is None:
-            return ClusterObservation(
-                usable=True,
-                fresh=False,
-                reason="NotObservedYet",
-                message="the cluster has not been looked at since the operator started",
-            )
-        now = self._clock()
-        reason, message = state.why_not_fresh(now=now)
-        return ClusterObservation(
-            usable=True,
-            fresh=state.fresh(now=now),
-            reason=reason,
-            message=message,
-            snapshot=state.snapshot,
-            snapshot_starts=state.snapshot_starts,
-            unresolved=self._unresolved(reference, except_for=uid(parts.raw)),
-        )
-
-    def _unresolved(self, reference: ClusterReference, *, except_for: str) -> int:
-        """Submissions of other attempts on this cluster whose outcome is not known."""
-        wanted = {"namespace": reference.namespace, "name": reference.name}
-        return sum(
-            dig(obj, "spec", "clusterRef") == wanted
-            and dig(obj, "status", "phase") in UNCLEAR
-            and uid(obj) != except_for
-            for obj in self._store.list(SLURM_JOBS)
-        )
-
-    def _target(self, parts: _Parts, status: SlurmJobStatus) -> ProbeTarget | None:
-        return probe_target(
-            attempt=parts.job.spec.attempt, status=status, frozen=parts.frozen, health=parts.health
         )
 
     # ---- acting
@@ -335,6 +305,17 @@ class SlurmJobReconciler:
             finalizer=names.FINALIZER_SLURM_JOB,
             present=present,
         )
+
+    async def _stage(self, parts: _Parts, *, place: str | None) -> dict[str, str] | None:
+        """Put the attempt's API key where its job takes it; what to say where there is none."""
+        if parts.frozen is None or parts.cluster is None:
+            return None
+        folder = place or parts.cluster.spec.files.work_directory
+        try:
+            await self._staging.stage(job=parts.job, frozen=parts.frozen, folder=folder)
+        except SecretMissingError as error:
+            return {"reason": Reason.API_KEY_UNUSABLE, "message": str(error)}
+        return None
 
     async def _submit(self, parts: _Parts, before: SlurmJobStatus) -> SubmitOutcome:
         return await submit(
@@ -392,3 +373,7 @@ def _reference(job: SlurmJob) -> ClusterReference:
     return ClusterReference(
         namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
     )
+
+
+def _probed(parts: _Parts, status: SlurmJobStatus) -> ProbedAttempt:
+    return ProbedAttempt(job=parts.job, frozen=parts.frozen, health=parts.health, status=status)

@@ -193,7 +193,10 @@ class Store:
         return changed
 
     def on_written(self, resource: Resource, obj: Object) -> None:
-        """Take in the answer to a write, so that the next pass reads it (`WriteObserver`)."""
+        """Take in the answer to a write, so that the next pass reads it (`WriteObserver`).
+
+        What is not watched is not kept: Secrets above all.
+        """
         if resource not in self._watched:
             return  # nobody would tell us of its end
         if k8s.deletion_timestamp(obj) and k8s.is_gone(obj):

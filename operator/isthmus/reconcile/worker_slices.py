@@ -1,7 +1,8 @@
 """Writing the slice of a worker that is reached directly; forwards have slices of their own."""
 
+from isthmus.api import names
 from isthmus.apiserver.client import ApiServer
-from isthmus.apiserver.objects import Object, name, namespace, uid
+from isthmus.apiserver.objects import Object, labels, name, namespace, uid
 from isthmus.apiserver.resources import ENDPOINT_SLICES
 from isthmus.errors import ApiAlreadyExistsError, ApiNotFoundError
 from isthmus.reconcile.store import Store
@@ -19,6 +20,7 @@ async def ensure_slice(
         owner={"name": name(slurm_job), "uid": uid(slurm_job)},
         address=address,
         port=port,
+        key=labels(slurm_job).get(names.LABEL_KEY),
     )
     try:
         await api.create(ENDPOINT_SLICES, wanted)

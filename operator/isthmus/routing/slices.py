@@ -22,6 +22,7 @@ def worker_slice(
     address: str,
     port: int,
     port_name: str = "http",
+    key: str | None = None,
 ) -> dict[str, object]:
     """The slice of one worker outside the cluster.
 
@@ -33,6 +34,7 @@ def worker_slice(
         address: IPv4 or IPv6 address of the node, from SLURM, never from the job.
         port: the engine's port on that node.
         port_name: the Service's port.
+        key: digest of the API key that the worker wants, None for none.
     """
     return {
         "apiVersion": "discovery.k8s.io/v1",
@@ -45,6 +47,7 @@ def worker_slice(
                 LABEL_SLICE_MANAGED_BY: names.GROUP,
                 names.LABEL_MANAGED_BY: names.MANAGED_BY,
                 names.LABEL_DEPLOYMENT: deployment,
+                **({} if key is None else {names.LABEL_KEY: key}),
             },
             "ownerReferences": [
                 {

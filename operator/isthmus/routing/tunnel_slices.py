@@ -26,6 +26,7 @@ class Published:
         deployment: its ModelDeployment.
         service: whose membership the worker belongs to.
         tunnel: the rest.
+        key: digest of the API key that the worker wants, None for none.
     """
 
     namespace: str
@@ -34,6 +35,7 @@ class Published:
     deployment: str
     service: str
     tunnel: TunnelSlice
+    key: str | None = None
 
 
 def tunnel_slice(published: Published) -> Object:
@@ -51,6 +53,7 @@ def tunnel_slice(published: Published) -> Object:
                 names.LABEL_MANAGED_BY: names.MANAGED_BY,
                 names.LABEL_DEPLOYMENT: published.deployment,
                 names.LABEL_TUNNEL_HOST: tunnel.host,
+                **({} if published.key is None else {names.LABEL_KEY: published.key}),
             },
             "annotations": {
                 names.ANNOTATION_TUNNEL: names.TUNNEL_UP if tunnel.up else names.TUNNEL_DOWN,

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from isthmus.api.conditions import Phase
 from isthmus.api.desired import ClusterReference
+from isthmus.api.names import LABEL_KEY
 from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
 from isthmus.apiserver.objects import Object
 
@@ -33,6 +34,7 @@ class Wanted:
         engine_port: the engine's port there.
         in_traffic: whether it may get requests.
         public_key: with which a job of mode Reverse calls, "" otherwise.
+        api_key: digest of the API key that its engine wants, None for none.
     """
 
     namespace: str
@@ -47,6 +49,7 @@ class Wanted:
     engine_port: int
     in_traffic: bool
     public_key: str = ""
+    api_key: str | None = None
 
 
 def wanted_forwards(jobs: Iterable[Object], *, held: Mapping[str, Wanted]) -> tuple[Wanted, ...]:
@@ -90,6 +93,7 @@ def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:
         slurm_job=job.metadata.name,
         uid=job.metadata.uid,
         deployment=job.spec.deployment,
+        api_key=job.metadata.labels.get(LABEL_KEY),
         service=forward.service or job.spec.deployment,
         cluster=ClusterReference(
             namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name

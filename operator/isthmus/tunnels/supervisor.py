@@ -265,6 +265,7 @@ class Supervisor:
                 uid=key,
                 deployment=held.wanted.deployment,
                 service=held.wanted.service,
+                key=held.wanted.api_key,
                 tunnel=TunnelSlice(
                     host=self._host,
                     address=self._address,

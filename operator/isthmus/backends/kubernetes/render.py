@@ -9,6 +9,8 @@ from math import ceil
 
 from isthmus.api import names
 from isthmus.api.desired import Desired, EnvironmentVariable, Pool
+from isthmus.api.keys import configuration_entry
+from isthmus.apiserver.objects import dig
 from isthmus.backends.kubernetes.prestop import pre_stop
 from isthmus.engines import ENGINES
 from isthmus.engines.base import METRICS_PATH, EngineProfile, LaunchRequest
@@ -18,6 +20,8 @@ SERVICE_PORT = 80
 CONTAINER_PORT = 8000
 STARTUP_PERIOD_SECONDS = 2
 HUNG_GRACE_SECONDS = 15
+KEY_FOLDER = "/run/isthmus-key"
+KEY_FILE = f"{KEY_FOLDER}/engine.yaml"
 
 Json = dict[str, object]
 
@@ -56,6 +60,8 @@ def pod_template(
         "terminationGracePeriodSeconds": pre_stop_seconds + drain_seconds + shutdown_seconds,
         "tolerations": [*map(dict, placement.tolerations), *_lost_node_tolerations()],
     }
+    if _key_by_file(desired, engine):
+        spec["volumes"] = [_key_volume(desired)]
     if placement.node_selector:
         spec["nodeSelector"] = dict(placement.node_selector)
     return {
@@ -64,12 +70,39 @@ def pod_template(
     }
 
 
+def _digest(desired: Desired) -> str | None:
+    return None if desired.api_key is None else desired.api_key.digest
+
+
+def _key_by_file(desired: Desired, engine: EngineProfile) -> bool:
+    return _digest(desired) is not None and engine.key_variable is None
+
+
+def _key_volume(desired: Desired) -> Json:
+    """The engine's configuration file with its key, and nothing else of the Secret."""
+    entry = configuration_entry(_digest(desired) or "")
+    return {
+        "name": "key",
+        "secret": {
+            "secretName": names.worker_keys_secret(desired.name),
+            "items": [{"key": entry, "path": KEY_FILE.removeprefix(f"{KEY_FOLDER}/")}],
+        },
+    }
+
+
+def key_label(desired: Desired) -> dict[str, str]:
+    """The label that tells which API key a worker has; none without a key."""
+    digest = _digest(desired)
+    return {} if digest is None else {names.LABEL_KEY: digest}
+
+
 def pod_labels(*, desired: Desired, pool: str, revision: str) -> dict[str, str]:
     """Labels of a pod at birth; the traffic label puts it into the Service's selector."""
     return {
         **selector_labels(deployment=desired.name, pool=pool, revision=revision),
         names.LABEL_MANAGED_BY: names.MANAGED_BY,
         names.LABEL_TRAFFIC: names.TRAFFIC_ON,
+        **key_label(desired),
     }
 
 
@@ -102,6 +135,7 @@ def _container(desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_sec
             attempt=None,
             drain_seconds=drain_seconds,
             args=pool.engine.args,
+            key_file=KEY_FILE if _key_by_file(desired, engine) else None,
         )
     )
     container: Json = {
@@ -122,8 +156,11 @@ def _container(desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_sec
             )
         },
     }
-    if pool.engine.env:
-        container["env"] = [_env(variable) for variable in pool.engine.env]
+    environment = [*map(_env, pool.engine.env), *_key_variable(desired, engine)]
+    if environment:
+        container["env"] = environment
+    if _key_by_file(desired, engine):
+        container["volumeMounts"] = [{"name": "key", "mountPath": KEY_FOLDER, "readOnly": True}]
     return container
 
 
@@ -131,6 +168,15 @@ def _env(variable: EnvironmentVariable) -> Json:
     if variable.value_from is not None:
         return {"name": variable.name, "valueFrom": dict(variable.value_from)}
     return {"name": variable.name, "value": variable.value or ""}
+
+
+def _key_variable(desired: Desired, engine: EngineProfile) -> list[Json]:
+    """The key of this revision: the Secret of worker keys keeps it as long as a pod may start."""
+    digest = _digest(desired)
+    if digest is None or engine.key_variable is None:
+        return []
+    reference = {"name": names.worker_keys_secret(desired.name), "key": digest}
+    return [{"name": engine.key_variable, "valueFrom": {"secretKeyRef": reference}}]
 
 
 def _resources(pool: Pool) -> Json:
@@ -157,8 +203,11 @@ def _probes(desired: Desired, engine: EngineProfile) -> Json:
     """
     health = desired.health
 
+    headers = [{"name": h.name, "value": h.value} for h in health.headers if h.value is not None]
+
     def get(path: str) -> Json:
-        return {"httpGet": {"path": path, "port": PORT_NAME}}
+        request: Json = {"path": path, "port": PORT_NAME}
+        return {"httpGet": request | ({"httpHeaders": headers} if headers else {})}
 
     return {
         "startupProbe": get(engine.health_path)
@@ -214,7 +263,7 @@ def deployment(
     *, desired: Desired, pool: str, revision: str, template: Mapping[str, object], replicas: int
 ) -> Json:
     """The Deployment of one revision of one pool, from the frozen template."""
-    labels = {names.LABEL_POOL: pool, names.LABEL_REVISION: revision}
+    labels = {names.LABEL_POOL: pool, names.LABEL_REVISION: revision, **_template_key(template)}
     name = names.revision_object_name(deployment=desired.name, pool=pool, revision=revision)
     return {
         "apiVersion": "apps/v1",
@@ -234,6 +283,11 @@ def deployment(
             "template": dict(template),
         },
     }
+
+
+def _template_key(template: Mapping[str, object]) -> dict[str, str]:
+    digest = dig(template, "metadata", "labels", names.LABEL_KEY)
+    return {names.LABEL_KEY: digest} if isinstance(digest, str) else {}
 
 
 def service(*, desired: Desired) -> Json:

@@ -3,13 +3,14 @@
 # It claims its attempt, finds a free port, publishes it in the job's comment, runs the engine in
 # the background and passes TERM to the engine's main process alone, also by its own timer before
 # the job's granted end. Exit codes of its own: 74 the work directory cannot be written, 75 the
-# attempt was claimed by another start, 78 a module or a free port is missing.
+# attempt was claimed by another start, 78 a module, a free port or the API key is missing.
 set -u
 umask 077
 export SLURM_EXPORT_ENV=ALL
 
 # @CONSTANTS@
 engine_port=""
+key_file=""
 engine_command=()
 job_id=${SLURM_JOB_ID:?"this script runs under SLURM only"}
 start="$job_id.${SLURM_RESTART_COUNT:-0}"
@@ -78,6 +79,66 @@ find_port() {
     if ! listening "$engine_port" && lock_port "$engine_port"; then return; fi
   done
   fail 78 "all ports from $port_from to $port_to are taken on this node"
+}
+
+# ---- The API key. It waits in a file that this user alone can read, is taken away when the job starts
+# and reaches the engine by its environment, or by a configuration file in a private folder on this
+# node, in memory where there is some. No process has it among its arguments.
+api_key=""
+private=""
+redactor=""
+
+take_key() {
+  local tries
+  [ -n "$shared_key" ] || return
+  # A network file system may show a new file a minute late.
+  for ((tries = 0; tries < 90; tries++)); do
+    [ -f "$shared_key" ] && break
+    sleep 1
+  done
+  [ -f "$shared_key" ] || fail 78 "there is no API key at $shared_key"
+  [ -O "$shared_key" ] && [ ! -L "$shared_key" ] && [ "$(stat -c %a -- "$shared_key")" = 600 ] ||
+    fail 78 "$shared_key is not a file that only its owner can read"
+  IFS= read -r api_key <"$shared_key" || [ -n "$api_key" ] || fail 78 "the API key is empty"
+  rm -f -- "$shared_key"
+  trap forget_key EXIT
+}
+
+# Makes the private folder: the configuration file of an engine that takes its key by one, and a pipe
+# that blots the key out of what the engine writes into its log.
+hand_over_key() {
+  local root
+  [ -n "$api_key" ] && [ -z "$key_variable" ] || return 0
+  [ -z "$private" ] || rm -rf -- "$private"
+  for root in /dev/shm "${TMPDIR:-/tmp}"; do
+    private=$(mktemp -d -- "$root/isthmus-$job_id.XXXXXX" 2>/dev/null) && break
+  done
+  [ -n "$private" ] || fail 78 "no private folder on this node for the API key"
+  key_file="$private/engine.yaml"
+  printf 'api-key: "%s"\n' "$api_key" >"$key_file"
+  printf 's,%s,********,g\n' "$api_key" >"$private/blot.sed"
+  mkfifo -- "$private/output" || fail 78 "cannot make a pipe in $private"
+  # It ends with the engine, not by the signals of the job's end.
+  (trap '' TERM USR1; exec sed -u -f "$private/blot.sed" <"$private/output") &
+  redactor=$!
+}
+
+# Once the engine listens it has read everything.
+remove_key_file() {
+  until listening "$1"; do pause 1; done
+  rm -rf -- "$private"
+}
+
+# shellcheck disable=SC2317,SC2329
+forget_key() {
+  local tries
+  for ((tries = 0; tries < 20; tries++)); do
+    [ -n "$redactor" ] && kill -0 "$redactor" 2>/dev/null || break
+    sleep 0.1
+  done
+  [ -z "$private" ] || rm -rf -- "$private"
+  # A copy that came while the job was starting.
+  rm -f -- "$shared_key"
 }
 
 # ---- What runs beside the engine: each in the background, none may fail the job.
@@ -192,11 +253,15 @@ stop_helpers() {
 
 run_engine() {
   local now previous=""
+  hand_over_key
   set_command
+  [ -z "$private" ] || { remove_key_file "$engine_port" & helpers+=("$!"); }
   say "starting the engine on port $engine_port"
   (
     exec {port_lock}>&-
     set_environment
+    [ -z "$key_variable" ] || export "$key_variable=$api_key"
+    [ -z "$private" ] || exec >"$private/output" 2>&1
     exec "${engine_command[@]}"
   ) &
   engine=$!
@@ -217,6 +282,7 @@ run_engine() {
 main() {
   local tries code=1
   pass_gate
+  take_key
   take_tunnel_key
   set_up
   mkdir -p -- "$run_directory" || fail 74 "cannot make $run_directory"

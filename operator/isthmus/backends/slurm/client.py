@@ -100,6 +100,25 @@ class SlurmClient(Protocol):
         """
         ...
 
+    async def place_secret(self, *, work_directory: str, job_name: str, content: str) -> None:
+        """Put a secret where the batch script of an attempt takes it, readable by its owner alone.
+
+        The content goes by standard input. Nothing is done once a job holds the attempt: it has
+        taken the secret, and a copy would stay.
+
+        Raises:
+            SlurmUnavailableError: it is not surely there, or others could read it.
+        """
+        ...
+
+    async def remove_secret(self, *, work_directory: str, job_name: str) -> None:
+        """Delete what `place_secret` put there, if no job took it.
+
+        Raises:
+            SlurmUnavailableError: it is not surely gone.
+        """
+        ...
+
     async def prepare_work_directory(self, work_directory: str) -> None:
         """Make the work directory if it is missing and check that it can be written.
 

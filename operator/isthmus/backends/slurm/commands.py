@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from isthmus.backends.slurm import parsing, reasons
 from isthmus.backends.slurm.addresses import AddressBook, Lookup, system_lookup
 from isthmus.backends.slurm.executor import CommandExecutor
-from isthmus.backends.slurm.options import tunnel_key_path
+from isthmus.backends.slurm.options import key_path, tunnel_key_path
 from isthmus.backends.slurm.parsing import OutputError, Section
 from isthmus.backends.slurm.records import (
     JobRecord,
@@ -42,15 +42,17 @@ if ln -sT "$1" "$2" 2>/dev/null; then echo free
 elif [ -L "$2" ]; then readlink "$2"
 else echo "cannot write $2" >&2; exit 1; fi
 """
-_PLACE_TUNNEL_KEY = """
+_PLACE_SECRET = """
 umask 077
+[ ! -L "$2" ] || exit 0
 new=$(mktemp -- "$1.XXXXXX") || exit 1
-if cat >"$new" && [ -O "$new" ] && [ "$(stat -c '%a %s' -- "$new")" = "600 $2" ] &&
+if cat >"$new" && [ -O "$new" ] && [ "$(stat -c '%a %s' -- "$new")" = "600 $3" ] &&
   mv -fT -- "$new" "$1"; then exit 0; fi
 echo "cannot write $1 so that its owner alone can read it" >&2
 rm -f -- "$new"
 exit 1
 """
+_REMOVE_SECRET = 'rm -f -- "$1"'
 _PREPARE = """
 umask 077
 mkdir -p -- "$1" && probe=$(mktemp "$1/.probe.XXXXXX") && rm -f -- "$probe"
@@ -248,14 +250,36 @@ class CommandClient:
         return output.strip() in {"free", _CLOSED}
 
     async def place_tunnel_key(self, *, work_directory: str, job_name: str, content: str) -> None:
-        """Write it to a new file, check owner, mode and length, and rename it into place.
+        """Put the key of mode Reverse into place, as `place_secret` does.
 
         Raises:
             SlurmUnavailableError: it is not surely there.
         """
         place = tunnel_key_path(work_directory=work_directory, job_name=job_name)
+        await self._place(place, work_directory, job_name, content)
+
+    async def place_secret(self, *, work_directory: str, job_name: str, content: str) -> None:
+        """Write it to a new file, check owner, mode and length, and rename it into place.
+
+        Raises:
+            SlurmUnavailableError: it is not surely there.
+        """
+        place = key_path(work_directory=work_directory, job_name=job_name)
+        await self._place(place, work_directory, job_name, content)
+
+    async def remove_secret(self, *, work_directory: str, job_name: str) -> None:
+        """Delete the file of `place_secret`.
+
+        Raises:
+            SlurmUnavailableError: the work directory cannot be reached.
+        """
+        place = key_path(work_directory=work_directory, job_name=job_name)
+        await self._shell(_REMOVE_SECRET, place)
+
+    async def _place(self, place: str, work_directory: str, job_name: str, content: str) -> None:
+        claim = claim_path(work_directory=work_directory, job_name=job_name)
         size = str(len(content.encode()))  # what broke off on its way is not put into place
-        await self._shell(_PLACE_TUNNEL_KEY, place, size, stdin=content)
+        await self._shell(_PLACE_SECRET, place, claim, size, stdin=content)
 
     async def prepare_work_directory(self, work_directory: str) -> None:
         """Make the work directory if it is missing and check that it can be written.

@@ -16,6 +16,7 @@ from isthmus.api.quantities import whole_cores, whole_mebibytes
 from isthmus.api.slurmcluster import SlurmClusterSpec
 from isthmus.backends.slurm.records import (
     ATTEMPT_PLACEHOLDER,
+    KEY_FILE_PLACEHOLDER,
     PORT_PLACEHOLDER,
     JobTemplate,
     SiteFacts,
@@ -56,7 +57,9 @@ def freeze(*, desired: Desired, pool: Pool) -> FrozenJob:
     if wishes is None:
         raise ValueError(f"pool {pool.name} is not on SLURM")
     worker = pool.worker
-    argv = ENGINES[pool.engine.type].command(
+    engine = ENGINES[pool.engine.type]
+    key = None if desired.api_key is None else desired.api_key.digest
+    argv = engine.command(
         LaunchRequest(
             model=MODEL_PLACEHOLDER,
             revision=desired.model.revision,
@@ -65,6 +68,7 @@ def freeze(*, desired: Desired, pool: Pool) -> FrozenJob:
             attempt=ATTEMPT_PLACEHOLDER,
             drain_seconds=round(desired.drain.timeout),
             args=pool.engine.args,
+            key_file=KEY_FILE_PLACEHOLDER if key and engine.key_variable is None else None,
         )
     )
     return FrozenJob(
@@ -80,6 +84,8 @@ def freeze(*, desired: Desired, pool: Pool) -> FrozenJob:
             qos=wishes.qos,
             time_limit_minutes=wishes.time_limit_minutes,
             sbatch_options=wishes.sbatch_options,
+            key=key,
+            key_variable=engine.key_variable if key else None,
         ),
         engine=str(pool.engine.type),
         source=desired.model.source,

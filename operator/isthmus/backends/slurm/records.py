@@ -17,6 +17,9 @@ PORT_PLACEHOLDER = "@PORT@"
 ATTEMPT_PLACEHOLDER = "@ATTEMPT@"
 """In an element of `JobTemplate.argv` or a value of `env`: the attempt of this job."""
 
+KEY_FILE_PLACEHOLDER = "@KEYFILE@"
+"""In an element of `JobTemplate.argv`: the engine's configuration file with its API key."""
+
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
@@ -229,6 +232,8 @@ class JobTemplate:
         qos: None for the site's default.
         time_limit_minutes: None for the site's default.
         sbatch_options: the user's own, in the form `--name=value`.
+        key: digest of the API key that the engine gets, None without a key.
+        key_variable: the variable by which it gets it; None: by `KEY_FILE_PLACEHOLDER`.
     """
 
     argv: tuple[str, ...]
@@ -242,3 +247,5 @@ class JobTemplate:
     qos: str | None = None
     time_limit_minutes: int | None = None
     sbatch_options: tuple[str, ...] = ()
+    key: str | None = None
+    key_variable: str | None = None

@@ -2,7 +2,8 @@
 
 Pure rendering: every value goes in as a quoted constant, the rest of the text is fixed
 (`batch.sh`, which says what each part is for). No secret may stand in any value: scripts can be
-read by others through `scontrol write batch_script` and the accounting database.
+read by others through `scontrol write batch_script` and the accounting database. An API key comes
+by a file (`key_path`) that the job takes away when it starts.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ from isthmus.backends.slurm.comments import identity_comment, parse_comment
 from isthmus.backends.slurm.options import (
     TERM_LEAD_SECONDS,
     checked_directory,
+    key_path,
     sbatch_options,
     tunnel_key_path,
 )
 from isthmus.backends.slurm.records import (
     ATTEMPT_PLACEHOLDER,
+    KEY_FILE_PLACEHOLDER,
     PORT_PLACEHOLDER,
     BastionCall,
     JobTemplate,
@@ -34,6 +37,8 @@ MAX_SCRIPT_BYTES = 1024 * 1024
 _ATTEMPT = re.compile(r"[a-z0-9]{6}")
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SHELL = {PORT_PLACEHOLDER: '"$engine_port"', KEY_FILE_PLACEHOLDER: '"$key_file"'}
+_PUT_IN = re.compile(f"({'|'.join(map(re.escape, _SHELL))})")
 _BODY = files(__package__).joinpath("batch.sh").read_text(encoding="utf-8")
 _CONSTANTS_HERE = "# @CONSTANTS@\n"
 
@@ -71,6 +76,7 @@ def render_script(
         raise ValueError(f"not a range of ports: {site.ports_from} to {site.ports_to}")
     if not template.argv:
         raise ValueError("the engine has no command")
+    key = key_path(work_directory=site.work_directory, job_name=job_name) if template.key else ""
     constants = [
         f"work_directory={_quoted(checked_directory(site.work_directory))}",
         f"job_name={_quoted(job_name)}",
@@ -78,6 +84,8 @@ def render_script(
         f"port_from={site.ports_from}",
         f"port_to={site.ports_to}",
         f"term_lead={int(term_lead_seconds)}",
+        f"shared_key={_quoted(key)}",
+        f"key_variable={_quoted(_variable(template.key_variable))}",
         f"modules=({' '.join(_quoted(name) for name in _modules(site))})",
         f"setup={_quoted(site.setup, lines=True)}",
         *_bastion(call, site=site, job_name=job_name),
@@ -105,6 +113,12 @@ def _bastion(call: BastionCall | None, *, site: SiteFacts, job_name: str) -> lis
     ]
 
 
+def _variable(name: str | None) -> str:
+    if name is not None and not _VARIABLE.fullmatch(name):
+        raise ValueError(f"{name!r} is not the name of an environment variable")
+    return name or ""
+
+
 def _modules(site: SiteFacts) -> tuple[str, ...]:
     for name in site.modules:
         if not name or name.startswith("-"):
@@ -126,9 +140,9 @@ def _elements(argv: tuple[str, ...], attempt: str) -> str:
 
 
 def _element(text: str, attempt: str) -> str:
-    """One shell word; the port is the only thing that the shell puts in."""
-    parts = text.replace(ATTEMPT_PLACEHOLDER, attempt).split(PORT_PLACEHOLDER)
-    return '"$engine_port"'.join(_quoted(part) for part in parts)
+    """One shell word; the port and a file's path are the only things that the shell puts in."""
+    parts = _PUT_IN.split(text.replace(ATTEMPT_PLACEHOLDER, attempt))
+    return "".join(_SHELL.get(part) or _quoted(part) for part in parts)
 
 
 def _function(name: str, lines: list[str]) -> str:

@@ -1,0 +1,199 @@
+"""The API keys of a deployment's workers, kept in two Secrets.
+
+The *source* is the user's Secret, or one that is made here once, and says which key new workers
+get. The Secret of *worker keys* is the operator's own: it holds each key under its digest for as
+long as a worker has it, so that a worker that is started again, probes and the front use the key of
+that worker's revision, whatever the source says by then. That is how a key is changed without an
+outage: a new digest is a new revision, and the ordinary rollout replaces the workers.
+
+Apart from the reconciler, which has no I/O but its actions.
+"""
+
+import base64
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+
+from isthmus.api import names
+from isthmus.api.desired import ApiKey, Desired
+from isthmus.api.keys import configuration_entry, engine_configuration, key_digest, unusable
+from isthmus.apiserver.client import ApiServer
+from isthmus.apiserver.objects import Object, annotations, dig, labels, owner_uids, uid
+from isthmus.apiserver.resources import DEPLOYMENTS, PODS, SECRETS, SLURM_JOBS
+from isthmus.apiserver.secrets import SecretRef, Secrets
+from isthmus.backends.kubernetes.render import object_metadata
+from isthmus.errors import (
+    ApiAlreadyExistsError,
+    ApiConflictError,
+    ApiNotFoundError,
+    NameTakenError,
+    SecretMissingError,
+)
+from isthmus.reconcile.store import Store
+
+
+class DeploymentKeys:
+    """Makes, keeps and forgets the keys of deployments."""
+
+    def __init__(
+        self, *, store: Store, api: ApiServer, secrets: Secrets, new_key: Callable[[], str]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            store: read for the workers that still have a key.
+            api: gated.
+            secrets: reads through the same API server; told of every write.
+            new_key: draws an API key.
+        """
+        self._store = store
+        self._api = api
+        self._secrets = secrets
+        self._new_key = new_key
+
+    async def settled(self, desired: Desired) -> tuple[Desired, str]:
+        """Return `desired` with the digest of its key, whose value workers can be given.
+
+        Returns:
+            The same with `api_key.digest`, and what is wrong with the source, "" if nothing is:
+            then workers go on with the key that was the last one.
+
+        Raises:
+            NameTakenError: a Secret of a name that we need is not ours.
+            SecretMissingError: there is no key yet, and none to be had.
+            ApiError: as the API server answers.
+        """
+        wanted = desired.api_key
+        if wanted is None:
+            return desired, ""
+        held = await self._held(desired)
+        try:
+            key = await self._source(desired, wanted)
+        except SecretMissingError as error:
+            last = annotations(held or {}).get(names.ANNOTATION_CURRENT_KEY, "")
+            if not dig(held, "data", last):
+                raise
+            return _with_digest(desired, last), f"{error}; workers keep the key that they have"
+        digest = key_digest(key, uid=desired.uid)
+        await self._hold(desired, held, digest=digest, key=key)
+        return _with_digest(desired, digest), ""
+
+    async def forget_unused(self, desired: Desired) -> None:
+        """Delete keys that no worker has any more and that new workers do not get.
+
+        Raises:
+            ApiError: as the API server answers.
+        """
+        if desired.api_key is None:
+            return
+        held = await self._held(desired)
+        data = dig(held, "data", default={})
+        if held is None or not isinstance(data, Mapping):
+            return
+        used = {desired.api_key.digest, annotations(held).get(names.ANNOTATION_CURRENT_KEY)}
+        for resource in (DEPLOYMENTS, PODS, SLURM_JOBS):
+            for obj in self._store.labelled(resource, desired.namespace, desired.name):
+                used.add(labels(obj).get(names.LABEL_KEY))
+        unused = [entry for entry in data if entry.partition(".")[0] not in used]
+        if not unused:
+            return
+        version = dig(held, "metadata", "resourceVersion")
+        try:
+            await self._patch(
+                desired,
+                {"metadata": {"resourceVersion": version}, "data": dict.fromkeys(unused)},
+            )
+        except (ApiConflictError, ApiNotFoundError):
+            self._secrets.forget_one(
+                namespace=desired.namespace, name=names.worker_keys_secret(desired.name)
+            )
+
+    async def _source(self, desired: Desired, wanted: ApiKey) -> str:
+        """The key that new workers get; made where it is ours to make and is missing."""
+        if wanted.generated:
+            await self._ensure_generated(desired, wanted)
+        ref = SecretRef(desired.namespace, wanted.secret, wanted.key)
+        key = await self._secrets.text(ref)
+        wrong = unusable(key)
+        if wrong:
+            raise SecretMissingError(f"{ref}: {wrong}")
+        return key
+
+    async def _ensure_generated(self, desired: Desired, wanted: ApiKey) -> None:
+        found = await self._secrets.read(namespace=desired.namespace, name=wanted.secret)
+        if found is None:
+            await self._create(desired, wanted.secret, data={wanted.key: self._new_key()})
+        elif desired.uid not in owner_uids(found):
+            raise _taken(desired, wanted.secret)
+
+    async def _held(self, desired: Desired) -> Object | None:
+        """The Secret of worker keys."""
+        name = names.worker_keys_secret(desired.name)
+        found = await self._secrets.read(namespace=desired.namespace, name=name)
+        if found is not None and desired.uid not in owner_uids(found):
+            raise _taken(desired, name)
+        return found
+
+    async def _hold(self, desired: Desired, held: Object | None, *, digest: str, key: str) -> None:
+        """Keep a key for workers, and say that it is the one that new ones get."""
+        data = {digest: key, configuration_entry(digest): engine_configuration(key)}
+        current = {names.ANNOTATION_CURRENT_KEY: digest}
+        if held is None:
+            name = names.worker_keys_secret(desired.name)
+            held = await self._create(desired, name, data=data, annotations_=current)
+        encoded = _encoded(data)
+        kept = all(dig(held, "data", entry) == value for entry, value in encoded.items())
+        if not kept or annotations(held).get(names.ANNOTATION_CURRENT_KEY) != digest:
+            patch = {"metadata": {"uid": uid(held), "annotations": current}, "data": encoded}
+            await self._patch(desired, patch)
+
+    async def _patch(self, desired: Desired, patch: Object) -> None:
+        name = names.worker_keys_secret(desired.name)
+        self._secrets.forget_one(namespace=desired.namespace, name=name)
+        stored = await self._api.patch(SECRETS, namespace=desired.namespace, name=name, patch=patch)
+        self._secrets.remember(stored)
+
+    async def _create(
+        self,
+        desired: Desired,
+        name: str,
+        *,
+        data: Mapping[str, str],
+        annotations_: Mapping[str, str] | None = None,
+    ) -> Object:
+        """Create a Secret; what is there already is kept as it is, if it is ours."""
+        obj = {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": object_metadata(desired=desired, name=name, labels={})
+            | {"annotations": dict(annotations_ or {})},
+            "type": "Opaque",
+            "data": _encoded(data),
+        }
+        self._secrets.forget_one(namespace=desired.namespace, name=name)
+        try:
+            stored = await self._api.create(SECRETS, obj)
+        except ApiAlreadyExistsError:
+            found = await self._secrets.read(namespace=desired.namespace, name=name)
+            if found is None:
+                raise
+            if desired.uid not in owner_uids(found):
+                raise _taken(desired, name) from None
+            return found
+        self._secrets.remember(stored)
+        return stored
+
+
+def _with_digest(desired: Desired, digest: str) -> Desired:
+    assert desired.api_key is not None
+    return replace(desired, api_key=replace(desired.api_key, digest=digest))
+
+
+def _encoded(data: Mapping[str, str]) -> dict[str, str]:
+    return {name: base64.b64encode(value.encode()).decode() for name, value in data.items()}
+
+
+def _taken(desired: Desired, name: str) -> NameTakenError:
+    return NameTakenError(
+        f"Secret {desired.namespace}/{name} exists and is not ours: rename the ModelDeployment, "
+        "remove that Secret, or name another one in endpoint.apiKeySecretRef"
+    )

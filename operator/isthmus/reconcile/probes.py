@@ -1,0 +1,125 @@
+"""What probes of a worker outside the cluster send: headers and the API key, from Secrets.
+
+Apart from the reconciler of SlurmJobs: reading Secrets is the only I/O before its plan is carried
+out.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from isthmus.api import names
+from isthmus.api.conditions import Phase
+from isthmus.api.health import HealthSpec
+from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.apiserver.secrets import SecretRef, Secrets
+from isthmus.backends.base import Load
+from isthmus.backends.slurm.frozen import FrozenJob
+from isthmus.errors import ApiError, SecretMissingError
+from isthmus.health.prober import Prober
+from isthmus.health.verdict import ProbeState, ProbeTarget
+from isthmus.plan.policy.drain import UNREADABLE
+from isthmus.reconcile.queue import Key
+from isthmus.reconcile.requests import probe_target
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedAttempt:
+    """One attempt, and with which status it goes on."""
+
+    job: SlurmJob
+    frozen: FrozenJob | None
+    health: HealthSpec
+    status: SlurmJobStatus
+
+    def target(self) -> ProbeTarget | None:
+        """What to probe, without what comes from Secrets; None while there is nothing."""
+        return probe_target(
+            attempt=self.job.spec.attempt,
+            status=self.status,
+            frozen=self.frozen,
+            health=self.health,
+        )
+
+
+class WorkerProbes:
+    """What the prober does for attempts."""
+
+    def __init__(self, *, prober: Prober, secrets: Secrets) -> None:
+        """Prepare.
+
+        Args:
+            prober: told of targets, asked for what it found.
+            secrets: where headers and keys are read.
+        """
+        self._prober = prober
+        self._secrets = secrets
+
+    def state(self, key: Key) -> ProbeState | None:
+        """What the probes say, None before the first one."""
+        return self._prober.state(key)
+
+    def states(self) -> Iterable[tuple[Key, ProbeState]]:
+        """Every attempt about which the probes say something."""
+        return self._prober.states()
+
+    def load(self, key: Key, attempt: ProbedAttempt) -> Load:
+        """What the engine's metrics say; asked for from the next pass on where nobody asks yet."""
+        asked = self._prober.load(key)
+        if asked is not None:
+            return asked
+        return UNREADABLE if attempt.target() is None else Load(requests=None)
+
+    def forget(self, key: Key) -> None:
+        """Probe an attempt no more."""
+        self._prober.watch(key, None)
+
+    async def watch(self, key: Key, attempt: ProbedAttempt) -> None:
+        """Have the attempt probed while there is something to probe, and not any more after."""
+        target = attempt.target()
+        draining = attempt.status.phase == Phase.DRAINING
+        if target is not None:
+            try:
+                target = await self._completed(target, attempt)
+            except (SecretMissingError, ApiError) as error:
+                _log.warning("Probes of %s: %s", key.name, error)
+                # It is our view that fails, not the worker: what is probed goes on being probed.
+                # Of one that drains only the metrics are read, for which no engine wants a key.
+                if not draining:
+                    return
+        self._prober.watch(key, target, draining=draining)
+
+    async def _completed(self, target: ProbeTarget, attempt: ProbedAttempt) -> ProbeTarget:
+        """The target with the headers and the API key that its probes send."""
+        headers = await self._headers(attempt.job, attempt.health)
+        if attempt.frozen is None:
+            return replace(target, headers=headers)
+        key = await worker_key(self._secrets, job=attempt.job, frozen=attempt.frozen)
+        return replace(target, headers=headers, api_key=key)
+
+    async def _headers(self, job: SlurmJob, health: HealthSpec) -> tuple[tuple[str, str], ...]:
+        found = []
+        for header in health.headers:
+            value = header.value or ""
+            if header.value_from is not None:
+                source = header.value_from.secret_key_ref
+                ref = SecretRef(job.metadata.namespace, source.name, source.key)
+                value = await self._secrets.text(ref)
+            found.append((header.name, value))
+        return tuple(found)
+
+
+async def worker_key(secrets: Secrets, *, job: SlurmJob, frozen: FrozenJob) -> str | None:
+    """The API key that an attempt's engine is started with, None without one.
+
+    Raises:
+        SecretMissingError: the Secret of worker keys does not hold it.
+        ApiError: the API server did not answer.
+    """
+    digest = frozen.template.key
+    if digest is None:
+        return None
+    name = names.worker_keys_secret(job.spec.deployment)
+    return await secrets.text(SecretRef(job.metadata.namespace, name, digest))

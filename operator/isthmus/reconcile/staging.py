@@ -1,0 +1,120 @@
+"""Brings the API key of an attempt to where its job takes it, and takes it away again.
+
+A job gets its key by a file in the shared work directory, staged right before the submission and
+again from time to time while it waits: a site may clean up between. It deletes the file when it
+starts; a job that never started leaves that to us.
+"""
+
+import logging
+from collections.abc import Callable
+
+from isthmus.api.conditions import Phase
+from isthmus.api.desired import ClusterReference
+from isthmus.api.slurmcluster import SlurmCluster
+from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.apiserver.secrets import Secrets
+from isthmus.backends.slurm.frozen import FrozenJob
+from isthmus.errors import ApiError, SecretMissingError, SlurmError
+from isthmus.reconcile.clusters import Clusters
+from isthmus.reconcile.probes import worker_key
+
+_log = logging.getLogger(__name__)
+
+STAGED_AGAIN_AFTER = 900.0
+"""Seconds after which the file of a job that still waits is written again."""
+
+
+class KeyStaging:
+    """The key files of all attempts."""
+
+    def __init__(
+        self,
+        *,
+        secrets: Secrets,
+        clusters: Clusters,
+        check: Callable[[], None],
+        clock: Callable[[], float],
+    ) -> None:
+        """Prepare.
+
+        Args:
+            secrets: where keys are read.
+            clusters: the clients of the clusters.
+            check: raises where this process may not change anything.
+            clock: epoch seconds.
+        """
+        self._secrets = secrets
+        self._clusters = clusters
+        self._check = check
+        self._clock = clock
+        self._staged: dict[str, float] = {}  # job name → when
+
+    async def stage(self, *, job: SlurmJob, frozen: FrozenJob, folder: str) -> None:
+        """Put the key of an attempt into its work directory; nothing for one without a key.
+
+        Raises:
+            SecretMissingError: there is no such key.
+            ApiError: the API server did not answer.
+            SlurmError: it is not surely in its place.
+        """
+        key = await worker_key(self._secrets, job=job, frozen=frozen)
+        if key is None:
+            return
+        client = self._clusters.client(_reference(job))
+        self._check()
+        await client.place_secret(
+            work_directory=folder,
+            job_name=job.spec.job_name,
+            content=key,
+        )
+        self._staged[job.spec.job_name] = self._clock()
+
+    async def keep(
+        self,
+        *,
+        job: SlurmJob,
+        frozen: FrozenJob | None,
+        cluster: SlurmCluster | None,
+        status: SlurmJobStatus,
+    ) -> None:
+        """Write the file of a job that waits again, where that was long ago; a failure can wait."""
+        if status.phase != Phase.PENDING or job.metadata.deleting:
+            if status.phase not in {Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN}:
+                self._staged.pop(job.spec.job_name, None)
+            return
+        age = self._clock() - self._staged.get(job.spec.job_name, 0.0)
+        if frozen is None or cluster is None or age < STAGED_AGAIN_AFTER:
+            return
+        try:
+            folder = status.work_directory or cluster.spec.files.work_directory
+            await self.stage(job=job, frozen=frozen, folder=folder)
+        except (SecretMissingError, ApiError, SlurmError) as error:
+            _log.warning("Staging the API key of %s again: %s", job.spec.job_name, error)
+
+    async def remove(
+        self, *, job: SlurmJob, frozen: FrozenJob | None, cluster: SlurmCluster | None
+    ) -> None:
+        """Delete the file of an attempt whose job never started, as far as it can be reached."""
+        self._staged.pop(job.spec.job_name, None)
+        status = job.status or SlurmJobStatus()
+        began = status.submit_started_at is None or status.start_time is not None
+        if cluster is None or frozen is None or frozen.template.key is None or began:
+            return
+        try:
+            self._check()
+            await self._clusters.client(_reference(job)).remove_secret(
+                work_directory=status.work_directory or cluster.spec.files.work_directory,
+                job_name=job.spec.job_name,
+            )
+        except SlurmError as error:
+            _log.warning(
+                "A file with the API key of %s may be left in the work directory: %s",
+                job.spec.job_name,
+                error,
+            )
+
+
+def _reference(job: SlurmJob) -> ClusterReference:
+    return ClusterReference(
+        namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
+    )

@@ -1,0 +1,96 @@
+"""The part of the judge that knows the API keys: none may show, and each worker's must be kept.
+
+Every generated key begins with a mark, so that one look tells whether a text holds one.
+"""
+
+import base64
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from isthmus.api import names
+from isthmus.api.keys import key_digest
+from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.resources import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    LEASES,
+    MODEL_DEPLOYMENTS,
+    PODS,
+    SECRETS,
+    SLURM_JOBS,
+    Resource,
+)
+
+if TYPE_CHECKING:
+    from tests.simulation.apiserver import ApiSimulator, Json
+    from tests.simulation.engines import Machines
+
+SECRET_MARK = "isthmus-SECRET-"
+_ENCODED_MARK = base64.b64encode(SECRET_MARK.encode()).decode()[:18]
+
+
+class Secrecy:
+    """Looks at every write and every command."""
+
+    def __init__(
+        self,
+        *,
+        api: "ApiSimulator",
+        machines: "Machines",
+        require: Callable[[bool, str], None],
+    ) -> None:
+        self._api, self._machines, self._require = api, machines, require
+        api.listeners.append(self._changed)
+
+    def shows_in(self, what: str, said: object) -> None:
+        """A command was called, with these arguments and this input."""
+        self._require(not _holds_key(repr(said)), f"an API key in {what}")
+
+    def staged(self, job_name: str, content: str) -> None:
+        """A key was placed for a job."""
+        self._require(content.startswith(SECRET_MARK), f"no API key is placed for {job_name}")
+
+    def _changed(self, resource: Resource, event: str, obj: "Json", by: str) -> None:
+        if event == "DELETED" or resource in (LEASES, SECRETS):
+            return
+        if by.startswith("op"):
+            what = f"{resource.kind} {k8s.name(obj)}"
+            self._require(not _holds_key(repr(obj)), f"an API key in {what}")
+        if resource is ENDPOINT_SLICES and by.startswith("op"):
+            self._slice(obj)
+        if resource is PODS and event == "ADDED":
+            self._kept(obj, "pod")
+        if resource is DEPLOYMENTS and event == "ADDED":
+            self._kept(obj, "Deployment")
+
+    def _slice(self, obj: "Json") -> None:
+        """What a slice says of a worker's key is the key that its engine wants."""
+        digest = self._kept(obj, "slice")
+        place = str(obj["endpoints"][0]["addresses"][0]), int(obj["ports"][0]["port"])
+        engine = self._machines.listening.get(place)
+        owner = self._api.get(SLURM_JOBS, k8s.namespace(obj), k8s.name(obj))
+        if engine is None or owner is None or engine.job_name != owner["spec"]["jobName"]:
+            return
+        uid = next((r["uid"] for r in owner["metadata"]["ownerReferences"]), "")
+        wanted = key_digest(engine.api_key, uid=uid) if engine.api_key else None
+        self._require(
+            digest == wanted, f"slice {k8s.name(obj)} says key {digest}, its engine wants {wanted}"
+        )
+
+    def _kept(self, obj: "Json", what: str) -> str | None:
+        """The key that an object names is in the Secret of worker keys."""
+        digest = k8s.labels(obj).get(names.LABEL_KEY)
+        deployment = k8s.labels(obj).get(names.LABEL_DEPLOYMENT, "")
+        place = k8s.namespace(obj), deployment
+        if digest is None or self._api.get(MODEL_DEPLOYMENTS, *place) is None:
+            return digest
+        held = self._api.get(SECRETS, place[0], names.worker_keys_secret(deployment))
+        found = k8s.dig(held, "data", digest)
+        self._require(
+            isinstance(found, str), f"{what} {k8s.name(obj)} names key {digest}, which is not kept"
+        )
+        return digest
+
+
+def _holds_key(text: str) -> bool:
+    return SECRET_MARK in text or _ENCODED_MARK in text
