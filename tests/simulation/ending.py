@@ -129,6 +129,9 @@ def _leftovers(world: World) -> Iterator[str]:
             owner = k8s.labels(obj).get(names.LABEL_DEPLOYMENT)
             if owner not in known:
                 yield f"{resource.kind} {k8s.name(obj)} is left of {owner}"
+    for obj in world.api.all(PODS):
+        if k8s.labels(obj).get(names.LABEL_TRAFFIC) != "on" and not k8s.deletion_timestamp(obj):
+            yield f"pod {k8s.name(obj)} drains still"
     pools = {k8s.name(o): {p["name"] for p in o["spec"]["pools"]} for o in world.deployments()}
     for obj in world.api.all(DEPLOYMENTS):
         owner = k8s.labels(obj).get(names.LABEL_DEPLOYMENT, "")
