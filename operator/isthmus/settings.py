@@ -94,9 +94,9 @@ class Settings:
     retry_cap: float = 300.0
     """Most seconds before a retry of a failed pass."""
 
-    generate_api_keys: bool = False
-    """Give each deployment with a pool on SLURM an API key of its own (`<name>-api-key`); clients
-    of the workers then send it, and so has a front or router before them to do."""
+    generate_api_keys: bool = True
+    """Give each deployment with a pool on SLURM an API key of its own (`<name>-api-key`). A front
+    adds it to requests; clients of the bare Service send it."""
 
     resync_interval: float = 60.0
     """Seconds after which each object is looked at again although nothing changed."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import os
 import signal
@@ -35,8 +36,9 @@ MODULES = {
 class RouterProcess:
     """One router on a port of its own, which can be ended and started empty."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, *, guarded: bool = True) -> None:
         self.kind, self.folder, self.port = kind, folder, free_port()
+        self.key = KEY if guarded else ""
         self.url = f"http://127.0.0.1:{self.port}"
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -47,7 +49,8 @@ class RouterProcess:
             self._process = subprocess.Popen(
                 [
                     *(python, "-m", module, "--host", "127.0.0.1", "--port", str(self.port)),
-                    *("--policy", "round_robin", "--api-key", KEY, "--log-level", "warn"),
+                    *("--policy", "round_robin", "--log-level", "warn"),
+                    *(("--api-key", self.key) if self.key else ()),
                     *("--prometheus-host", "127.0.0.1", "--prometheus-port", str(free_port())),
                     *("--health-check-interval-secs", "1"),
                 ],
@@ -65,7 +68,7 @@ class RouterProcess:
         self._process.wait(10)
 
     def call(self, method: str, path: str, body: Any = None) -> httpx.Response:
-        headers = {"Authorization": f"Bearer {KEY}"}
+        headers = {"Authorization": f"Bearer {self.key}"} if self.key else {}
         return httpx.request(
             method, self.url + path, json=body, headers=headers, trust_env=False, timeout=10
         )
@@ -92,6 +95,8 @@ class Cluster:
         self.store = Store(watched=[MODEL_DEPLOYMENTS, ENDPOINT_SLICES])
         self.version = 0
         self.gate_open = True
+        self.worker_keys: Any = None
+        self.secrets = Secrets(self, clock=lambda: 0.0)  # type: ignore[arg-type]
         self.put(MODEL_DEPLOYMENTS, self.deployment())
 
     def deployment(self, **endpoint: Any) -> dict[str, Any]:
@@ -112,7 +117,7 @@ class Cluster:
         meta.setdefault("uid", f"uid-{meta['name']}")
         self.store.put(resource, {**obj, "metadata": meta})
 
-    def join(self, name: str, url: str) -> None:
+    def join(self, name: str, url: str, *, key: str | None = None) -> None:
         """What the operator does when a worker's health and identity are good."""
         host, port = url.removeprefix("http://").split(":")
         self.put(
@@ -124,6 +129,7 @@ class Cluster:
                 owner={"name": name, "uid": f"uid-{name}"},
                 address=host,
                 port=int(port),
+                key=key,
             ),
         )
 
@@ -132,9 +138,10 @@ class Cluster:
 
     async def get(self, resource: Any, *, namespace: str, name: str) -> Any:
         """The API server, as far as Secrets are concerned."""
-        import base64
-
-        assert (namespace, name) == ("team-a", "router")
+        assert namespace == "team-a"
+        if name == "llama-worker-keys":
+            return self.worker_keys
+        assert name == "router"
         return {"data": {"key": base64.b64encode(KEY.encode()).decode()}}
 
     def check(self) -> None:
@@ -168,17 +175,18 @@ def router(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[RouterPro
 async def cluster(router: RouterProcess) -> AsyncIterator[tuple[Cluster, ExternalRouters]]:
     made = Cluster(router)
     async with httpx.AsyncClient(trust_env=False) as client:
-        yield (
-            made,
-            ExternalRouters(
-                store=made.store,
-                client=client,
-                secrets=Secrets(made, clock=lambda: 0.0),  # type: ignore[arg-type]
-                check=made.check,
-                interval=3600.0,  # only what the test asks for
-                operator_namespace="isthmus-system",
-            ),
-        )
+        yield made, routers(made, client)
+
+
+def routers(made: Cluster, client: httpx.AsyncClient) -> ExternalRouters:
+    return ExternalRouters(
+        store=made.store,
+        client=client,
+        secrets=made.secrets,
+        check=made.check,
+        interval=3600.0,  # only what the test asks for
+        operator_namespace="isthmus-system",
+    )
 
 
 async def wait_workers(router: RouterProcess, *wanted: str) -> None:
@@ -297,3 +305,28 @@ async def test_who_may_not_write_changes_nothing(
     with pytest.raises(AssertionError):
         await task.cycle()
     assert made.router.workers() == set()
+
+
+@pytest.mark.parametrize("kind", MODULES)
+async def test_a_worker_with_a_key_is_registered_with_it(
+    kind: str, tree: Path, tmp_path: Path
+) -> None:
+    """A router sends it where its client sent no Authorization of its own (measured)."""
+    router, key = RouterProcess(kind, tmp_path, guarded=False), "key-of-the-worker-0123"
+    router.start()
+    try:
+        made = Cluster(router)
+        async with httpx.AsyncClient(trust_env=False) as client:
+            task = routers(made, client)
+            with engine(tree, tmp_path, "--api-key", key) as served:
+                served.wait_ready()
+                made.join("a", served.url, key="digest")
+                await task.cycle()  # its key is not written down yet: not registered without it
+                assert router.workers() == set()
+                made.worker_keys = {"data": {"digest": base64.b64encode(key.encode()).decode()}}
+                made.secrets.forget()
+                await task.cycle()
+                await wait_workers(router, served.url)
+                assert router.chat() == 200
+    finally:
+        router.kill()

@@ -12,9 +12,21 @@ from pathlib import Path
 import httpx
 import pytest
 
+from isthmus.front import envoy
 from isthmus.front.drain import active, drain
-from playground.engines.launch import EngineProcess
-from tests.fronts.loopback import Front, answered, engine, engine_tree, front, get, until
+from isthmus.front.files import write
+from isthmus.front.workers import Worker
+from playground.engines.launch import EngineProcess, free_port
+from tests.fronts.loopback import (
+    Front,
+    answered,
+    engine,
+    engine_tree,
+    front,
+    get,
+    until,
+    worker_of,
+)
 from tests.traffic.client import REPOSITORY, Traffic
 
 
@@ -171,3 +183,32 @@ class TestDrain:
     def status(self, made: Front) -> int:
         said = get(f"{made.health}/ready")
         return 0 if said is None else said.status_code
+
+
+def test_each_worker_gets_its_own_key_also_on_a_retry(tree: Path, tmp_path: Path) -> None:
+    """What clients send is replaced; a worker that refuses connections costs no request."""
+    with (
+        engine(tree, tmp_path, "--api-key", "key-of-the-one") as one,
+        engine(tree, tmp_path, "--api-key", "key-of-the-two") as two,
+        front(tmp_path) as made,
+    ):
+        for served in (one, two):
+            served.wait_ready()
+        keys = {worker_of(one): "key-of-the-one", worker_of(two): "key-of-the-two"}
+        dead = Worker("127.0.0.1", free_port())
+        document = envoy.endpoints((*keys, dead), keys={**keys, dead: "key-of-the-dead"})
+        write(made.folder / envoy.EDS_FILE, envoy.text(document))
+        until(lambda: (said := get(f"{made.url}/v1/models")) and said.status_code == 200, "served")
+        with Traffic(made.url, key="what-a-client-sends") as traffic:
+            traffic.wait_answered(100)
+        traffic.assert_no_failure(at_least=100)
+        assert answered(one) > 0
+        assert answered(two) > 0
+
+
+def test_a_worker_without_a_key_gets_what_the_client_sent(tree: Path, tmp_path: Path) -> None:
+    with engine(tree, tmp_path, "--api-key", "of-the-client") as one, front(tmp_path, one) as made:
+        one.wait_ready()
+        with Traffic(made.url, key="of-the-client") as traffic:
+            traffic.wait_answered(20)
+        traffic.assert_no_failure(at_least=20)

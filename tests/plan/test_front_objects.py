@@ -127,14 +127,20 @@ class TestFront:
         pod = made["spec"]["template"]["spec"]
         assert pod["terminationGracePeriodSeconds"] > 300
 
-    def test_it_may_only_read_slices(self) -> None:
+    def test_it_may_only_read_slices_and_its_own_keys(self) -> None:
         _, role, _ = front.rights(desired=MANAGED)
         assert role["rules"] == [
             {
                 "apiGroups": ["discovery.k8s.io"],
                 "resources": ["endpointslices"],
                 "verbs": ["get", "list", "watch"],
-            }
+            },
+            {
+                "apiGroups": [""],
+                "resources": ["secrets"],
+                "resourceNames": [f"{MANAGED.name}-worker-keys"],
+                "verbs": ["get"],
+            },
         ]
 
 

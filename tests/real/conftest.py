@@ -18,11 +18,12 @@ from playground.operator_process import Operator
 from tests.real.world import World, until
 
 FAST_SETTINGS = {
+    "generate-api-keys": "false",
     "slurm-poll-interval": "300ms",
     "slurm-timeout": "15s",
     "slurm-submit-timeout": "15s",
     "submit-unknown-wait": "12s",
-    "lease-duration": "20s",
+    "lease-duration": "8s",
     "renew-interval": "3s",
     "deregister-delay": "1s",
     "pre-stop-seconds": "1s",

@@ -40,7 +40,11 @@ def fronted(installed_world: World, front_image: str) -> Iterator[World]:
     operator = Operator(
         world.playground,
         arguments=arguments(
-            front_image=front_image, front_drain="60s", lease_duration="15s", renew_interval="2s"
+            front_image=front_image,
+            front_drain="60s",
+            generate_api_keys="true",
+            lease_duration="15s",
+            renew_interval="2s",
         ),
         installation_id="testtest",
     )

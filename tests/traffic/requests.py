@@ -48,6 +48,7 @@ async def ask(
 ) -> Answer:
     """Send one request and judge its answer; never raises."""
     reading = _Reading()
+    begun = False  # with its first byte: from then on nobody can repeat it elsewhere
     try:
         async with client.stream(
             "POST", f"{url}/v1/chat/completions", json=request, headers=headers
@@ -55,6 +56,7 @@ async def ask(
             if response.status_code != 200:
                 text = (await response.aread())[:200].decode(errors="replace")
                 return Answer(f"status {response.status_code}: {text}")
+            begun = True
             if request["stream"]:
                 async for line in response.aiter_lines():
                     _take_line(reading, line)
@@ -62,10 +64,10 @@ async def ask(
                 _take_whole(reading, await response.aread())
     except httpx.HTTPError as error:
         said = f"{type(error).__name__}: {error}"
-        return Answer(said, worker=_worker(reading), begun=bool(reading.text))
+        return Answer(said, worker=_worker(reading), begun=begun)
     except ValueError as error:
-        return Answer(f"not JSON: {error}", worker=_worker(reading), begun=bool(reading.text))
-    return Answer(_problem(reading, request), worker=_worker(reading), begun=bool(reading.text))
+        return Answer(f"not JSON: {error}", worker=_worker(reading), begun=begun)
+    return Answer(_problem(reading, request), worker=_worker(reading), begun=begun)
 
 
 def _take_line(reading: _Reading, line: str) -> None:

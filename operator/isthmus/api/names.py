@@ -87,6 +87,9 @@ On pods, Deployments, SlurmJobs, and the EndpointSlices of workers outside the c
 ANNOTATION_CURRENT_KEY: Final = f"{GROUP}/current-key"
 """On the Secret of worker keys: digest of the key that new workers get."""
 
+ANNOTATION_DEPLOYMENT_KEYS: Final = f"{GROUP}/deployment-keys"
+"""On the Secret of worker keys: JSON, name of a Deployment to the digest of its pods' key."""
+
 # --- annotations of pods ------------------------------------------------------------------------
 
 ANNOTATION_DRAINING_SINCE: Final = f"{GROUP}/draining-since"

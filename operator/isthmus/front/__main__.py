@@ -36,6 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         service=name,
         directory=arguments.directory.absolute(),
         cluster=arguments.cluster,
+        keys_secret=arguments.keys_secret,
         ports=None
         if arguments.eds_only
         else envoy.Ports(
@@ -63,6 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--directory", required=True, type=Path, help="folder for Envoy's files")
     add("--eds-only", action="store_true",
         help="write eds.json alone, for an Envoy with a bootstrap of its own")  # fmt: skip
+    add("--keys-secret", default="", metavar="NAME",
+        help="Secret with the workers' API keys, NAME-worker-keys (default: none)")  # fmt: skip
     add("--cluster", default=envoy.CLUSTER, help="name of Envoy's cluster (%(default)s)")
     add("--address", default="0.0.0.0", help="where Envoy listens (%(default)s)")
     add("--port", type=int, default=8080, help="its port for requests (%(default)s)")

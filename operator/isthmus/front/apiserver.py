@@ -74,6 +74,7 @@ class Slices:
     def __init__(self, access: Access, *, namespace: str, service: str, timeout: float) -> None:
         """Prepare; `timeout` is that of one request and of a silent connection, in seconds."""
         self._access = access
+        self._namespace = namespace
         self._path = f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices"
         self._selector = f"{_SERVICE_LABEL}={service}"
         self._timeout = timeout
@@ -139,6 +140,19 @@ class Slices:
                         raise WatchExpiredError
                     raise ValueError(f"the watch ended: {dig(obj, 'message')}")
                 yield str(kind), cast("Object", obj)
+
+    async def secret(self, name: str) -> Object | None:
+        """One Secret of the namespace, None if there is none.
+
+        Raises:
+            httpx.HTTPError: no answer, or none of success.
+            ValueError: an answer that cannot be read.
+        """
+        path = f"/api/v1/namespaces/{self._namespace}/secrets/{name}"
+        answer = await self._client.get(path, headers=self._headers())
+        if answer.status_code == 404:
+            return None
+        return cast("Object", answer.raise_for_status().json())
 
     def _headers(self) -> dict[str, str]:
         token = self._access.token()

@@ -4,7 +4,7 @@ Verified against Envoy 1.40.0; every value that is not Envoy's default says why.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isthmus.front.workers import Worker
@@ -16,6 +16,7 @@ BOOTSTRAP_FILE = "bootstrap.json"
 EDS_FILE = "eds.json"
 STAT_PREFIX = "front"
 
+_METADATA = "isthmus.dev"
 _TYPE = "type.googleapis.com/envoy"
 _UNLIMITED = 1_000_000
 _SILENCE = "1800s"
@@ -61,14 +62,25 @@ def bootstrap(*, directory: str, ports: Ports) -> Json:
     }
 
 
-def endpoints(found: Sequence[Worker], *, cluster: str = CLUSTER) -> Json:
-    """The file of endpoints (EDS)."""
+def endpoints(
+    found: Sequence[Worker], *, keys: Mapping[Worker, str] | None = None, cluster: str = CLUSTER
+) -> Json:
+    """The file of endpoints (EDS).
+
+    Args:
+        found: the workers.
+        keys: the API key of a worker, "" or absent for none.
+        cluster: Envoy's name for them.
+    """
+    known = keys or {}
     return {
         "resources": [
             {
                 "@type": f"{_TYPE}.config.endpoint.v3.ClusterLoadAssignment",
                 "cluster_name": cluster,
-                "endpoints": [{"lb_endpoints": [_endpoint(worker) for worker in found]}],
+                "endpoints": [
+                    {"lb_endpoints": [_endpoint(w, key=known.get(w, "")) for w in found]}
+                ],
             }
         ]
     }
@@ -79,8 +91,13 @@ def text(document: Json) -> str:
     return json.dumps(document, indent=1, sort_keys=True) + "\n"
 
 
-def _endpoint(worker: Worker) -> Json:
-    return {"endpoint": {"address": _address(worker.address, worker.port)}}
+def _endpoint(worker: Worker, *, key: str) -> Json:
+    """A worker, and in its metadata the header that it wants."""
+    endpoint: Json = {"endpoint": {"address": _address(worker.address, worker.port)}}
+    if key:
+        metadata = {_METADATA: {"authorization": f"Bearer {key}"}}
+        endpoint["metadata"] = {"filter_metadata": metadata}
+    return endpoint
 
 
 def _address(address: str, port: int) -> Json:
@@ -245,12 +262,27 @@ def _workers(directory: str) -> Json:
 
 
 def _upstream_filters() -> list[Json]:
-    """Filters of a request when its worker is chosen: the place for a key of the worker."""
+    """Filters of a request when its worker is chosen: it gets that worker's key, also on a retry.
+
+    A worker without one gets what the client sent, or on a retry the key of the worker before it.
+    """
+    value = f"%UPSTREAM_METADATA({_METADATA}:authorization)%"
+    key = {
+        "append": {
+            "header": {"key": "authorization", "value": value},
+            "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+        }
+    }
     return [
+        _typed(
+            "envoy.filters.http.header_mutation",
+            "extensions.filters.http.header_mutation.v3.HeaderMutation",
+            mutations={"request_mutations": [key]},
+        ),
         _typed(
             "envoy.filters.http.upstream_codec",
             "extensions.filters.http.upstream_codec.v3.UpstreamCodec",
-        )
+        ),
     ]
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import signal
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from isthmus.front import envoy
 from isthmus.front.apiserver import Access, Slices
 from isthmus.front.files import write
 from isthmus.front.follow import Follower
+from isthmus.front.publish import Publisher
 from isthmus.front.workers import Worker
 
 _log = logging.getLogger("isthmus.front")
@@ -25,6 +27,7 @@ class FrontOptions:
         service: whose EndpointSlices are followed.
         directory: where Envoy's files go.
         cluster: name of Envoy's cluster in the file of endpoints.
+        keys_secret: Secret with the keys of the workers, "" where they have none.
         ports: where Envoy listens; None to write the file of endpoints only.
     """
 
@@ -32,6 +35,7 @@ class FrontOptions:
     service: str
     directory: Path
     cluster: str = envoy.CLUSTER
+    keys_secret: str = ""
     ports: envoy.Ports | None = None
 
 
@@ -42,19 +46,23 @@ async def run(options: FrontOptions, access: Access) -> None:
         document = envoy.bootstrap(directory=str(options.directory), ports=options.ports)
         write(options.directory / envoy.BOOTSTRAP_FILE, envoy.text(document))
 
-    def changed(found: tuple[Worker, ...]) -> None:
-        document = envoy.endpoints(found, cluster=options.cluster)
+    def publish(keys: Mapping[Worker, str]) -> None:
+        document = envoy.endpoints(tuple(keys), keys=keys, cluster=options.cluster)
         write(options.directory / envoy.EDS_FILE, envoy.text(document))
 
     slices = Slices(
         access, namespace=options.namespace, service=options.service, timeout=_API_SECONDS
     )
-    task = asyncio.create_task(Follower(slices, changed=changed).run())
     loop = asyncio.get_running_loop()
+    publisher = Publisher(
+        source=slices, secret=options.keys_secret, publish=publish, clock=loop.time
+    )
+    follower = Follower(slices, changed=publisher.changed)
+    both = asyncio.gather(follower.run(), publisher.run())
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, task.cancel)
+        loop.add_signal_handler(number, both.cancel)
     try:
-        await task
+        await both
     except asyncio.CancelledError:
         _log.info("Ending; the files stay as they are")
     finally:

@@ -3,17 +3,26 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from isthmus.apiserver.objects import Object, dig, number
+from isthmus.api import names
+from isthmus.apiserver.objects import Object, dig, labels, number
 
 PORT_NAME = "http"
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Worker:
-    """Where one worker listens; `address` is an IPv4 or IPv6 address."""
+    """Where one worker listens.
+
+    Attributes:
+        address: IPv4 or IPv6.
+        key: digest of the API key that it wants, as its slice says; "" if that says none.
+        workload: name of the Deployment that made the pod, "" for a worker that is no pod.
+    """
 
     address: str
     port: int
+    key: str = ""
+    workload: str = ""
 
     def __str__(self) -> str:
         """Return it as it stands in a URL."""
@@ -34,8 +43,12 @@ def workers(slices: Iterable[Object]) -> tuple[Worker, ...]:
         if port is None or dig(obj, "addressType") not in ("IPv4", "IPv6"):
             continue
         endpoints = dig(obj, "endpoints", default=[])
+        key = labels(obj).get(names.LABEL_KEY, "")
         for endpoint in endpoints if isinstance(endpoints, list) else []:
-            found = {Worker(address, port) for address in _addresses(endpoint)}
+            found = {
+                Worker(address, port, key=key, workload=_workload(endpoint))
+                for address in _addresses(endpoint)
+            }
             # Absent means true, says the API.
             if dig(endpoint, "conditions", "ready", default=True) is True:
                 ready |= found
@@ -53,6 +66,13 @@ def _port(obj: Object) -> int | None:
         if dig(port, "name") == PORT_NAME:
             return number(dig(port, "port"))
     return None
+
+
+def _workload(endpoint: object) -> str:
+    """A pod of a Deployment is named after it, its ReplicaSet and itself."""
+    if dig(endpoint, "targetRef", "kind") != "Pod":
+        return ""
+    return str(dig(endpoint, "targetRef", "name", default="")).rpartition("-")[0].rpartition("-")[0]
 
 
 def _addresses(endpoint: object) -> list[str]:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import httpx
 from pydantic import ValidationError
 
+from isthmus.api import names
 from isthmus.api.defaults import effective
 from isthmus.api.desired import Desired
 from isthmus.api.modeldeployment import ModelDeployment
@@ -22,10 +23,11 @@ from isthmus.apiserver.objects import Object
 from isthmus.apiserver.resources import ENDPOINT_SLICES, MODEL_DEPLOYMENTS, Resource
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import ApiError, SecretMissingError
-from isthmus.front.workers import workers
+from isthmus.front.workers import Worker, workers
 from isthmus.reconcile.store import Store
 from isthmus.routing.external import HttpRouter, RouterError, synchronize
 from isthmus.routing.slices import slice_service
+from isthmus.routing.worker_keys import held_keys
 
 _log = logging.getLogger(__name__)
 
@@ -42,7 +44,7 @@ class _Task:
         owner: uid of the deployment.
         place: its namespace and name.
         secret: where its Bearer token is, None for none.
-        wanted: URLs of the workers.
+        wanted: the workers.
     """
 
     url: str
@@ -50,7 +52,7 @@ class _Task:
     place: tuple[str, str]
     model: str
     secret: SecretRef | None
-    wanted: tuple[str, ...] = ()
+    wanted: tuple[Worker, ...] = ()
 
     @property
     def key(self) -> tuple[str, str]:
@@ -128,7 +130,8 @@ class ExternalRouters:
         self._check()
         try:
             router = HttpRouter(self._client, url=task.url, token=await self._token(task))
-            await synchronize(router, wanted=task.wanted, model=task.model, owner=task.owner)
+            wanted = await self._with_keys(task)
+            await synchronize(router, wanted=wanted, model=task.model, owner=task.owner)
         except (RouterError, SecretMissingError, ApiError) as error:
             self._say(task, str(error))
             if task.key in self._leaving:
@@ -139,6 +142,20 @@ class ExternalRouters:
         self._say(task, "")
         if task.key in self._leaving:
             self._forget(task)
+
+    async def _with_keys(self, task: _Task) -> dict[str, str]:
+        """URL and API key of each worker; one whose key is not known yet comes in a later cycle."""
+        namespace, name = task.place
+        secret = await self._secrets.read(namespace=namespace, name=names.worker_keys_secret(name))
+        if secret is None:
+            return {f"http://{worker}": "" for worker in task.wanted if not worker.key}
+        held = held_keys(secret)
+        found = {}
+        for worker in task.wanted:
+            key = held.key(digest=worker.key, workload=worker.workload)
+            if key is not None:
+                found[f"http://{worker}"] = key
+        return found
 
     async def _token(self, task: _Task) -> str:
         if task.secret is None:
@@ -196,5 +213,5 @@ class ExternalRouters:
             else SecretRef(
                 namespace=desired.namespace, name=router.secret[0], key=router.secret[1]
             ),
-            wanted=tuple(f"http://{worker}" for worker in workers(slices)),
+            wanted=workers(slices),
         )

@@ -18,6 +18,7 @@ from isthmus.api.desired import ApiKey, Desired
 from isthmus.api.keys import configuration_entry, engine_configuration, key_digest, unusable
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, annotations, dig, labels, owner_uids, uid
+from isthmus.apiserver.objects import name as name_of
 from isthmus.apiserver.resources import DEPLOYMENTS, PODS, SECRETS, SLURM_JOBS
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.backends.kubernetes.render import object_metadata
@@ -29,6 +30,7 @@ from isthmus.errors import (
     SecretMissingError,
 )
 from isthmus.reconcile.store import Store
+from isthmus.routing.worker_keys import deployments_annotation
 
 
 class DeploymentKeys:
@@ -136,15 +138,25 @@ class DeploymentKeys:
     async def _hold(self, desired: Desired, held: Object | None, *, digest: str, key: str) -> None:
         """Keep a key for workers, and say that it is the one that new ones get."""
         data = {digest: key, configuration_entry(digest): engine_configuration(key)}
-        current = {names.ANNOTATION_CURRENT_KEY: digest}
+        current = {
+            names.ANNOTATION_CURRENT_KEY: digest,
+            names.ANNOTATION_DEPLOYMENT_KEYS: self._deployments(desired),
+        }
         if held is None:
             name = names.worker_keys_secret(desired.name)
             held = await self._create(desired, name, data=data, annotations_=current)
         encoded = _encoded(data)
         kept = all(dig(held, "data", entry) == value for entry, value in encoded.items())
-        if not kept or annotations(held).get(names.ANNOTATION_CURRENT_KEY) != digest:
+        if not kept or any(annotations(held).get(name) != text for name, text in current.items()):
             patch = {"metadata": {"uid": uid(held), "annotations": current}, "data": encoded}
             await self._patch(desired, patch)
+
+    def _deployments(self, desired: Desired) -> str:
+        """For the front, which sees no labels of pods: which key the pods of a Deployment have."""
+        found = self._store.labelled(DEPLOYMENTS, desired.namespace, desired.name)
+        return deployments_annotation(
+            (name_of(obj), labels(obj).get(names.LABEL_KEY, "")) for obj in found
+        )
 
     async def _patch(self, desired: Desired, patch: Object) -> None:
         name = names.worker_keys_secret(desired.name)

@@ -55,7 +55,7 @@ class Router(Protocol):
     async def list(self) -> tuple[Registered, ...]:
         """Every worker that it knows; pending ones are not in it."""
 
-    async def add(self, url: str, *, model: str, owner: str) -> None:
+    async def add(self, url: str, *, model: str, owner: str, api_key: str = "") -> None:
         """Register a worker that is healthy, or change nothing if it is there."""
 
     async def remove(self, worker: str) -> None:
@@ -85,17 +85,26 @@ def changes(*, listed: Iterable[Registered], wanted: Iterable[str], owner: str) 
     )
 
 
-async def synchronize(router: Router, *, wanted: Iterable[str], model: str, owner: str) -> Changes:
+async def synchronize(
+    router: Router, *, wanted: Mapping[str, str], model: str, owner: str
+) -> Changes:
     """Make the router hold exactly these workers of ours; returns what had to be done.
+
+    Args:
+        router: the router.
+        wanted: URLs of the workers, each with its API key, "" for none.
+        model: the name that they serve.
+        owner: uid of their deployment.
 
     Raises:
         RouterError: it did not answer; the next time goes on from what is there then.
     """
+    keys = {normal(url): key for url, key in wanted.items()}
     todo = changes(listed=await router.list(), wanted=wanted, owner=owner)
     for worker in todo.remove:
         await router.remove(worker)
     for url in todo.add:
-        await router.add(url, model=model, owner=owner)
+        await router.add(url, model=model, owner=owner, api_key=keys.get(url, ""))
     return todo
 
 
@@ -160,9 +169,11 @@ class HttpRouter:
         except ValueError:
             raise RouterError(f"{self._url}: GET /workers is no JSON") from None
 
-    async def add(self, url: str, *, model: str, owner: str) -> None:
+    async def add(self, url: str, *, model: str, owner: str, api_key: str = "") -> None:
         """See `Router`."""
-        body = {"url": url, "model_id": model, "labels": {OWNER_LABEL: owner}}
+        body: dict[str, object] = {"url": url, "model_id": model, "labels": {OWNER_LABEL: owner}}
+        if api_key:
+            body["api_key"] = api_key
         answer = await self._call("POST", "/workers", body=body)
         self._require(answer, _ACCEPTED, f"POST /workers with {url}")
         _log.info("%s: added %s", self._url, url)

@@ -54,7 +54,7 @@ def workers_service(*, desired: Desired) -> Json:
 
 
 def rights(*, desired: Desired) -> tuple[Json, Json, Json]:
-    """ServiceAccount, Role and RoleBinding: read the EndpointSlices of the namespace."""
+    """ServiceAccount, Role and RoleBinding: read EndpointSlices, and its own workers' keys."""
     name = names.front_name(desired.name)
     metadata = _metadata(desired)
     return (
@@ -68,7 +68,13 @@ def rights(*, desired: Desired) -> tuple[Json, Json, Json]:
                     "apiGroups": ["discovery.k8s.io"],
                     "resources": ["endpointslices"],
                     "verbs": ["get", "list", "watch"],
-                }
+                },
+                {
+                    "apiGroups": [""],
+                    "resources": ["secrets"],
+                    "resourceNames": [names.worker_keys_secret(desired.name)],
+                    "verbs": ["get"],
+                },
             ],
         },
         {
@@ -182,7 +188,14 @@ def _sidecar(desired: Desired, image: str) -> Json:
     service = f"--service={desired.namespace}/{desired.membership_service}"
     return _container("membership", image) | {
         "restartPolicy": "Always",
-        "command": ["python3", "-m", "isthmus.front", service, f"--directory={FOLDER}"],
+        "command": [
+            "python3",
+            "-m",
+            "isthmus.front",
+            service,
+            f"--keys-secret={names.worker_keys_secret(desired.name)}",
+            f"--directory={FOLDER}",
+        ],
         "startupProbe": {
             "exec": {"command": ["test", "-f", f"{FOLDER}/eds.json"]},
             "periodSeconds": 1,

@@ -1,0 +1,142 @@
+"""Which key a worker wants, and when it is published for the front."""
+
+import base64
+import json
+from collections.abc import Mapping
+
+from isthmus.api import names
+from isthmus.apiserver.objects import Object
+from isthmus.front.publish import PATIENCE_SECONDS, Publisher
+from isthmus.front.workers import Worker, workers
+from isthmus.routing.worker_keys import deployments_annotation, held_keys
+
+POD = Worker("10.0.0.1", 8000, workload="llama-k8s-abc")
+JOB = Worker("10.0.1.1", 41000, key="dig2")
+
+
+def secret(keys: Mapping[str, str], deployments: Mapping[str, str]) -> Object:
+    return {
+        "metadata": {
+            "annotations": {
+                names.ANNOTATION_DEPLOYMENT_KEYS: deployments_annotation(deployments.items())
+            }
+        },
+        "data": {name: base64.b64encode(key.encode()).decode() for name, key in keys.items()},
+    }
+
+
+HELD = secret({"dig1": "key-1", "dig1.yaml": "x", "dig2": "key-2"}, {"llama-k8s-abc": "dig1"})
+
+
+def test_slices_tell_the_digest_of_a_job_and_the_deployment_of_a_pod() -> None:
+    port = [{"name": "http", "port": 8000}]
+    pods: Object = {
+        "addressType": "IPv4",
+        "ports": port,
+        "endpoints": [
+            {
+                "addresses": ["10.0.0.1"],
+                "targetRef": {"kind": "Pod", "name": "llama-k8s-abc-9f8d44d58-tzdkv"},
+            }
+        ],
+    }
+    job: Object = {
+        "metadata": {"labels": {names.LABEL_KEY: "dig2"}},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 41000}],
+        "endpoints": [{"addresses": ["10.0.1.1"]}],
+    }
+    assert workers([pods, job]) == (POD, JOB)
+
+
+def test_each_worker_has_the_key_that_it_was_started_with() -> None:
+    held = held_keys(HELD)
+    assert held.key(digest="", workload="llama-k8s-abc") == "key-1"
+    assert held.key(digest="dig2", workload="") == "key-2"
+    assert held.key(digest="", workload="") == ""
+    assert held.key(digest="", workload="llama-k8s-new") is None
+    assert held.key(digest="dig3", workload="") is None
+    assert "key-1" not in repr(held)
+
+
+def test_a_secret_that_cannot_be_read_holds_nothing() -> None:
+    assert held_keys({}).key(digest="dig1", workload="") is None
+    broken = {"metadata": {"annotations": {names.ANNOTATION_DEPLOYMENT_KEYS: "[1"}}}
+    assert held_keys({**broken, "data": {"dig1": "%"}}).key(digest="dig1", workload="") is None
+
+
+class Source:
+    def __init__(self, found: Object | None) -> None:
+        self.found, self.reads = found, 0
+
+    async def secret(self, name: str) -> Object | None:
+        self.reads += 1
+        return self.found
+
+
+class World:
+    def __init__(self, found: Object | None, *, name: str = "llama-worker-keys") -> None:
+        self.now = 0.0
+        self.source = Source(found)
+        self.published: list[dict[Worker, str]] = []
+        self.publisher = Publisher(
+            source=self.source,
+            secret=name,
+            publish=lambda keys: self.published.append(dict(keys)),
+            clock=lambda: self.now,
+        )
+
+
+async def test_workers_are_published_with_their_keys_and_the_secret_is_read_once() -> None:
+    world = World(HELD)
+    world.publisher.changed((POD, JOB))
+    assert await world.publisher.publish_once() is False
+    assert world.published == [{POD: "key-1", JOB: "key-2"}]
+    assert await world.publisher.publish_once() is False
+    assert world.source.reads == 1
+
+
+async def test_a_worker_whose_key_is_not_written_down_yet_is_held_back() -> None:
+    world = World(secret({"dig1": "key-1"}, {"llama-k8s-abc": "dig1"}))
+    world.publisher.changed((POD, JOB))
+    assert await world.publisher.publish_once() is True
+    assert world.published[-1] == {POD: "key-1"}
+    world.source.found = HELD
+    assert await world.publisher.publish_once() is False
+    assert world.published[-1] == {POD: "key-1", JOB: "key-2"}
+
+
+async def test_a_worker_is_not_held_back_for_ever() -> None:
+    world = World(secret({}, {}))
+    world.publisher.changed((POD,))
+    assert await world.publisher.publish_once() is True
+    world.now = PATIENCE_SECONDS
+    assert await world.publisher.publish_once() is False
+    assert world.published[-1] == {POD: ""}
+
+
+async def test_without_a_secret_no_pod_has_a_key_and_nothing_is_read_again() -> None:
+    world = World(None)
+    world.publisher.changed((POD,))
+    assert await world.publisher.publish_once() is False
+    assert await world.publisher.publish_once() is False
+    assert world.published[-1] == {POD: ""}
+    assert world.source.reads == 1
+    world.source.found = HELD
+    world.publisher.changed((POD, JOB))
+    assert await world.publisher.publish_once() is False
+    assert world.published[-1] == {POD: "key-1", JOB: "key-2"}
+
+
+async def test_a_front_without_the_name_of_a_secret_never_asks() -> None:
+    world = World(HELD, name="")
+    world.publisher.changed((POD, JOB))
+    assert await world.publisher.publish_once() is False
+    assert world.published[-1] == {POD: "", JOB: ""}
+    assert world.source.reads == 0
+
+
+def test_the_annotation_is_the_same_for_the_same_deployments() -> None:
+    pairs = [("b", "2"), ("a", "1")]
+    assert deployments_annotation(pairs) == deployments_annotation(reversed(pairs))
+    assert json.loads(deployments_annotation(pairs)) == {"a": "1", "b": "2"}
