@@ -227,6 +227,7 @@ _TEXTS = frozenset(
     }
 )
 _WORDS = frozenset({"log_format", "log_level"})
+_BOOLEANS = frozenset({"leader_election", "generate_api_keys"})
 _INTEGERS = frozenset({"workers", "liveness_port", "tunnel_port_first", "tunnel_port_last"})
 
 
@@ -238,7 +239,7 @@ def _read(name: str, text: str, *, where: str) -> object:
         return text.lower()
     if name == "watch_namespaces":
         return tuple(part.strip() for part in text.split(",") if part.strip())
-    if name == "leader_election":
+    if name in _BOOLEANS:
         return _read_boolean(text, where=where)
     if name in _INTEGERS:
         return _read_integer(name, text, where=where)

@@ -51,6 +51,7 @@ def test_every_field_can_come_from_the_environment() -> None:
         "log_level": "error",
         "installation_id": "00000000",
         "leader_election": "no",
+        "generate_api_keys": "no",
         "lease_duration": "30",
         "renew_deadline": "20",
         "renew_interval": "7",
@@ -112,3 +113,10 @@ def test_times_have_no_lower_bound_but_zero() -> None:
         deregister_delay=0.001,
         workers=1,
     )
+
+
+def test_every_setting_that_is_true_or_false_is_read_as_such() -> None:
+    for field in dataclasses.fields(Settings):
+        if field.type is bool:
+            found = Settings.from_environment({PREFIX + field.name.upper(): "false"})
+            assert getattr(found, field.name) is False, field.name
