@@ -17,7 +17,7 @@ import pytest
 from playground.operator_process import Operator
 from tests.real.test_crash import kill_and_start
 from tests.real.test_lifecycle import changed_args
-from tests.real.world import World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
 from tests.traffic.client import Traffic
 
 NAME = "path"
@@ -153,8 +153,8 @@ def api_server_restarted(served: Served) -> None:
     kubernetes.kill_apiserver()
     time.sleep(5)
     kubernetes.start_apiserver()
-    if not served.operator.running:
-        served.operator.start()
+    # It may end by itself within seconds, for its supervisor to start it again: be that now.
+    served.operator.restart()
     served.world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS, timeout=90)
 
 
@@ -199,8 +199,12 @@ def test_a_killed_worker_fails_only_what_had_begun_on_it(served: Served) -> None
         for client in clients:
             client.wait_answered(BEFORE)
         killed_at = time.time()
-        os.kill(engine_pid(victim["jobId"]), signal.SIGKILL)
-        until(lambda: member not in world.members(NAME), "out of the membership", timeout=20)
+        os.kill(engine_pid(world, victim["jobId"]), signal.SIGKILL)
+        until(
+            lambda: member not in (found := world.members(NAME)) or Not(f"{member} in {found}"),
+            "out of the membership",
+            timeout=20,
+        )
         out_after = time.time() - killed_at
         world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS, timeout=120)
         for client in clients:
@@ -211,15 +215,17 @@ def test_a_killed_worker_fails_only_what_had_begun_on_it(served: Served) -> None
     assert not late, late
 
 
-def engine_pid(job_id: int) -> int:
+def engine_pid(world: World, job_id: int) -> int:
     """The main process of the engine of a job, as the machine numbers it."""
-    wanted = f"SLURM_JOB_ID={job_id}".encode()
+    configuration = f"SLURM_CONF={world.playground.slurm.configuration}".encode()
+    wanted = {f"SLURM_JOB_ID={job_id}".encode(), configuration}
     found: list[int] = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
             continue
         with contextlib.suppress(OSError):
             command = (folder / "cmdline").read_bytes().split(b"\0")
-            if wanted in (folder / "environ").read_bytes().split(b"\0") and b"serve" in command:
+            environment = set((folder / "environ").read_bytes().split(b"\0"))
+            if wanted <= environment and b"serve" in command:
                 found.append(int(folder.name))
     return min(found)
