@@ -157,7 +157,7 @@ def test_frozen_pod_is_restarted_by_its_probe(world: World, pod: OperatorPod) ->
     world.apply(deployment("frozen", kubernetes_pool(), replicas=1))
     world.wait_agree("frozen", kubernetes=1)
     os.kill(operator_process(pod.pods()[0]), signal.SIGSTOP)
-    until(lambda: pod.restarts() == 1, "the kubelet restarts the container", timeout=90)
+    until(lambda: pod.restarts() == 1, "the kubelet restarts the container", timeout=200)
     pod.wait_leading()
     until(lambda: pod.holder() != before, "the new process leads")
     world.scale("frozen", 2)
