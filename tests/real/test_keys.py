@@ -131,7 +131,9 @@ def places_to_look(world: World, name: str) -> Iterator[tuple[str, str]]:
             logs += path.read_text(errors="replace")
     assert "server_args=" in logs, "the engine that tells all it knows was looked at"
     yield "files of the work directory", logs
-    assert not list(Path("/dev/shm").glob("isthmus-*")), "private folders outlive their use"
+    jobs = [job["id"] for job in world.jobs(name)]
+    kept = [path for job in jobs for path in Path("/dev/shm").glob(f"isthmus-{job}.*")]
+    assert not kept, "private folders outlive their use"
     for pod in world.objects("pods", name):
         if "vllm" in pod["metadata"]["labels"]["isthmus.dev/pool"]:
             yield "the log of a pod", world.kubectl("logs", pod["metadata"]["name"])
