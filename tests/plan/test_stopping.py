@@ -164,6 +164,21 @@ def test_what_serves_nobody_is_cancelled_at_once(state: str, before: Phase) -> N
     assert found.status.phase == Phase.DRAINING
 
 
+def test_a_job_that_is_suspended_after_its_term_keeps_its_grace() -> None:
+    """It goes on when it wakes: seed 589."""
+    running = record(comment=PUBLISHED)
+    out = plan(running, status=status(Phase.READY))
+    term = plan(running, status=out.status, now=NOW + 5)
+    assert term.actions == (Terminate(job_id=101),)
+
+    suspended = record(comment=PUBLISHED, state="SUSPENDED")
+    waits = plan(suspended, status=term.status, now=NOW + 200)
+    assert waits.actions == ()
+    assert waits.requeue_after == pytest.approx(105)
+    late = plan(suspended, status=waits.status, now=NOW + 305)
+    assert late.actions == (Cancel(job_id=101),)
+
+
 def test_surplus_jobs_are_cancelled_too() -> None:
     found = plan(record("PENDING"), record("PENDING", job_id=102), status=status(Phase.PENDING))
     assert set(found.actions) == {Cancel(job_id=101), Cancel(job_id=102)}

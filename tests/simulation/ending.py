@@ -130,7 +130,9 @@ def _leftovers(world: World) -> Iterator[str]:
             if owner not in known:
                 yield f"{resource.kind} {k8s.name(obj)} is left of {owner}"
     for obj in world.api.all(PODS):
-        if k8s.labels(obj).get(names.LABEL_TRAFFIC) != "on" and not k8s.deletion_timestamp(obj):
+        # A failed one stays until its ReplicaSet goes, as it was: nothing of it drains.
+        over = k8s.deletion_timestamp(obj) or k8s.dig(obj, "status", "phase") == "Failed"
+        if k8s.labels(obj).get(names.LABEL_TRAFFIC) != "on" and not over:
             yield f"pod {k8s.name(obj)} drains still"
     pools = {k8s.name(o): {p["name"] for p in o["spec"]["pools"]} for o in world.deployments()}
     for obj in world.api.all(DEPLOYMENTS):

@@ -94,6 +94,7 @@ class Oracle:
         self._members: dict[str, dict[str, float | None]] = {}  # Service → member → left at
         self.engine_of_pod: Callable[[Json], Engine | None] = lambda _: None
         self._drained_pods: set[str] = set()
+        self._lost_uids: set[str] = set()  # of SlurmJobs that vanished and came back as others
         self.secrecy = Secrecy(api=api, machines=machines, require=self.require)
         api.listeners.append(self.changed)
         slurm.on_claim.append(self.claimed)
@@ -377,6 +378,7 @@ class Oracle:
         """An object that came back without its status is the same attempt still."""
         new.intents, new.submissions = old.intents, old.submissions
         new.wiped = new.lost = True
+        self._lost_uids.add(old.uid)
 
     # ---- the membership
 
@@ -410,7 +412,9 @@ class Oracle:
         address = str(obj["endpoints"][0]["addresses"][0])
         port = int(obj["ports"][0]["port"])
         if attempt is None:
-            self.require(False, f"{address}:{port} in the membership without a SlurmJob")
+            # An operator that has not heard that the object is gone with its API server's state.
+            unheard = self.caches_late and k8s.owner_uids(obj)[0] in self._lost_uids
+            self.require(unheard, f"{address}:{port} in the membership without a SlurmJob")
             return
         job_name = next(n for n, a in self.attempts.items() if a is attempt)
         found: list[Engine] = [
@@ -461,6 +465,7 @@ class Oracle:
             and not k8s.deletion_timestamp(job)
             and not _over(job)
             and not (attempts[str(job["spec"]["jobName"])].wiped and not job.get("status"))
+            and any(map(self._api.exists, k8s.owner_uids(job)))  # a restored one is collected
         ]
         waiting = sum(k8s.dig(job, "status", "phase") in _WAITING for job in live)
         owned = [

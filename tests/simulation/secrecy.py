@@ -84,12 +84,23 @@ class Secrecy:
         place = k8s.namespace(obj), deployment
         if digest is None or self._api.get(MODEL_DEPLOYMENTS, *place) is None:
             return digest
+        if not self._of_today(obj):
+            return digest  # of an older object of the name, with which its Secrets went
         held = self._api.get(SECRETS, place[0], names.worker_keys_secret(deployment))
         found = k8s.dig(held, "data", digest)
         self._require(
             isinstance(found, str), f"{what} {k8s.name(obj)} names key {digest}, which is not kept"
         )
         return digest
+
+    def _of_today(self, obj: "Json") -> bool:
+        """Whether an object's owners lead to one that still exists."""
+        owners = k8s.owner_uids(obj)
+        above = [o for r in (SLURM_JOBS, DEPLOYMENTS) for o in self._api.all(r)]
+        parents = [o for o in above if k8s.uid(o) in owners]
+        if parents:
+            return all(self._of_today(parent) for parent in parents)
+        return any(map(self._api.exists, owners))
 
 
 def _holds_key(text: str) -> bool:

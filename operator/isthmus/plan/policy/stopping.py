@@ -132,12 +132,14 @@ def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> Slu
     state = observe(record)
     if state is JobState.Completing:
         return SlurmJobPlan(status=status.model_copy(update={"phase": Phase.TERMINATING}))
-    drains = status.ever_ready and state in _MAY_SERVE
+    terminated = epoch(status.terminated_at)
+    # A suspended engine serves nobody; one that was told to end goes on with it when it wakes.
+    told_to_end = terminated is not None and state is JobState.Suspended
+    drains = status.ever_ready and (state in _MAY_SERVE or told_to_end)
     if not drains:
         return _cancel(status, record=record, repeat=limits.repeat, now=now)
     times = DrainTimes(floor=limits.deregister_delay, budget=observed.drain_timeout)
     out_since = epoch(status.draining_since) or now
-    terminated = epoch(status.terminated_at)
     if terminated is None:
         decision = decide(out_since=out_since, now=now, load=observed.load, times=times)
         if isinstance(decision, Wait):
