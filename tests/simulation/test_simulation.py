@@ -12,7 +12,7 @@ import pytest
 
 from tests.simulation import runner
 
-SEEDS = 2000
+SEEDS = 400
 """Two and a half minutes on two idle cores; the soak runs many more."""
 SOAK_SEEDS = 100_000
 
