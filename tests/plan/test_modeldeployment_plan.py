@@ -186,6 +186,12 @@ class TestUpdate:
         for old, expected in (
             (group("stopping", wanted=0, revision="old"), []),
             (group(wanted=0, revision="old"), [DeleteDeployment(pool="k8s", revision="old")]),
+            # An evicted pod stays until then: seed 354 before there were keys.
+            (
+                group("failed", wanted=0, revision="old"),
+                [DeleteDeployment(pool="k8s", revision="old")],
+            ),
+            (group("failed", "stopping", wanted=0, revision="old"), []),
         ):
             observed = deployment(desired(replicas=2), group("ready", "ready"), old)
             assert actions(observed) == expected

@@ -195,7 +195,9 @@ def _deployment_steps(
         create = CreateDeployment(**key, replicas=count)
         return Steps(actions=(*_freeze(observed, group), create))
     is_current = observed.current.get(group.pool) == group.revision
-    if count == 0 and group.wanted == 0 and not group.workers and not is_current:
+    # A failed pod is over, and stays for as long as its ReplicaSet does.
+    over = all(worker.failed for worker in group.workers)
+    if count == 0 and group.wanted == 0 and over and not is_current:
         return Steps(actions=(DeleteDeployment(**key),))
     return steps(
         group,
