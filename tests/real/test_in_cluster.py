@@ -92,7 +92,8 @@ def operator_process(pod: Json) -> int:
             arguments = (
                 (folder / "cmdline").read_bytes().split(b"\0") if folder.name.isdigit() else []
             )
-            if b"isthmus" in arguments and uid in (folder / "cgroup").read_text():
+            ours = any(word.endswith(b"isthmus") for word in arguments)
+            if ours and uid in (folder / "cgroup").read_text():
                 return int(folder.name)
     raise AssertionError(f"no process of pod {uid}")
 
