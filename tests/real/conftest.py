@@ -23,7 +23,7 @@ FAST_SETTINGS = {
     "slurm-timeout": "15s",
     "slurm-submit-timeout": "15s",
     "submit-unknown-wait": "12s",
-    "lease-duration": "8s",
+    "lease-duration": "6s",
     "renew-interval": "3s",
     "deregister-delay": "1s",
     "pre-stop-seconds": "1s",
