@@ -12,7 +12,7 @@ import pytest
 
 from tests.simulation import runner
 
-SEEDS = 400
+SEEDS = 240
 """Some minutes on two cores, and all known to pass; the soak runs many more."""
 SOAK_SEEDS = 100_000
 

@@ -119,7 +119,10 @@ class World:
                 [(e["addresses"][0], e["conditions"]["ready"]) for e in obj.get("endpoints", ())]
             )
         end = " (deleting)" if k8s.deletion_timestamp(obj) else ""
-        self.tell(f"{by}: {event} {resource.kind} {k8s.name(obj)}{end} {what}")
+        name = k8s.name(obj)
+        if resource.kind == "Event":
+            name = name.partition(".")[0]  # the rest is drawn anew in every run
+        self.tell(f"{by}: {event} {resource.kind} {name}{end} {what}")
 
 
 def _said(obj: Json, *keys: str) -> str:
