@@ -167,6 +167,7 @@ def test_api_server_restarts(world: World, operator: Operator) -> None:
     world.wait_agree("apidown", kubernetes=1, slurm=1)
     members, jobs = world.members("apidown"), {job["id"] for job in world.jobs("apidown")}
     url = world.service_url("apidown")
+    assert world.chat(url)  # reads the key, which nobody can while the API server is away
     kubernetes = world.playground.kubernetes
     kubernetes.kill_apiserver()
     try:

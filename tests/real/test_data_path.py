@@ -25,6 +25,8 @@ PODS, JOBS = 2, 2
 POOLS = [kubernetes_pool(priority=10, maxReplicas=PODS), slurm_pool()]
 BEFORE = 30
 """Requests answered before something happens, and after it."""
+PROXIES = 5
+"""Seconds within which every kube-proxy has followed the slices, on a machine that is busy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,8 +213,8 @@ def test_a_killed_worker_fails_only_what_had_begun_on_it(served: Served) -> None
             client.wait_answered(BEFORE)
     failures = [f for client in clients for f in client.report["failures"]]
     print(f"out of the membership {out_after:.1f} s after KILL; {len(failures)} requests failed")
-    late = [f for f in failures if f["started"] > killed_at + out_after + 1]
-    assert not late, late
+    late = [f for f in failures if f["started"] > killed_at + out_after + PROXIES]
+    assert not late, [f["started"] - killed_at for f in late]
 
 
 def engine_pid(world: World, job_id: int) -> int:
