@@ -178,7 +178,7 @@ class Lab:
         self.api = Api()
         self.store = Store(watched=[DEPLOYMENTS, PODS])
         self.desired = desired(slurm_pool(), api_key=api_key)
-        self.drawn = 0
+        self.drawn, self.had_key = 0, False
 
     def _new_key(self) -> str:
         self.drawn += 1
@@ -193,11 +193,24 @@ class Lab:
             secrets=secrets,
             new_key=self._new_key,
         )
-        made, wrong = await keys.settled(self.desired)
+        made, wrong = await keys.settled(self.desired, had_key=self.had_key)
+        self.had_key = made.api_key is not None
         await keys.forget_unused(made)
-        assert made.api_key is not None
-        assert made.api_key.digest is not None
-        return made.api_key.digest, wrong
+        return (made.api_key.digest or "" if made.api_key else ""), wrong
+
+    def told_front(self) -> dict[str, str]:
+        """What the front reads about Deployments."""
+        held = self.api.server.get(SECRETS, "team-a", "llama-worker-keys")
+        assert held is not None
+        found: dict[str, str] = json.loads(
+            held["metadata"]["annotations"][names.ANNOTATION_DEPLOYMENT_KEYS]
+        )
+        return found
+
+    def deployment_with(self, digest: str, *, name: str) -> None:
+        labels = {names.LABEL_DEPLOYMENT: "llama"} | ({names.LABEL_KEY: digest} if digest else {})
+        metadata = {"namespace": "team-a", "name": name, "uid": name, "labels": labels}
+        self.store.put(DEPLOYMENTS, {"metadata": {**metadata, "resourceVersion": "5"}})
 
     def pod_with(self, digest: str) -> None:
         labels = {names.LABEL_DEPLOYMENT: "llama", names.LABEL_KEY: digest}
@@ -258,6 +271,39 @@ async def test_a_users_key_that_is_lost_leaves_the_last_one_in_use() -> None:
     assert "does not exist" in wrong
     assert "keep the key that they have" in wrong
     assert lab.drawn == 0
+
+
+async def test_the_front_hears_of_deployments_made_while_the_users_key_is_lost() -> None:
+    lab = Lab(USERS)
+    lab.api.put("mine", token=KEY)
+    digest, _ = await lab.settle()
+    lab.api.delete("mine")
+    lab.deployment_with(digest, name="llama-k8s-new")
+    await lab.settle()
+    assert lab.told_front() == {"llama-k8s-new": digest}
+
+
+async def test_the_front_hears_first_that_new_workers_have_no_key_any_more() -> None:
+    lab = Lab(USERS)
+    lab.api.put("mine", token=KEY)
+    digest, _ = await lab.settle()
+    lab.deployment_with(digest, name="llama-k8s-old")
+    lab.desired = replace(lab.desired, api_key=None)
+    assert await lab.settle() == ("", "")
+    assert lab.told_front() == {"llama-k8s-old": digest, "*": ""}
+    lab.deployment_with("", name="llama-k8s-new")
+    lab.store.remove(DEPLOYMENTS, "team-a", "llama-k8s-old", "llama-k8s-old")
+    writes = lab.api.writes
+    await lab.settle()
+    assert lab.api.writes == writes  # and what is said of all others goes on holding
+
+
+async def test_without_workers_the_front_hears_of_it_too() -> None:
+    lab = Lab()
+    await lab.settle()
+    lab.desired = replace(lab.desired, api_key=None)
+    await lab.settle()
+    assert lab.told_front() == {"*": ""}
 
 
 @pytest.mark.parametrize("name", ["llama-api-key", "llama-worker-keys"])

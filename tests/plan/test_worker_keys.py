@@ -3,6 +3,7 @@
 import base64
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 
 from isthmus.api import names
 from isthmus.apiserver.objects import Object
@@ -126,6 +127,25 @@ async def test_without_a_secret_no_pod_has_a_key_and_nothing_is_read_again() -> 
     world.publisher.changed((POD, JOB))
     assert await world.publisher.publish_once() is False
     assert world.published[-1] == {POD: "key-1", JOB: "key-2"}
+
+
+async def test_where_the_key_was_taken_away_a_new_pod_is_not_held_back() -> None:
+    world = World(secret({"dig1": "key-1"}, {"llama-k8s-old": "dig1", "*": ""}))
+    world.publisher.changed((POD,))
+    assert await world.publisher.publish_once() is False
+    assert world.published[-1] == {POD: ""}
+
+
+async def test_a_key_given_again_is_not_missed() -> None:
+    """What was said of all other Deployments is for those that were there, not for later ones."""
+    old = replace(POD, address="10.0.0.9", workload="llama-k8s-old")
+    world = World(secret({}, {"*": ""}))
+    world.publisher.changed((old,))
+    await world.publisher.publish_once()
+    world.source.found = secret({"dig1": "key-1"}, {"llama-k8s-old": "", "llama-k8s-abc": "dig1"})
+    world.publisher.changed((old, POD))
+    assert await world.publisher.publish_once() is False
+    assert world.published[-1] == {old: "", POD: "key-1"}
 
 
 async def test_a_front_without_the_name_of_a_secret_never_asks() -> None:

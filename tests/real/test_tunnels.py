@@ -277,14 +277,12 @@ def test_the_successor_of_a_dead_supervisor_cleans_up(far: World, tunnels: Tunne
     other = tunnel_host(far, "tunnels-b", address=f"{far.playground.names.slurm_subnet}.1")
     try:
         other.start()
-        until(
-            lambda: (
-                {member.split(":")[0] for member in (found := far.members("dead"))}
-                == {other.address}
-                or Not(str(found))
-            ),
-            "only the successor is in the membership",
-        )
+
+        def only_the_successor() -> object:
+            found = far.members("dead")
+            return {member.split(":")[0] for member in found} == {other.address} or Not(found)
+
+        until(only_the_successor, "only the successor is in the membership")
         far.wait_agree("dead", slurm=JOBS)
         assert identities(far, "dead") == before
         tunnels.start()

@@ -107,7 +107,5 @@ class Publisher:
             _log.warning("The Secret %s cannot be read: %r", self._secret, error)
             return
         # Without a Secret no pod has a key; it is looked for again when a new pod comes.
-        self._held = None if secret is None else held_keys(secret)
-        if secret is None:
-            workloads = {worker.workload for worker in self._found if worker.workload}
-            self._held = HeldKeys(deployments=dict.fromkeys(workloads, ""))
+        held = HeldKeys(others_have_none=True) if secret is None else held_keys(secret)
+        self._held = held.for_workloads({w.workload for w in self._found if w.workload})

@@ -10,7 +10,7 @@ Apart from the reconciler, which has no I/O but its actions.
 """
 
 import base64
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from isthmus.api import names
@@ -52,8 +52,12 @@ class DeploymentKeys:
         self._secrets = secrets
         self._new_key = new_key
 
-    async def settled(self, desired: Desired) -> tuple[Desired, str]:
+    async def settled(self, desired: Desired, *, had_key: bool = False) -> tuple[Desired, str]:
         """Return `desired` with the digest of its key, whose value workers can be given.
+
+        Args:
+            desired: what is wanted.
+            had_key: whether users were told of a key when this was last looked at.
 
         Returns:
             The same with `api_key.digest`, and what is wrong with the source, "" if nothing is:
@@ -66,14 +70,17 @@ class DeploymentKeys:
         """
         wanted = desired.api_key
         if wanted is None:
+            if had_key or any(self._digests(desired)):
+                await self._retire(desired)
             return desired, ""
         held = await self._held(desired)
         try:
             key = await self._source(desired, wanted)
         except SecretMissingError as error:
             last = annotations(held or {}).get(names.ANNOTATION_CURRENT_KEY, "")
-            if not dig(held, "data", last):
+            if held is None or not dig(held, "data", last):
                 raise
+            await self._tell_front(desired, held)
             return _with_digest(desired, last), f"{error}; workers keep the key that they have"
         digest = key_digest(key, uid=desired.uid)
         await self._hold(desired, held, digest=digest, key=key)
@@ -92,9 +99,7 @@ class DeploymentKeys:
         if held is None or not isinstance(data, Mapping):
             return
         used = {desired.api_key.digest, annotations(held).get(names.ANNOTATION_CURRENT_KEY)}
-        for resource in (DEPLOYMENTS, PODS, SLURM_JOBS):
-            for obj in self._store.labelled(resource, desired.namespace, desired.name):
-                used.add(labels(obj).get(names.LABEL_KEY))
+        used.update(self._digests(desired))
         unused = [entry for entry in data if entry.partition(".")[0] not in used]
         if not unused:
             return
@@ -108,6 +113,30 @@ class DeploymentKeys:
             self._secrets.forget_one(
                 namespace=desired.namespace, name=names.worker_keys_secret(desired.name)
             )
+
+    def _digests(self, desired: Desired) -> Iterator[str]:
+        """Digests of the keys that workers have now."""
+        for resource in (DEPLOYMENTS, PODS, SLURM_JOBS):
+            for obj in self._store.labelled(resource, desired.namespace, desired.name):
+                if digest := labels(obj).get(names.LABEL_KEY):
+                    yield digest
+
+    async def _retire(self, desired: Desired) -> None:
+        """Tell the front, before it meets one, that workers from now on have no key."""
+        held = await self._secrets.read(
+            namespace=desired.namespace, name=names.worker_keys_secret(desired.name)
+        )
+        if held is not None and desired.uid in owner_uids(held):
+            await self._tell_front(desired, held, others_have_none=True)
+
+    async def _tell_front(
+        self, desired: Desired, held: Object, *, others_have_none: bool = False
+    ) -> None:
+        """Keep up to date which Deployment's pods have which key, where the key itself stays."""
+        said = self._deployments(desired, others_have_none=others_have_none)
+        if annotations(held).get(names.ANNOTATION_DEPLOYMENT_KEYS) != said:
+            changed = {names.ANNOTATION_DEPLOYMENT_KEYS: said}
+            await self._patch(desired, {"metadata": {"uid": uid(held), "annotations": changed}})
 
     async def _source(self, desired: Desired, wanted: ApiKey) -> str:
         """The key that new workers get; made where it is ours to make and is missing."""
@@ -151,11 +180,12 @@ class DeploymentKeys:
             patch = {"metadata": {"uid": uid(held), "annotations": current}, "data": encoded}
             await self._patch(desired, patch)
 
-    def _deployments(self, desired: Desired) -> str:
+    def _deployments(self, desired: Desired, *, others_have_none: bool = False) -> str:
         """For the front, which sees no labels of pods: which key the pods of a Deployment have."""
         found = self._store.labelled(DEPLOYMENTS, desired.namespace, desired.name)
         return deployments_annotation(
-            (name_of(obj), labels(obj).get(names.LABEL_KEY, "")) for obj in found
+            ((name_of(obj), labels(obj).get(names.LABEL_KEY, "")) for obj in found),
+            others_have_none=others_have_none,
         )
 
     async def _patch(self, desired: Desired, patch: Object) -> None:

@@ -127,15 +127,17 @@ class ModelDeploymentReconciler:
             return None
         desired = meaning.desired
         trouble: tuple[Reason, str] | None = None
-        if desired.api_key is not None and not desired.deleting:
+        if not desired.deleting:
             try:
-                desired, wrong = await self._keys.settled(desired)
+                told = dig(raw, "status", "apiKey") is not None
+                desired, wrong = await self._keys.settled(desired, had_key=told)
             except (NameTakenError, SecretMissingError) as error:
                 # Without a key nothing new can be made, and what runs is not touched.
                 await self._say(raw, reason=_reason(error), message=str(error))
                 return _CONFLICT_RETRY_SECONDS
             trouble = (Reason.API_KEY_UNUSABLE, wrong) if wrong else None
-            meaning = replace(meaning, desired=desired, current=_current(desired))
+            if desired is not meaning.desired:
+                meaning = replace(meaning, desired=desired, current=_current(desired))
         observed = self._observe(raw, meaning)
         self._pod_watch.follow(desired, _waiting_pods(observed))
         now = self._clock()

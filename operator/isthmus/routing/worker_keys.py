@@ -10,10 +10,13 @@ import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from isthmus.api import names
 from isthmus.apiserver.objects import Object, annotations, dig
+
+_ALL_OTHERS = "*"
+"""In place of a Deployment's name, which cannot be that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,10 +26,19 @@ class HeldKeys:
     Attributes:
         values: keys by digest.
         deployments: digest by name of a Deployment, "" for one whose pods have no key.
+        others_have_none: whether pods of every other Deployment have no key: it was taken away.
     """
 
     values: Mapping[str, str] = field(default_factory=dict, repr=False)
     deployments: Mapping[str, str] = field(default_factory=dict)
+    others_have_none: bool = False
+
+    def for_workloads(self, workloads: Iterable[str]) -> "HeldKeys":
+        """Return what is said of these Deployments, and nothing about others that come later."""
+        if not self.others_have_none:
+            return self
+        deployments = {**dict.fromkeys(workloads, ""), **self.deployments}
+        return replace(self, deployments=deployments, others_have_none=False)
 
     def key(self, *, digest: str, workload: str) -> str | None:
         """Return the key that a worker wants, "" for none, None where that is not known yet.
@@ -36,7 +48,7 @@ class HeldKeys:
             workload: name of the Deployment that made the pod, "" for a worker that is no pod.
         """
         if not digest and workload:
-            found = self.deployments.get(workload)
+            found = self.deployments.get(workload, "" if self.others_have_none else None)
             if not found:
                 return found
             digest = found
@@ -50,12 +62,19 @@ def held_keys(secret: Object) -> HeldKeys:
     for entry, encoded in data.items() if isinstance(data, Mapping) else ():
         if "." not in entry and (value := _decoded(encoded)):
             values[entry] = value
-    return HeldKeys(values=values, deployments=_deployments(secret))
+    deployments = dict(_deployments(secret))
+    others_have_none = deployments.pop(_ALL_OTHERS, None) == ""
+    return HeldKeys(values=values, deployments=deployments, others_have_none=others_have_none)
 
 
-def deployments_annotation(digests: Iterable[tuple[str, str]]) -> str:
+def deployments_annotation(
+    digests: Iterable[tuple[str, str]], *, others_have_none: bool = False
+) -> str:
     """The annotation's text from pairs of a Deployment's name and its digest."""
-    return json.dumps(dict(sorted(digests)), separators=(",", ":"))
+    found = dict(digests)
+    if others_have_none:
+        found[_ALL_OTHERS] = ""
+    return json.dumps(dict(sorted(found.items())), separators=(",", ":"))
 
 
 def _deployments(secret: Object) -> Mapping[str, str]:
