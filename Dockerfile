@@ -4,15 +4,17 @@
 #   docker build --target isthmus       --tag REGISTRY/isthmus:TAG .
 #   docker build --target isthmus-front --tag REGISTRY/isthmus-front:TAG .
 #
-# Nothing is fetched where BASE has ssh and WHEELS names a folder of the build context that holds
+# Nothing is fetched where BASE has ssh and sshd, and WHEELS names a folder of the build context that holds
 # pip, hatchling and every wheel needed. The playground builds that way (playground/images.py).
 ARG BASE=docker.io/library/python:3.13-slim-bookworm
 
 FROM ${BASE} AS runtime
-# ssh refuses to run for a user without a line in /etc/passwd.
-RUN { command -v ssh >/dev/null \
+# sshd is what jobs of network.mode Reverse call; it runs as a child of the tunnel supervisor, as its
+# user. ssh and sshd refuse to run for a user without a line in /etc/passwd.
+RUN { test -x /usr/bin/ssh -a -x /usr/sbin/sshd \
       || { apt-get update \
-           && apt-get install -y --no-install-recommends openssh-client \
+           && apt-get install -y --no-install-recommends openssh-client openssh-server \
+           && rm -f /etc/ssh/ssh_host_* \
            && rm -rf /var/lib/apt/lists/*; }; } \
     && echo 'isthmus:x:65532:65532:Isthmus:/home/isthmus:/bin/false' >>/etc/passwd \
     && echo 'isthmus:x:65532:' >>/etc/group \

@@ -30,7 +30,7 @@ KEPT = 2  # results of former Dockerfiles and dependencies
 BASE = "localhost/isthmus-base"
 BUILD_TIMEOUT = 900.0
 CONTEXT = ("Dockerfile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
-# What ssh and the wheels with code in Rust and C++ link, beside the engines' base.
+# What ssh, sshd and the wheels with code in Rust and C++ link, beside the engines' base.
 DEBIAN = [
     *image.DEBIAN,
     "libgcc-s1",
@@ -44,6 +44,19 @@ DEBIAN = [
     "libkrb5support0",
     "libcom-err2",
     "libkeyutils1",
+    "openssh-server",
+    "libaudit1",
+    "libcap-ng0",
+    "libcap2",
+    "libgcrypt20",
+    "libgpg-error0",
+    "liblz4-1",
+    "libnsl2",
+    "libpam0g",
+    "libsystemd0",
+    "libtirpc3",
+    "libwrap0",
+    "libzstd1",
 ]
 
 
@@ -65,7 +78,7 @@ def ensure(cache: Path, progress: Progress, *, state: Path) -> Path:
     folder = cache / "images"
     folder.mkdir(parents=True, exist_ok=True)
     with image.locked(folder):
-        base = image.base_layer_file(folder, progress, debian=DEBIAN, name="python-ssh")
+        base = image.base_layer_file(folder, progress, debian=DEBIAN, name="python-sshd")
     wheels = ensure_wheels(cache, progress)
     digest = hashlib.sha256(f"{FORMAT} {base.name} {wheels.name} {_commands()}".encode())
     digest.update((REPOSITORY / "Dockerfile").read_bytes())

@@ -5,6 +5,7 @@ it as an administrator would.
 """
 
 import contextlib
+import json
 import os
 import signal
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from playground.errors import PlaygroundError
 from playground.operator_process import NAMESPACE, Operator
 from playground.release import Release, values
 from tests.real.conftest import FAST_SETTINGS
+from tests.real.tunnels import calling_cluster
 from tests.real.world import Json, Not, World, deployment, kubernetes_pool, slurm_pool, until
 
 NAME = "isthmus"
@@ -25,6 +27,7 @@ LEASE = "isthmus"
 SELECTOR = "app.kubernetes.io/component=operator"
 TUNNELS = "app.kubernetes.io/component=tunnels"
 FRONT = "isthmus.dev/component=front"
+BASTION = 30022
 
 
 def chart_values(world: World, **operator: object) -> Json:
@@ -178,6 +181,36 @@ def uids(world: World, selector: str, namespace: str = "default") -> set[str]:
 def answering(world: World, name: str) -> set[str]:
     """Who answers through the address of a deployment: the engines that are known by now."""
     return {world.chat(world.service_url(name)).partition(",")[0] for _ in range(8)}
+
+
+@pytest.mark.timeout(300)
+def test_jobs_call_the_supervisor_in_the_cluster(world: World, release: Release) -> None:
+    """Mode Reverse with everything in pods: no pod can call a compute node, its job calls out."""
+    given = chart_values(world)
+    given["tunnels"]["bastion"] = {"enabled": True, "type": "NodePort", "nodePort": BASTION}
+    release.install(given)
+    kubernetes, slurm = world.playground.kubernetes, world.playground.slurm
+    bastion = {"host": kubernetes.address("gpu-1"), "port": BASTION, "listenPort": 2222}
+    (secret, cluster) = calling_cluster(world, bastion, "calls")
+    cluster["spec"]["login"] = manifests.ssh_login(slurm)
+    world.apply(manifests.ssh_secret(slurm), secret, cluster)
+    kubernetes.refuse_pods_to_slurm()
+    try:
+        world.apply(deployment("called", slurm_pool(cluster="calls"), replicas=1))
+        world.wait_agree("called", slurm=1, timeout=120)
+        assert world.condition("called", "TunnelsUp")["status"] == "True"
+        (member,) = world.members("called")
+        assert member.split(":")[0] in {
+            item["status"]["podIP"]
+            for item in json.loads(
+                world.kubectl("get", "pods", "-n", NAMESPACE, "-l", TUNNELS, "-o", "json")
+            )["items"]
+        }
+        assert "SGLang" in world.chat(world.service_url("called"))
+        world.delete("called")
+    finally:
+        kubernetes.allow_pods_to_slurm()
+        world.kubectl("delete", "slc", "calls", "-n", NAMESPACE, "--wait=false")
 
 
 @pytest.mark.timeout(600)

@@ -38,6 +38,12 @@ def ssh_cluster(world: World, name: str = "far", *, mode: str = "Auto") -> Json:
 
 def reverse_cluster(world: World, host: TunnelHost, name: str = "calls") -> list[Json]:
     """A SlurmCluster whose jobs call a bastion of the supervisor, and the Secret of its key."""
+    user = world.playground.config.user
+    return calling_cluster(world, {"host": host.address, "port": BASTION_PORT, "user": user}, name)
+
+
+def calling_cluster(world: World, bastion: Json, name: str) -> list[Json]:
+    """A SlurmCluster whose jobs call this bastion, and the Secret of the bastion's key."""
     folder = world.playground.state / "bastion"
     folder.mkdir(exist_ok=True)
     key = folder / "host_key"
@@ -47,13 +53,7 @@ def reverse_cluster(world: World, host: TunnelHost, name: str = "calls") -> list
     cluster = world.cluster(name)
     cluster["spec"]["network"] |= {
         "mode": "Reverse",
-        "bastion": {
-            "host": host.address,
-            "port": BASTION_PORT,
-            "user": world.playground.config.user,
-            "hostKey": public,
-            "hostKeySecretRef": {"name": "bastion"},
-        },
+        "bastion": {**bastion, "hostKey": public, "hostKeySecretRef": {"name": "bastion"}},
     }
     secret = {
         "apiVersion": "v1",
