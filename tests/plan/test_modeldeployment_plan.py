@@ -20,8 +20,10 @@ from isthmus.plan.actions import (
     DeploymentAction,
     DrainPods,
     EnsureService,
+    FreezeDeployment,
     RemoveFinalizer,
     ScaleDeployment,
+    may_wait,
 )
 from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
@@ -58,15 +60,41 @@ def jobs(*workers: Any, revision: str = "new") -> WorkerGroup:
 
 
 class TestCreate:
-    def test_the_finalizer_comes_before_anything_exists(self) -> None:
-        found = plan_model_deployment(deployment(desired(), has_finalizer=False), now=NOW)
-        assert found.actions[0] == AddFinalizer()
-        assert len(found.actions) > 1
+    def test_the_finalizer_comes_before_any_attempt_exists(self) -> None:
+        for wanted, groups in (
+            (desired(*BOTH, replicas=3), ()),
+            (desired(), (slurm_group("ready", revision="old"),)),
+        ):
+            observed = deployment(wanted, *groups, has_finalizer=False)
+            found = plan_model_deployment(observed, now=NOW)
+            assert found.actions[0] == AddFinalizer()
+            assert len(found.actions) > 1
+
+    def test_a_deployment_waits_for_nothing(self) -> None:
+        """What its pods need is all in it, and it goes with its owner."""
+        observed = deployment(desired(), has_finalizer=False, service_ok=False)
+        found = plan_model_deployment(observed, now=NOW).actions
+        assert [each for each in found if not may_wait(each)] == [
+            CreateDeployment(pool="k8s", revision="new", replicas=1)
+        ]
+        assert {AddFinalizer(later=True), EnsureService()} <= set(found)
+
+    def test_a_deployment_is_frozen_once_it_is_there(self) -> None:
+        freeze = FreezeDeployment(pool="k8s", revision="new")
+        assert freeze not in actions(deployment(desired()))
+        assert actions(deployment(desired(), group("pending"), revisions=[])) == [freeze]
+        assert may_wait(freeze)
+        assert actions(deployment(desired(), group("pending"))) == []
+
+    def test_of_an_older_revision_nobody_knows_what_was_written(self) -> None:
+        observed = deployment(
+            desired(), group("ready", revision="old"), group("ready"), revisions=[("k8s", "new")]
+        )
+        assert not any(isinstance(each, FreezeDeployment) for each in actions(observed))
 
     def test_everything_from_nothing(self) -> None:
         observed = deployment(desired(*BOTH, replicas=3), service_ok=False)
         assert actions(observed) == [
-            CreateRevision(pool="k8s", revision="new"),
             CreateDeployment(pool="k8s", revision="new", replicas=2),
             CreateRevision(pool="hpc", revision="new"),
             CreateSlurmJob(pool="hpc", revision="new", slot=0),
@@ -168,9 +196,8 @@ class TestScale:
 class TestUpdate:
     OLD = group("ready", "ready", revision="old")
 
-    def test_the_new_revision_is_frozen_and_tried_first(self) -> None:
+    def test_the_new_revision_is_tried_first(self) -> None:
         assert actions(deployment(desired(replicas=2), self.OLD)) == [
-            CreateRevision(pool="k8s", revision="new"),
             CreateDeployment(pool="k8s", revision="new", replicas=1),
         ]
 
@@ -247,7 +274,6 @@ class TestUnreachable:
             clusters={"hpc": UNREACHABLE},
         )
         assert actions(observed) == [
-            CreateRevision(pool="k8s", revision="new"),
             CreateDeployment(pool="k8s", revision="new", replicas=3),
         ]
 
@@ -260,7 +286,6 @@ class TestUnreachable:
         )
         found = plan_model_deployment(observed, now=NOW)
         assert list(found.actions) == [
-            CreateRevision(pool="hpc", revision="new"),
             CreateDeployment(pool="hpc", revision="new", replicas=2),
         ]
         assert (found.status.pools[0].desired, found.status.pools[0].pending) == (2, None)

@@ -19,6 +19,7 @@ from isthmus.plan.actions import (
     DeleteRevision,
     DeleteSlurmJob,
     DrainPods,
+    FreezeDeployment,
     ReleasePod,
     RemoveFinalizer,
     ReturnPod,
@@ -163,7 +164,7 @@ def done(
     groups = {(one.pool, one.revision): one for one in observed.groups}
     revisions = list(observed.revisions)
     for action in actions:
-        if isinstance(action, CreateRevision):
+        if isinstance(action, CreateRevision | FreezeDeployment):
             revisions.append(FrozenRevision(action.pool, action.revision, NOW))
         elif isinstance(action, DeleteRevision):
             revisions = [

@@ -12,7 +12,13 @@ from isthmus.api.slurmjob import SlurmJobStatus
 
 @dataclass(frozen=True, slots=True)
 class AddFinalizer:
-    """Put our finalizer on the reconciled object."""
+    """Put our finalizer on the reconciled object.
+
+    Attributes:
+        later: no worker waits for it.
+    """
+
+    later: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +50,17 @@ class CreateRevision:
 
 
 @dataclass(frozen=True, slots=True)
+class FreezeDeployment:
+    """Freeze what the Deployment of a pool's current revision was made of, once it is there.
+
+    After the Deployment, for which nothing else has to be there: each write before it is a delay.
+    """
+
+    pool: str
+    revision: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeleteRevision:
     """Forget a frozen revision that nothing runs any more."""
 
@@ -53,7 +70,7 @@ class DeleteRevision:
 
 @dataclass(frozen=True, slots=True)
 class CreateDeployment:
-    """Make the Deployment of one (pool, revision) from its frozen template."""
+    """Make the Deployment of one (pool, revision), from its frozen template if there is one."""
 
     pool: str
     revision: str
@@ -152,6 +169,7 @@ DeploymentAction: TypeAlias = (
     | EnsureFront
     | DeleteFront
     | CreateRevision
+    | FreezeDeployment
     | DeleteRevision
     | CreateDeployment
     | ScaleDeployment
@@ -167,8 +185,12 @@ DeploymentAction: TypeAlias = (
 AsksForWorkers: TypeAlias = CreateDeployment | ScaleDeployment | CreateSlurmJob
 """After one of these the pass ends: workers of others come before our Service and status."""
 
-MayWait: TypeAlias = EnsureService | EnsureFront | DeleteFront | DeleteRevision
-"""No worker waits for these."""
+MayWait: TypeAlias = EnsureService | EnsureFront | DeleteFront | DeleteRevision | FreezeDeployment
+
+
+def may_wait(action: DeploymentAction) -> bool:
+    """Whether no worker waits for an action."""
+    return isinstance(action, MayWait) or (isinstance(action, AddFinalizer) and action.later)
 
 
 @dataclass(frozen=True, slots=True)

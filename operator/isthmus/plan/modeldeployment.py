@@ -21,6 +21,7 @@ from isthmus.plan.actions import (
     DeploymentAction,
     EnsureFront,
     EnsureService,
+    FreezeDeployment,
     RemoveFinalizer,
 )
 from isthmus.plan.modeldeployment_observation import (
@@ -55,7 +56,7 @@ def plan_model_deployment(
     counts = next_step(states)
     actions: list[DeploymentAction] = []
     if not observed.has_finalizer:
-        actions.append(AddFinalizer())
+        actions.append(AddFinalizer(later=not _holds_attempts(observed)))
     # What goes, goes first: whatever fails in between, there is never more than the surge.
     waits: list[float | None] = [_next_retry(observed, states, now=now)]
     for shrinking in (True, False):
@@ -65,6 +66,7 @@ def plan_model_deployment(
             waits.append(found.again)
     for state in states:
         actions.extend(_forget_attempts(state, now=now))
+    actions.extend(_freeze_deployments(observed))
     if not observed.service_ok:
         actions.append(EnsureService())
     actions.extend(_forget_revisions(observed))
@@ -177,12 +179,33 @@ def _pool_steps(
     return Steps(actions=tuple(actions), again=min(waits, default=None))
 
 
-def _freeze(observed: ModelDeploymentObservation, group: WorkerGroup) -> list[DeploymentAction]:
-    known = any(
+def _holds_attempts(observed: ModelDeploymentObservation) -> bool:
+    """Whether something may be on SLURM, or come to be there; Deployments go with their owner."""
+    pools, groups = observed.desired.pools, observed.groups
+    return "slurm" in {pool.backend for pool in pools} | {group.backend for group in groups}
+
+
+def _freeze_deployments(observed: ModelDeploymentObservation) -> list[DeploymentAction]:
+    """Of another revision than the current one nobody can say any more what was written for it."""
+    current = [observed.group(pool=pool) for pool in observed.desired.pools]
+    return [
+        FreezeDeployment(pool=group.pool, revision=group.revision)
+        for group in current
+        if group.backend == "kubernetes" and group.exists and not _is_frozen(observed, group)
+    ]
+
+
+def _is_frozen(observed: ModelDeploymentObservation, group: WorkerGroup) -> bool:
+    return any(
         frozen.pool == group.pool and frozen.revision == group.revision
         for frozen in observed.revisions
     )
-    return [] if known else [CreateRevision(pool=group.pool, revision=group.revision)]
+
+
+def _freeze(observed: ModelDeploymentObservation, group: WorkerGroup) -> list[DeploymentAction]:
+    if _is_frozen(observed, group):
+        return []
+    return [CreateRevision(pool=group.pool, revision=group.revision)]
 
 
 def _deployment_steps(
@@ -192,8 +215,7 @@ def _deployment_steps(
     if not group.exists:
         if count == 0:
             return Steps()
-        create = CreateDeployment(**key, replicas=count)
-        return Steps(actions=(*_freeze(observed, group), create))
+        return Steps(actions=(CreateDeployment(**key, replicas=count),))
     is_current = observed.current.get(group.pool) == group.revision
     # A failed pod is over, and stays for as long as its ReplicaSet does.
     over = all(worker.failed for worker in group.workers)

@@ -4,7 +4,7 @@ Objects are created, never applied over what is there: a foreign object under a 
 is a conflict to be told, not to be overwritten.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from isthmus.api import names
 from isthmus.api.desired import Desired, Pool
@@ -47,6 +47,7 @@ from isthmus.plan.actions import (
     DeploymentAction,
     EnsureFront,
     EnsureService,
+    FreezeDeployment,
     RemoveFinalizer,
     ScaleDeployment,
 )
@@ -106,6 +107,8 @@ class DeploymentActions:
             await delete_front(self._api, desired=desired)
         elif isinstance(action, CreateRevision):
             await self._create_revision(desired, action)
+        elif isinstance(action, FreezeDeployment):
+            await self._freeze_deployment(desired, action)
         elif isinstance(action, CreateDeployment):
             await self._create_deployment(desired, action)
         elif isinstance(action, ScaleDeployment):
@@ -161,36 +164,60 @@ class DeploymentActions:
         ):
             await self._api.apply(SERVICES, wanted)
 
-    async def _create_revision(self, desired: Desired, action: CreateRevision) -> None:
-        pool = _pool(desired, action.pool)
+    async def _create_revision(
+        self,
+        desired: Desired,
+        action: CreateRevision | FreezeDeployment,
+        *,
+        template: Object | None = None,
+    ) -> None:
         number = len(self._store.labelled(CONTROLLER_REVISIONS, desired.namespace, desired.name))
         await self._create(
             CONTROLLER_REVISIONS,
             revision_object(
                 desired=desired,
-                pool=pool,
+                pool=_pool(desired, action.pool),
                 revision=action.revision,
                 number=number + 1,
-                settings=self._settings,
+                template=template,
             ),
             owner=desired.uid,
         )
 
+    async def _freeze_deployment(self, desired: Desired, action: FreezeDeployment) -> None:
+        """From what is stored, not rendered again: an upgrade may have come in between."""
+        name_ = _object_name(desired, action)
+        found = await self._api.get(DEPLOYMENTS, namespace=desired.namespace, name=name_)
+        template = dig(found, "spec", "template")
+        if found is None or desired.uid not in owner_uids(found) or not isinstance(template, dict):
+            raise ApiNotFoundError(f"Deployment {name_} is gone")
+        await self._create_revision(desired, action, template=template)
+
     async def _create_deployment(self, desired: Desired, action: CreateDeployment) -> None:
-        frozen = self._store.get(
-            CONTROLLER_REVISIONS, desired.namespace, _object_name(desired, action)
-        )
-        template = dig(frozen, "data", "podTemplate")
-        if not isinstance(template, Mapping):
-            raise ApiNotFoundError(f"the frozen revision {action.revision} is not there yet")
         obj = render.deployment(
             desired=desired,
             pool=action.pool,
             revision=action.revision,
-            template=template,
+            template=self._template(desired, action),
             replicas=action.replicas,
         )
         await self._create(DEPLOYMENTS, obj, owner=desired.uid)
+
+    def _template(self, desired: Desired, action: CreateDeployment) -> Object:
+        """The frozen one, so that a Deployment that was lost comes back as it was."""
+        frozen = self._store.get(
+            CONTROLLER_REVISIONS, desired.namespace, _object_name(desired, action)
+        )
+        template = dig(frozen, "data", "podTemplate")
+        if frozen is not None and desired.uid in owner_uids(frozen) and isinstance(template, dict):
+            return template
+        return render.pod_template(
+            desired=desired,
+            pool=_pool(desired, action.pool),
+            revision=action.revision,
+            pre_stop_seconds=int(self._settings.pre_stop_seconds),
+            shutdown_seconds=int(self._settings.termination_grace),
+        )
 
     async def _scale(self, desired: Desired, action: ScaleDeployment) -> None:
         found = self._store.get(DEPLOYMENTS, desired.namespace, _object_name(desired, action))
@@ -233,7 +260,11 @@ def _pool(desired: Desired, name_: str) -> Pool:
 
 def _object_name(
     desired: Desired,
-    action: CreateDeployment | ScaleDeployment | DeleteDeployment | DeleteRevision,
+    action: CreateDeployment
+    | FreezeDeployment
+    | ScaleDeployment
+    | DeleteDeployment
+    | DeleteRevision,
 ) -> str:
     return names.revision_object_name(
         deployment=desired.name, pool=action.pool, revision=action.revision
@@ -241,20 +272,17 @@ def _object_name(
 
 
 def revision_object(
-    *, desired: Desired, pool: Pool, revision: str, number: int, settings: Settings
+    *, desired: Desired, pool: Pool, revision: str, number: int, template: Object | None = None
 ) -> dict[str, object]:
-    """The ControllerRevision that freezes a pool: what was written and what it renders to."""
+    """The ControllerRevision that freezes a pool: what was written and what it renders to.
+
+    `template` is the pod template of a pool on Kubernetes.
+    """
     data: dict[str, object] = {
         "written": {"model": dict(desired.model.written or {}), "pool": dict(pool.written or {})}
     }
-    if pool.kubernetes is not None:
-        data["podTemplate"] = render.pod_template(
-            desired=desired,
-            pool=pool,
-            revision=revision,
-            pre_stop_seconds=int(settings.pre_stop_seconds),
-            shutdown_seconds=int(settings.termination_grace),
-        )
+    if template is not None:
+        data["podTemplate"] = template
     else:
         data["job"] = freezing.to_json(freezing.freeze(desired=desired, pool=pool))
     return {

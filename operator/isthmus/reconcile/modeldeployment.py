@@ -38,11 +38,11 @@ from isthmus.plan.actions import (
     AsksForWorkers,
     DeploymentAction,
     DrainPods,
-    MayWait,
     ReleasePod,
     RemoveFinalizer,
     ReturnPod,
     ShortenPod,
+    may_wait,
 )
 from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.plan.modeldeployment_observation import (
@@ -144,7 +144,7 @@ class ModelDeploymentReconciler:
         plan = plan_model_deployment(observed, now=now)
         status, requeue = plan.status, plan.requeue_after
         for waits in (False, True):
-            actions = [each for each in plan.actions if isinstance(each, MayWait) is waits]
+            actions = [each for each in plan.actions if may_wait(each) is waits]
             try:
                 for action in actions:
                     raw = await self._act(action, raw=raw, desired=desired)
