@@ -24,7 +24,8 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.report import Rows, markdown_tables, tables
-from isthmus.health.prober import Prober, probe_client
+from isthmus.health.client import HttpProbeClient
+from isthmus.health.prober import Prober
 from isthmus.health.verdict import ProbeTarget
 from isthmus.reconcile.queue import Key
 
@@ -102,7 +103,7 @@ def _prober(pipe: Connection, port: int, workers: int, seconds: float) -> None:
     """The process of the prober; its processor time and memory are its own."""
 
     async def probe() -> tuple[int, float, float]:
-        async with probe_client() as client:
+        async with HttpProbeClient() as client:
             prober = Prober(client, on_change=lambda key: None)
             keys = []
             for index, address in zip(range(workers), _addresses(), strict=False):

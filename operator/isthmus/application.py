@@ -22,7 +22,8 @@ from isthmus.apiserver.gate import Gate, GatedApiServer, OpenGate
 from isthmus.apiserver.resources import WATCHED
 from isthmus.apiserver.secrets import Secrets
 from isthmus.backends.slurm.login import make_client
-from isthmus.health.prober import Prober, probe_client
+from isthmus.health.client import HttpProbeClient, ProbeClient
+from isthmus.health.prober import Prober
 from isthmus.observe.events import EventRecorder
 from isthmus.plan.slurmjob_observation import Limits
 from isthmus.reconcile.cluster_state import ClusterStates
@@ -154,7 +155,7 @@ async def _lead(
     elector: LeaderElector | None,
 ) -> None:
     gate: Gate = OpenGate() if elector is None else elector
-    async with probe_client() as http, httpx.AsyncClient(trust_env=False) as routers:
+    async with HttpProbeClient() as http, httpx.AsyncClient(trust_env=False) as routers:
         parts = _assemble(settings, api=api, gate=gate, prober_client=http, router_client=routers)
         background = [] if elector is None else [elector.keep()]
         try:
@@ -170,7 +171,7 @@ def _assemble(
     *,
     api: KubernetesApiServer,
     gate: Gate,
-    prober_client: httpx.AsyncClient,
+    prober_client: ProbeClient,
     router_client: httpx.AsyncClient,
 ) -> _Parts:
     store = Store(watched=[resource for resource, _ in WATCHED])

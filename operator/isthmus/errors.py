@@ -15,6 +15,9 @@
     │   ├── ApiForbiddenError            401, 403: the operator lacks a permission
     │   └── ApiUnavailableError          5xx, 429, no connection: transient
     │       └── ApiUnclearError          a write got no answer: it may have been committed
+    ├── EngineError                      an engine could not be asked
+    │   ├── EngineRefusedError           no connection could be made
+    │   └── EngineAnswerError            what came is no answer
     ├── SshError                         a connection over ssh could not be made, or was lost
     └── SlurmError                       an answer of SLURM, or none
         ├── SlurmUnavailableError        no complete, trustworthy observation: transient
@@ -82,6 +85,18 @@ class ApiUnavailableError(ApiError):
 
 class ApiUnclearError(ApiUnavailableError):
     """A write was sent and no answer came: it may or may not have been committed."""
+
+
+class EngineError(IsthmusError):
+    """An engine could not be asked."""
+
+
+class EngineRefusedError(EngineError):
+    """No connection to an engine could be made."""
+
+
+class EngineAnswerError(EngineError):
+    """What an engine sent is no answer, or is too large for one."""
 
 
 class SshError(IsthmusError):

@@ -2,15 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from random import Random
+from urllib.parse import urlsplit
 
-import httpx
 import pytest
 
-from isthmus.health.prober import Prober, probe_client, served_models
+from isthmus.errors import EngineRefusedError
+from isthmus.health.client import EngineAnswer, HttpProbeClient
+from isthmus.health.prober import Prober, served_models
 from isthmus.health.verdict import ProbeState, ProbeTarget
 from isthmus.reconcile.queue import Key
 from tests.virtualtime import run_virtual
@@ -43,29 +45,34 @@ class Engine:
     load: int | None = 0
     asked: list[tuple[float, str, str]] = field(default_factory=list)
 
-    async def __call__(self, request: httpx.Request) -> httpx.Response:
+    async def get(self, url: str, *, headers: Mapping[str, str]) -> EngineAnswer:
+        """See `isthmus.health.client.ProbeClient`."""
+        path = urlsplit(url).path
         now = asyncio.get_running_loop().time()
-        key = request.headers.get("authorization", "")
-        self.asked.append((now, request.url.path, key))
+        self.asked.append((now, path, headers.get("Authorization", "")))
         if self.refuses:
-            raise httpx.ConnectError("connection refused")
+            raise EngineRefusedError("connection refused")
         await asyncio.sleep(self.takes)
-        match request.url.path:
+        match path:
             case "/health":
-                return httpx.Response(self.health)
+                return EngineAnswer(self.health, b"")
             case "/ready":
-                return httpx.Response(self.ready)
+                return EngineAnswer(self.ready, b"")
             case "/v1/models":
-                return httpx.Response(200, json={"data": [{"id": each} for each in self.names]})
+                return _json({"data": [{"id": each} for each in self.names]})
             case "/model_info":
-                return httpx.Response(200, json={"weight_version": self.attempt})
+                return _json({"weight_version": self.attempt})
             case "/metrics" if self.load is not None:
                 page = f"sglang:num_running_reqs {self.load}\nsglang:num_queue_reqs 0\n"
-                return httpx.Response(200, text=page)
-        return httpx.Response(404)
+                return EngineAnswer(200, page.encode())
+        return EngineAnswer(404, b"")
 
     def paths(self) -> list[str]:
         return [path for _, path, _ in self.asked]
+
+
+def _json(content: object) -> EngineAnswer:
+    return EngineAnswer(200, json.dumps(content).encode())
 
 
 class Watching:
@@ -75,7 +82,7 @@ class Watching:
         self.engine = engine
         self.changes: list[float] = []
         self.prober = Prober(
-            httpx.AsyncClient(transport=httpx.MockTransport(engine)),
+            engine,
             on_change=lambda key: self.changes.append(asyncio.get_running_loop().time()),
             random=Random(1),
         )
@@ -411,7 +418,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 @asynccontextmanager
 async def real_prober() -> AsyncIterator[Prober]:
-    async with probe_client() as client:
+    async with HttpProbeClient() as client:
         prober = Prober(client, on_change=lambda key: None)
         try:
             yield prober

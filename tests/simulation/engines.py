@@ -6,13 +6,14 @@ engines started is the oracle's first witness.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
+from urllib.parse import urlsplit
 
-import httpx
+from isthmus.errors import EngineRefusedError
+from isthmus.health.client import EngineAnswer
 
 Address = tuple[str, int]
 POD_PORT = 8000
@@ -91,21 +92,12 @@ class Machines:
 
 @lru_cache(maxsize=4096)
 def _parsed(url: str) -> tuple[str, int, str]:
-    parsed = httpx.URL(url)
-    return parsed.host, parsed.port or 80, parsed.path
-
-
-@dataclass(slots=True)
-class _Answer:
-    status_code: int
-    body: bytes
-
-    async def aiter_bytes(self) -> AsyncIterator[bytes]:
-        yield self.body
+    parsed = urlsplit(url)
+    return parsed.hostname or "", parsed.port or 80, parsed.path
 
 
 class ProbeClient:
-    """Takes the place of `httpx.AsyncClient` in the prober."""
+    """Takes the place of the HTTP client in the prober."""
 
     def __init__(self, machines: Machines) -> None:
         self._machines = machines
@@ -116,11 +108,8 @@ class ProbeClient:
     async def __aexit__(self, *_: object) -> None:
         pass
 
-    @asynccontextmanager
-    async def stream(
-        self, method: str, url: str, *, headers: object = None
-    ) -> AsyncIterator[_Answer]:
-        assert method == "GET"
+    async def get(self, url: str, *, headers: Mapping[str, str]) -> EngineAnswer:
+        """See `isthmus.health.client.ProbeClient`."""
         loop, machines = asyncio.get_running_loop(), self._machines
         host, port, path = _parsed(url)
         if loop.time() < machines.unreachable_until.get(host, 0.0):
@@ -128,27 +117,26 @@ class ProbeClient:
         await asyncio.sleep(0.002 + 0.02 * machines.random.random())
         engine = machines.listening.get((host, port))
         if engine is None:
-            raise httpx.ConnectError("connection refused")
+            raise EngineRefusedError("connection refused")
         if loop.time() < engine.slow_until:
             await asyncio.sleep(600)
-        sent = headers.get("Authorization") if isinstance(headers, dict) else None
-        yield self._ask(engine, path, sent, now=loop.time())
+        return self._ask(engine, path, headers.get("Authorization"), now=loop.time())
 
-    def _ask(self, engine: Engine, path: str, sent: object, *, now: float) -> _Answer:
+    def _ask(self, engine: Engine, path: str, sent: str | None, *, now: float) -> EngineAnswer:
         if not self._machines.serves(engine, now=now):
-            return _Answer(503, b"")
+            return EngineAnswer(503, b"")
         guarded = path not in ("/health", "/ready", "/metrics")
         if guarded and engine.api_key and sent != f"Bearer {engine.api_key}":
-            return _Answer(401, b"")
+            return EngineAnswer(401, b"")
         if path == "/v1/models":
-            return _Answer(200, json.dumps({"data": [{"id": engine.model}]}).encode())
+            return EngineAnswer(200, json.dumps({"data": [{"id": engine.model}]}).encode())
         if path == "/model_info":
             engine.checked = True
-            return _Answer(200, json.dumps({"weight_version": engine.attempt}).encode())
+            return EngineAnswer(200, json.dumps({"weight_version": engine.attempt}).encode())
         if path == "/metrics":
             held = engine.held(now)
             name = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
             if engine.port == POD_PORT:
                 name = ("vllm:num_requests_running", "vllm:num_requests_waiting")
-            return _Answer(200, f'{name[0]}{{rank="0"}} {held}\n{name[1]} 0\n'.encode())
-        return _Answer(200 if path in ("/health", "/ready") else 404, b"")
+            return EngineAnswer(200, f'{name[0]}{{rank="0"}} {held}\n{name[1]} 0\n'.encode())
+        return EngineAnswer(200 if path in ("/health", "/ready") else 404, b"")

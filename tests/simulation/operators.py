@@ -240,7 +240,7 @@ def simulated_edges() -> Iterator[None]:
             "new_attempt": _attempt,
             "make_client": _client,
             "new_api_key": _api_key,
-            "probe_client": lambda: ProbeClient(_process().world.machines),
+            "HttpProbeClient": lambda: ProbeClient(_process().world.machines),
             "run_watch": _run_watch,
         }.items():
             stack.enter_context(patch.object(application, name, value))

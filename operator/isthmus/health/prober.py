@@ -25,12 +25,9 @@ import asyncio
 import contextlib
 import json
 import logging
-import ssl
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
-
-import httpx
 
 from isthmus.api.names import identity_model_name
 from isthmus.apiserver.objects import dig
@@ -38,6 +35,8 @@ from isthmus.backends.base import Load
 from isthmus.engines import ENGINES
 from isthmus.engines.base import METRICS_PATH
 from isthmus.engines.metrics import held_requests
+from isthmus.errors import EngineError, EngineRefusedError
+from isthmus.health.client import ProbeClient
 from isthmus.health.verdict import (
     ProbeResult,
     ProbeState,
@@ -51,11 +50,9 @@ from isthmus.reconcile.queue import Key
 
 _log = logging.getLogger(__name__)
 
-_MOST_BYTES = 1_000_000
 DRAIN_INTERVAL = 1.0
 """Seconds between two readings of the load of a worker that drains."""
 _READING_LIMIT = 5.0
-_POOLS = 64
 
 
 @dataclass(slots=True)
@@ -83,7 +80,7 @@ class Prober:
 
     def __init__(
         self,
-        client: httpx.AsyncClient,
+        client: ProbeClient,
         *,
         on_change: Callable[[Key], None],
         clock: Callable[[], float] | None = None,
@@ -94,7 +91,7 @@ class Prober:
         """Make a prober without targets.
 
         Args:
-            client: see `probe_client`.
+            client: asks the engines.
             on_change: called when `healthy` or the reason of the last result changed, so not for
                 every probe.
             clock: seconds, monotonic; by default the clock of the running loop.
@@ -236,7 +233,7 @@ class Prober:
         try:
             async with asyncio.timeout(limit):
                 status, page = await self._get(target, METRICS_PATH)
-        except (TimeoutError, httpx.HTTPError, httpx.InvalidURL):
+        except (TimeoutError, EngineError):
             return None
         except Exception:
             _log.exception("Metrics of %s failed unexpectedly", target.url_base)
@@ -250,12 +247,12 @@ class Prober:
         try:
             async with asyncio.timeout(target.timeout):
                 reason, message = await self._ask(target, full=full)
-        except (TimeoutError, httpx.TimeoutException):
+        except TimeoutError:
             reason, message = "Timeout", f"no answer within {target.timeout:g} s"
-        except httpx.ConnectError as error:
+        except EngineRefusedError as error:
             reason, message = "Refused", f"{target.url_base} refuses connections: {error}"
-        except (httpx.HTTPError, httpx.InvalidURL) as error:
-            reason, message = "HttpError", f"{type(error).__name__}: {error}"
+        except EngineError as error:
+            reason, message = "HttpError", str(error)
         except Exception as error:  # a bug in here must look like a failure, not like silence
             _log.exception("Probe of %s failed unexpectedly", target.url_base)
             reason, message = "HttpError", f"unexpected {type(error).__name__}: {error}"
@@ -296,56 +293,8 @@ class Prober:
         headers = dict(target.headers)
         if target.api_key:
             headers["Authorization"] = f"Bearer {target.api_key}"
-        # Read piece by piece: whatever listens there must not be able to fill our memory.
-        async with self._client.stream(
-            "GET", f"{target.url_base}{path}", headers=headers
-        ) as answer:
-            body = b""
-            async for piece in answer.aiter_bytes():
-                body += piece
-                if len(body) > _MOST_BYTES:
-                    raise httpx.DecodingError(f"{path} answers with more than {_MOST_BYTES} bytes")
-            return answer.status_code, body
-
-
-class _Pools(httpx.AsyncBaseTransport):
-    """Many small connection pools in place of a large one.
-
-    A pool looks at all its connections for each request: with 256 under way that is most of the
-    time of a probe (measured, docs/benchmarks.md).
-    """
-
-    def __init__(self) -> None:
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        context = ssl.create_default_context()
-        self._pools = [
-            httpx.AsyncHTTPTransport(verify=context, trust_env=False, limits=limits)
-            for _ in range(_POOLS)
-        ]
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        """Send it through the pool of its address."""
-        place = hash((request.url.host, request.url.port))
-        return await self._pools[place % _POOLS].handle_async_request(request)
-
-    async def aclose(self) -> None:
-        """Close all pools."""
-        for pool in self._pools:
-            await pool.aclose()
-
-
-def probe_client() -> httpx.AsyncClient:
-    """Return a client for probes: no redirects, no proxies from the environment, no keep-alive.
-
-    A connection of its own for each probe, because an engine that no longer accepts connections
-    may well go on answering on an old one.
-    """
-    return httpx.AsyncClient(
-        follow_redirects=False,
-        trust_env=False,
-        timeout=None,  # each probe has its own limit, which covers it as a whole
-        transport=_Pools(),
-    )
+        answer = await self._client.get(f"{target.url_base}{path}", headers=headers)
+        return answer.status, answer.body
 
 
 def served_models(body: bytes) -> frozenset[str]:

@@ -1,0 +1,79 @@
+"""How an engine is asked: one GET, with a connection of its own.
+
+Apart from the prober, which knows what to ask and what the answers mean. By aiohttp, which takes a
+fifth of httpx's processor time for it (docs/benchmarks.md): one process asks thousands of workers
+every few seconds.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol, Self
+
+import aiohttp
+
+from isthmus.errors import EngineAnswerError, EngineRefusedError
+
+MOST_BYTES = 1_000_000
+_PIECE = 65_536
+
+
+@dataclass(frozen=True, slots=True)
+class EngineAnswer:
+    """Status code and body of an answer."""
+
+    status: int
+    body: bytes
+
+
+class ProbeClient(Protocol):
+    """Asks engines. Has no time limit of its own: the prober's covers a probe as a whole."""
+
+    async def get(self, url: str, *, headers: Mapping[str, str]) -> EngineAnswer:
+        """Ask for a page.
+
+        Raises:
+            EngineRefusedError: no connection could be made.
+            EngineAnswerError: what came is no answer, or is larger than `MOST_BYTES`.
+        """
+
+
+class HttpProbeClient:
+    """A `ProbeClient` over HTTP: no redirects, no cookies, no proxies from the environment.
+
+    A connection of its own for each question, because an engine that no longer accepts connections
+    may well go on answering on an old one.
+    """
+
+    def __init__(self) -> None:
+        """Prepare; must be called within the loop."""
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, force_close=True),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            timeout=aiohttp.ClientTimeout(total=None),
+        )
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def get(self, url: str, *, headers: Mapping[str, str]) -> EngineAnswer:
+        """See `ProbeClient`."""
+        try:
+            async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
+                return EngineAnswer(answer.status, await _read(answer, url=url))
+        except aiohttp.ClientConnectorError as error:
+            raise EngineRefusedError(str(error.os_error)) from error
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise EngineAnswerError(f"{type(error).__name__}: {error}") from error
+
+
+async def _read(answer: aiohttp.ClientResponse, *, url: str) -> bytes:
+    """Piece by piece: whatever listens there must not be able to fill our memory."""
+    body = b""
+    async for piece in answer.content.iter_chunked(_PIECE):
+        body += piece
+        if len(body) > MOST_BYTES:
+            raise EngineAnswerError(f"{url} answers with more than {MOST_BYTES} bytes")
+    return body
