@@ -11,17 +11,16 @@ import os
 import re
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from isthmus.errors import SettingsError
+from isthmus.settings_reading import NUMBER, read_settings
 
 PREFIX = "ISTHMUS_"
 """Environment variables are this and the field's name in capitals: ISTHMUS_RELIST_INTERVAL."""
 
-_DURATION = re.compile(r"(\d+(?:\.\d*)?|\.\d+)\s*(ms|s|m|h)?")
-_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _INSTALLATION_ID = re.compile(r"[a-z0-9]{8}")
 _NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
@@ -114,7 +113,7 @@ class Settings:
     """Seconds for which an unclear submission must stay without a trace before it may be repeated;
     None to derive it from the cluster's times."""
 
-    stale_after: float = 3.0
+    stale_after: float = dataclasses.field(default=3.0, metadata=NUMBER)
     """Poll intervals after which a SLURM snapshot counts as no observation at all."""
 
     deregister_delay: float = 5.0
@@ -195,90 +194,12 @@ class Settings:
         Raises:
             SettingsError: a value is wrong; says which and what to write.
         """
-        environ = os.environ if environ is None else environ
-        fields = {each.name for each in dataclasses.fields(cls)}
-        unknown = sorted(overrides.keys() - fields)
-        if unknown:
-            raise SettingsError(f"There is no setting {', '.join(unknown)}.")
-        values: dict[str, object] = {}
-        for name in sorted(fields):
-            variable = PREFIX + name.upper()
-            override = overrides.get(name)
-            if isinstance(override, str):
-                values[name] = _read(name, override, where=f"--{name.replace('_', '-')}")
-            elif override is not None:
-                values[name] = override
-            elif environ.get(variable):
-                values[name] = _read(name, environ[variable], where=variable)
-        # Each value has the type its reader gives it; the record checks the rest.
-        make: Callable[..., Settings] = cls
-        return make(**values)
-
-
-_TEXTS = frozenset(
-    {
-        "kubeconfig",
-        "context",
-        "namespace",
-        "installation_id",
-        "identity",
-        "lease_name",
-        "front_image",
-    }
-)
-_WORDS = frozenset({"log_format", "log_level"})
-_BOOLEANS = frozenset({"leader_election", "generate_api_keys"})
-_INTEGERS = frozenset({"workers", "liveness_port", "tunnel_port_first", "tunnel_port_last"})
-
-
-def _read(name: str, text: str, *, where: str) -> object:
-    text = text.strip()
-    if name in _TEXTS:
-        return text
-    if name in _WORDS:
-        return text.lower()
-    if name == "watch_namespaces":
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    if name in _BOOLEANS:
-        return _read_boolean(text, where=where)
-    if name in _INTEGERS:
-        return _read_integer(name, text, where=where)
-    if name == "stale_after":
-        return _read_number(text, where=where)
-    return read_seconds(text, where=where)
-
-
-def _read_boolean(text: str, *, where: str) -> bool:
-    if text.lower() in ("true", "yes", "on", "1"):
-        return True
-    if text.lower() in ("false", "no", "off", "0"):
-        return False
-    raise SettingsError(f"{where} is {text!r}; write true or false.")
-
-
-def _read_integer(name: str, text: str, *, where: str) -> int | None:
-    if not text.isascii() or not text.isdigit():
-        raise SettingsError(f"{where} is {text!r}; write a whole number.")
-    return int(text) or (None if name == "liveness_port" else 0)
-
-
-def _read_number(text: str, *, where: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        raise SettingsError(f"{where} is {text!r}; write a number.") from None
-
-
-def read_seconds(text: str, *, where: str) -> float:
-    """Read a duration such as 30s, 5m or 1.5h; a bare number is seconds.
-
-    Raises:
-        SettingsError: it is none; `where` says which setting.
-    """
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise SettingsError(f"{where} is {text!r}; write a duration such as 30s, 5m or 1.5h.")
-    return float(match[1]) * _UNITS[match[2] or "s"]
+        return read_settings(
+            cls,
+            prefix=PREFIX,
+            environ=os.environ if environ is None else environ,
+            overrides=overrides,
+        )
 
 
 def _mistakes_of_values(settings: Settings) -> list[str]:
@@ -301,12 +222,6 @@ def _mistakes_of_values(settings: Settings) -> list[str]:
             mistakes.append(f"{name}: {', '.join(map(repr, wrong))} cannot be a namespace's name.")
     if not settings.identity:
         mistakes.append("identity is empty; leave it out, or give each process its own name.")
-    if settings.log_format not in ("text", "json"):
-        mistakes.append(f"log_format is {settings.log_format!r}; write text or json.")
-    if settings.log_level not in ("debug", "info", "warning", "error"):
-        mistakes.append(
-            f"log_level is {settings.log_level!r}; write debug, info, warning or error."
-        )
     if settings.liveness_port is not None and settings.liveness_port > 65535:
         mistakes.append(f"liveness_port is {settings.liveness_port}; write at most 65535.")
     for name in ("tunnel_port_first", "tunnel_port_last"):

@@ -6,6 +6,7 @@ import pytest
 
 from isthmus.errors import SettingsError
 from isthmus.settings import PREFIX, Settings
+from isthmus.tunnels.settings import TunnelSettings
 
 
 def test_defaults_need_no_environment() -> None:
@@ -120,3 +121,18 @@ def test_every_setting_that_is_true_or_false_is_read_as_such() -> None:
         if field.type is bool:
             found = Settings.from_environment({PREFIX + field.name.upper(): "false"})
             assert getattr(found, field.name) is False, field.name
+
+
+def test_the_tunnel_supervisor_is_told_in_the_same_words() -> None:
+    given = {"POD_IP": "10.0.0.1", "ISTHMUS_TUNNELS_STATUS_PORT": "0"}
+    settings = TunnelSettings.from_environment({**given, "ISTHMUS_TUNNELS_CHECK_INTERVAL": "2s"})
+    assert (settings.address, settings.status_port) == ("10.0.0.1", None)
+    assert settings.check_interval == 2
+    assert TunnelSettings.from_environment(given, address="10.0.0.2").address == "10.0.0.2"
+    for variable, text, said in (
+        ("LOG_LEVEL", "loud", "write debug, info, warning or error"),
+        ("STATUS_PORT", "many", "write a whole number"),
+        ("CHECK_INTERVAL", "soon", "ISTHMUS_TUNNELS_CHECK_INTERVAL is 'soon'; write a duration"),
+    ):
+        with pytest.raises(SettingsError, match=said):
+            TunnelSettings.from_environment({**given, f"ISTHMUS_TUNNELS_{variable}": text})

@@ -4,22 +4,14 @@ Options cover what people set by hand; every setting also has an environment var
 (`ISTHMUS_…`), which is how a pod gets its settings.
 """
 
-import asyncio
-import json
-import logging
-import sys
 from typing import Annotated
 
 import typer
 
+from isthmus.cli.process import EXIT_USAGE, configure_logging, exit_code, pairs
 from isthmus.cli.settings_help import describe_settings
-from isthmus.errors import IsthmusError, SettingsError
+from isthmus.errors import SettingsError
 from isthmus.settings import Settings
-
-_EXIT_FAILURE = 1
-_EXIT_USAGE = 2
-
-_log = logging.getLogger("isthmus")
 
 
 def run(
@@ -77,74 +69,13 @@ def run(
         )
     except SettingsError as error:
         typer.echo(f"isthmus run: {error}", err=True)
-        raise typer.Exit(_EXIT_USAGE) from None
+        raise typer.Exit(EXIT_USAGE) from None
     configure_logging(log_format=settings.log_format, log_level=settings.log_level)
-    raise typer.Exit(_run(settings))
+    # Imported here, so that `isthmus --help` and `validate` do not load kopf and the client.
+    from isthmus.application import run as run_operator
+
+    raise typer.Exit(exit_code(lambda: run_operator(settings), command="isthmus run"))
 
 
 def _given(**options: object) -> dict[str, object]:
     return {name: value for name, value in options.items() if value is not None}
-
-
-def pairs(texts: list[str]) -> dict[str, object]:
-    """NAME=VALUE texts as names of fields and values.
-
-    Raises:
-        SettingsError: a text has another form.
-    """
-    pairs: dict[str, object] = {}
-    for text in texts:
-        name, equals, value = text.partition("=")
-        if not equals or not name:
-            raise SettingsError(f"--set {text}: write --set NAME=VALUE, as relist-interval=1m.")
-        pairs[name.replace("-", "_")] = value
-    return pairs
-
-
-def _run(settings: Settings) -> int:
-    # Imported here, so that `isthmus --help` and `validate` do not load kopf and the client.
-    from isthmus.application import run as run_operator
-
-    try:
-        asyncio.run(run_operator(settings))
-    except KeyboardInterrupt:
-        return 0
-    except SettingsError as error:
-        typer.echo(f"isthmus run: {error}", err=True)
-        return _EXIT_USAGE
-    except IsthmusError as error:
-        _log.error("Ending: %s", error)
-        return _EXIT_FAILURE
-    except Exception:
-        _log.exception("Ending after an unexpected error; a restart continues")
-        return _EXIT_FAILURE
-    return 0
-
-
-class _JsonFormatter(logging.Formatter):
-    """One JSON object a line, for log collectors."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Render a record."""
-        entry = {
-            "time": self.formatTime(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if record.exc_info:
-            entry["exception"] = self.formatException(record.exc_info)
-        return json.dumps(entry, ensure_ascii=False)
-
-
-def configure_logging(*, log_format: str, log_level: str) -> None:
-    """Log to standard error in the wanted format."""
-    handler = logging.StreamHandler(sys.stderr)
-    if log_format == "json":
-        handler.setFormatter(_JsonFormatter())
-    else:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)-7s %(name)s: %(message)s"))
-    logging.basicConfig(level=log_level.upper(), handlers=[handler], force=True)
-    # One line per request or per liveness probe would bury what matters.
-    for name in ("httpx", "httpcore", "aiohttp.access", "kopf.activities.probe"):
-        logging.getLogger(name).setLevel(logging.WARNING)

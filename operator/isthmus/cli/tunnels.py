@@ -4,18 +4,14 @@ Its settings are its own (`ISTHMUS_TUNNELS_…`): it is a process of its own, wh
 operator leaves alone.
 """
 
-import asyncio
-import logging
 from typing import Annotated
 
 import typer
 
-from isthmus.cli.run import configure_logging, pairs
+from isthmus.cli.process import EXIT_USAGE, configure_logging, exit_code, pairs
 from isthmus.cli.settings_help import describe_settings
-from isthmus.errors import IsthmusError, SettingsError
+from isthmus.errors import SettingsError
 from isthmus.tunnels.settings import PREFIX, TunnelSettings
-
-_log = logging.getLogger("isthmus")
 
 
 def tunnels(
@@ -56,26 +52,9 @@ def tunnels(
         )
     except SettingsError as error:
         typer.echo(f"isthmus tunnels: {error}", err=True)
-        raise typer.Exit(2) from None
+        raise typer.Exit(EXIT_USAGE) from None
     configure_logging(log_format=settings.log_format, log_level=settings.log_level)
-    raise typer.Exit(_run(settings))
-
-
-def _run(settings: TunnelSettings) -> int:
     # Imported here, so that `isthmus --help` does not load kopf and the client.
     from isthmus.tunnels.application import run
 
-    try:
-        asyncio.run(run(settings))
-    except KeyboardInterrupt:
-        return 0
-    except SettingsError as error:
-        typer.echo(f"isthmus tunnels: {error}", err=True)
-        return 2
-    except IsthmusError as error:
-        _log.error("Ending: %s", error)
-        return 1
-    except Exception:
-        _log.exception("Ending after an unexpected error; a restart continues")
-        return 1
-    return 0
+    raise typer.Exit(exit_code(lambda: run(settings), command="isthmus tunnels"))

@@ -9,12 +9,12 @@ import math
 import os
 import re
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
 from isthmus.errors import SettingsError
-from isthmus.settings import read_seconds
+from isthmus.settings_reading import read_settings
 
 PREFIX = "ISTHMUS_TUNNELS_"
 """Environment variables are this and the field's name in capitals."""
@@ -84,7 +84,7 @@ class TunnelSettings:
     """Seconds for the first complete list; after that the process ends."""
 
     status_port: int | None = 8082
-    """Port of /metrics and /healthz; 0 for none."""
+    """Port of /metrics and /healthz; 0 in the environment, None in the record, for none."""
 
     log_format: Literal["text", "json"] = "text"
     """How log lines look."""
@@ -116,44 +116,14 @@ class TunnelSettings:
             SettingsError: a value is wrong; says which and what to write.
         """
         environ = os.environ if environ is None else environ
-        fields = {each.name: each for each in dataclasses.fields(cls)}
-        unknown = sorted(overrides.keys() - fields.keys())
-        if unknown:
-            raise SettingsError(f"There is no setting {', '.join(unknown)}.")
-        values: dict[str, object] = {}
-        if environ.get("POD_IP"):
-            values["address"] = environ["POD_IP"]
-        for name in sorted(fields):
-            variable = PREFIX + name.upper()
-            given = overrides.get(name)
-            if isinstance(given, str):
-                values[name] = _read(name, given, where=f"--{name.replace('_', '-')}")
-            elif given is not None:
-                values[name] = given
-            elif environ.get(variable):
-                values[name] = _read(name, environ[variable], where=variable)
-        make: Callable[..., TunnelSettings] = cls
-        return make(**values)
-
-
-_TEXTS = frozenset({"kubeconfig", "context", "namespace", "address", "host_id"})
-_WORDS = frozenset({"log_format", "log_level"})
-_PORTS = frozenset({"status_port"})
-
-
-def _read(name: str, text: str, *, where: str) -> object:
-    text = text.strip()
-    if name in _TEXTS:
-        return text
-    if name in _WORDS:
-        return text.lower()
-    if name == "watch_namespaces":
-        return tuple(part.strip() for part in text.split(",") if part.strip())
-    if name in _PORTS:
-        if not text.isascii() or not text.isdigit():
-            raise SettingsError(f"{where} is {text!r}; write a port.")
-        return int(text)
-    return read_seconds(text, where=where)
+        address = environ.get("POD_IP")
+        return read_settings(
+            cls,
+            prefix=PREFIX,
+            environ=environ,
+            overrides=overrides,
+            defaults={"address": address} if address else None,
+        )
 
 
 def _mistakes(settings: TunnelSettings) -> list[str]:
@@ -162,20 +132,14 @@ def _mistakes(settings: TunnelSettings) -> list[str]:
         value = getattr(settings, each.name)
         if isinstance(value, float) and (not math.isfinite(value) or value <= 0):
             mistakes.append(f"{each.name} is {value:g}; it must be greater than 0.")
-    for name in sorted(_PORTS):
-        port = getattr(settings, name)
-        if port is not None and not 0 <= port <= 65535:
-            mistakes.append(f"{name} is {port}; write at most 65535.")
+    if settings.status_port is not None and settings.status_port > 65535:
+        mistakes.append(f"status_port is {settings.status_port}; write at most 65535.")
     if not _HOST_ID.fullmatch(settings.host_id):
         mistakes.append(
             f"host_id is {settings.host_id!r}; write at most 63 of a-z, 0-9 and '-', beginning and "
             "ending with a letter or digit."
         )
     mistakes += _mistakes_of_address(settings.address)
-    if settings.log_format not in ("text", "json"):
-        mistakes.append(f"log_format is {settings.log_format!r}; write text or json.")
-    if settings.log_level not in ("debug", "info", "warning", "error"):
-        mistakes.append(f"log_level is {settings.log_level!r}; write debug, info, warning, error.")
     return mistakes
 
 
