@@ -1,7 +1,8 @@
-"""No request fails while we change, restart or lose something: a load client asks all the time.
+"""No request fails while we change, restart or lose something: load clients ask all the time.
 
-Two clients at once: one on kept connections through the address that users have, one on a new
-connection for each request through the bare Service. Both read every answer to its end.
+Two deployments at once, each with pods and jobs, and something happens to both: one behind its
+front, asked on kept connections; one behind a bare Service, asked on a new connection for each
+request. The clients are processes of their own and read every answer to its end.
 """
 
 import contextlib
@@ -15,15 +16,17 @@ from pathlib import Path
 import pytest
 
 from playground.operator_process import Operator
+from tests.real.fronts import managed, operator_with_fronts, wait_fronts
 from tests.real.test_crash import kill_and_start
 from tests.real.test_lifecycle import changed_args
-from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.world import Json, Not, World, deployment, kubernetes_pool, slurm_pool, until
 from tests.traffic.client import Traffic
 
-NAME = "path"
+BARE, FRONTED = "bare", "fronted"
+NAMES = (BARE, FRONTED)
 PODS, JOBS = 2, 2
 POOLS = [kubernetes_pool(priority=10, maxReplicas=PODS), slurm_pool()]
-BEFORE = 30
+BEFORE = 60
 """Requests answered before something happens, and after it."""
 PROXIES = 5
 """Seconds within which every kube-proxy has followed the slices, on a machine that is busy."""
@@ -31,40 +34,64 @@ PROXIES = 5
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """A deployment under load."""
+    """The two deployments, under load."""
 
     world: World
     operator: Operator
 
-    def load(self) -> tuple[Traffic, ...]:
-        """The clients: kept connections and new ones."""
+    def load(self) -> tuple[Traffic, Traffic]:
+        """The clients: new connections to the bare Service, kept ones to the front."""
         world = self.world
-        return (Traffic(world.service_url(NAME), connections="new", key=world.key(NAME)),)
+        return (
+            Traffic(world.service_url(BARE), connections="new", key=world.key(BARE)),
+            Traffic(world.service_url(FRONTED)),
+        )
+
+    def wait(self, *, pods: int = PODS, jobs: int = JOBS) -> None:
+        """Until both have so many workers, and everybody says so."""
+        for name in NAMES:
+            self.world.wait_agree(name, kubernetes=pods, slurm=jobs, timeout=180)
+        wait_fronts(self.world, FRONTED)
+
+    def scale(self, *, pods: int, jobs: int) -> None:
+        for name in NAMES:
+            self.world.scale(name, pods + jobs)
+        self.wait(pods=pods, jobs=jobs)
 
 
 @pytest.fixture(scope="module")
-def deployed(installed_world: World) -> Iterator[World]:
-    """One deployment on both schedulers for all tests of this module."""
+def deployed(installed_world: World) -> Iterator[Served]:
+    """Both deployments, for all tests of this module."""
     world = installed_world
-    operator = world.operators[0]
-    if not operator.running:
-        operator.start()
-    restore(world)
-    yield world
-    world.delete(NAME, wait=False)
-    until(lambda: not world.leftovers(NAME), "the deployment is gone", timeout=120)
+    with operator_with_fronts(world) as operator:
+        served = Served(world, operator)
+        restore(served)
+        yield served
+        for name in NAMES:
+            world.delete(name, wait=False)
+        for name in NAMES:
+            until(lambda name=name: not world.leftovers(name), f"{name} is gone", timeout=150)
 
 
 @pytest.fixture
-def served(deployed: World, operator: Operator) -> Iterator[Served]:
-    yield Served(deployed, operator)
+def served(deployed: Served) -> Iterator[Served]:
+    if not deployed.operator.running:
+        deployed.operator.start()
+    yield deployed
     restore(deployed)
 
 
-def restore(world: World) -> None:
+def wanted(pools: list[Json]) -> list[Json]:
+    return [
+        deployment(BARE, *pools, replicas=PODS + JOBS),
+        managed(FRONTED, *pools, replicas=PODS + JOBS),
+    ]
+
+
+def restore(served: Served) -> None:
     """As every test finds it."""
-    world.apply(deployment(NAME, *POOLS, replicas=PODS + JOBS))
-    world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS, timeout=120)
+    served.world.apply(*wanted(POOLS))
+    served.wait()
 
 
 @contextlib.contextmanager
@@ -85,69 +112,68 @@ def nothing_fails(served: Served) -> Iterator[None]:
 
 
 def scale_up(served: Served) -> None:
-    served.world.scale(NAME, PODS + JOBS + 2)
-    served.world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS + 2)
+    served.scale(pods=PODS, jobs=JOBS + 2)
 
 
 def scale_down(served: Served) -> None:
     """Jobs first, then pods: the pool of the lower priority is emptied first."""
-    served.world.scale(NAME, 1)
-    served.world.wait_agree(NAME, kubernetes=1, slurm=0, timeout=120)
+    served.scale(pods=1, jobs=0)
+
+
+def workers(world: World) -> set[str]:
+    return {worker["name"] for name in NAMES for worker in world.status(name)["workers"]}
 
 
 def update(served: Served) -> None:
     world = served.world
-    old = {worker["name"] for worker in world.status(NAME)["workers"]}
-    world.apply(deployment(NAME, *changed_args(POOLS), replicas=PODS + JOBS))
-    until(
-        lambda: not old & {worker["name"] for worker in world.status(NAME)["workers"]},
-        "every old worker is replaced",
-        timeout=150,
-    )
-    world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS, timeout=120)
+    old = workers(world)
+    world.apply(*wanted(changed_args(POOLS)))
+    until(lambda: not old & workers(world), "every old worker is replaced", timeout=200)
+    served.wait()
 
 
 def node_drained(served: Served) -> None:
-    """`kubectl drain` of the node that has the most workers."""
+    """`kubectl drain` of the node that has the most workers; one front pod leaves it too."""
     world = served.world
-    nodes = [pod["spec"]["nodeName"] for pod in world.objects("pods", NAME)]
+    nodes = [pod["spec"]["nodeName"] for name in NAMES for pod in world.objects("pods", name)]
     node = max(sorted(set(nodes)), key=nodes.count)
     try:
         world.kubectl(
-            "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=100s",
-            timeout=120,
+            "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s",
+            timeout=170,
         )  # fmt: skip
-        world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS, timeout=120)
+        served.wait()
     finally:
         world.kubectl("uncordon", node)
 
 
 def slurm_job_deleted(served: Served) -> None:
     world = served.world
-    victim = world.objects("sj", NAME)[0]["metadata"]
-    world.kubectl("delete", "sj", victim["name"], timeout=100)
-    world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS, timeout=120)
+    victims = [world.objects("sj", name)[0]["metadata"]["name"] for name in NAMES]
+    world.kubectl("delete", "sj", *victims, timeout=120)
+    served.wait()
 
 
 def operator_restarted(served: Served) -> None:
     served.operator.restart()
-    served.world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS)
+    served.wait()
 
 
 def operator_killed(served: Served) -> None:
     kill_and_start(served.operator)
-    served.world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS)
+    served.wait()
 
 
 def controller_down(served: Served, *, seconds: float = 20) -> None:
     slurm = served.world.playground.slurm
     slurm.stop_controller()
     try:
-        served.world.wait_condition(NAME, "SlurmReachable", status="False")
+        for name in NAMES:
+            served.world.wait_condition(name, "SlurmReachable", status="False")
         time.sleep(seconds)
     finally:
         slurm.start_controller()
-    served.world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS, timeout=90)
+    served.wait()
 
 
 def api_server_restarted(served: Served) -> None:
@@ -157,7 +183,7 @@ def api_server_restarted(served: Served) -> None:
     kubernetes.start_apiserver()
     # It may end by itself within seconds, for its supervisor to start it again: be that now.
     served.operator.restart()
-    served.world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS, timeout=90)
+    served.wait()
 
 
 HAPPENINGS: dict[str, Callable[[Served], None]] = {
@@ -194,27 +220,40 @@ def test_no_request_fails_while_the_controller_is_down_for_two_minutes(served: S
 def test_a_killed_worker_fails_only_what_had_begun_on_it(served: Served) -> None:
     """KILL to an engine on a SLURM node: out of the membership within the probes' budget."""
     world = served.world
-    (victim, *_) = [w for w in world.status(NAME)["workers"] if w["backend"] == "slurm"]
-    member = victim["url"].removeprefix("http://")
+    victims = {name: job_worker(world, name) for name in NAMES}
+    services = {BARE: BARE, FRONTED: f"{FRONTED}-workers"}
     with contextlib.ExitStack() as stack:
         clients = [stack.enter_context(client) for client in served.load()]
         for client in clients:
             client.wait_answered(BEFORE)
         killed_at = time.time()
-        os.kill(engine_pid(world, victim["jobId"]), signal.SIGKILL)
-        until(
-            lambda: member not in (found := world.members(NAME)) or Not(f"{member} in {found}"),
-            "out of the membership",
-            timeout=20,
-        )
+        for victim in victims.values():
+            os.kill(engine_pid(world, victim["jobId"]), signal.SIGKILL)
+        for name, victim in victims.items():
+            member = victim["url"].removeprefix("http://")
+            until(
+                lambda name=name, member=member: (
+                    member not in (found := world.members(services[name]))
+                    or Not(f"{member} in {found}")
+                ),
+                f"out of the membership of {name}",
+                timeout=20,
+            )
         out_after = time.time() - killed_at
-        world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS, timeout=120)
+        served.wait()
         for client in clients:
             client.wait_answered(BEFORE)
-    failures = [f for client in clients for f in client.report["failures"]]
-    print(f"out of the membership {out_after:.1f} s after KILL; {len(failures)} requests failed")
-    late = [f for f in failures if f["started"] > killed_at + out_after + PROXIES]
-    assert not late, [f["started"] - killed_at for f in late]
+    for name, client in zip(NAMES, clients, strict=True):
+        failures = client.report["failures"]
+        print(f"{name}: out {out_after:.1f} s after KILL; {len(failures)} requests failed")
+        late = [f for f in failures if f["started"] > killed_at + out_after + PROXIES]
+        assert not late, [f["started"] - killed_at for f in late]
+
+
+def job_worker(world: World, name: str) -> Json:
+    (worker, *_) = [w for w in world.status(name)["workers"] if w["backend"] == "slurm"]
+    found: Json = worker
+    return found
 
 
 def engine_pid(world: World, job_id: int) -> int:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
-from playground.cluster import Playground
-from playground.front_image import import_front_image
-from playground.operator_process import Operator
-from tests.real.conftest import arguments
-from tests.real.test_crash import kill_and_start
-from tests.real.test_lifecycle import changed_args
-from tests.real.world import Json, Not, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.fronts import fronts, managed, operator_with_fronts, wait_fronts
+from tests.real.test_keys import held
+from tests.real.world import World, kubernetes_pool, slurm_pool, until
 from tests.traffic.client import Traffic
 
 NAME = "fronted"
@@ -27,72 +21,21 @@ BEFORE = 60
 
 
 @pytest.fixture(scope="module")
-def front_image(playground: Playground) -> str:
-    return import_front_image(playground)
-
-
-@pytest.fixture(scope="module")
-def fronted(installed_world: World, front_image: str) -> Iterator[World]:
+def fronted(installed_world: World) -> Iterator[World]:
     """One deployment with a front on both schedulers for all tests of this module."""
     world = installed_world
-    before = world.operators[0]
-    before.stop()
-    operator = Operator(
-        world.playground,
-        arguments=arguments(
-            front_image=front_image,
-            front_drain="60s",
-            generate_api_keys="true",
-            lease_duration="15s",
-            renew_interval="2s",
-        ),
-        installation_id="testtest",
-    )
-    world.operators[0] = operator
-    operator.start()
-    try:
-        world.apply(managed())
+    with operator_with_fronts(world):
+        world.apply(managed(NAME, *POOLS, replicas=PODS + JOBS))
         wait_served(world)
         yield world
         world.delete(NAME, wait=False)
         until(lambda: not world.leftovers(NAME), "the deployment is gone", timeout=150)
-    finally:
-        operator.stop()
-        world.operators[0] = before
-
-
-def managed(*pools: Json) -> Json:
-    wanted = deployment(NAME, *(pools or POOLS), replicas=PODS + JOBS)
-    wanted["spec"]["endpoint"] = {"type": "Managed"}
-    return wanted
-
-
-def fronts(world: World) -> list[Json]:
-    """The front's pods that are not on their way out."""
-    selector = f"isthmus.dev/modeldeployment={NAME},isthmus.dev/component=front"
-    return [pod for pod in world.pods(selector) if not pod["metadata"].get("deletionTimestamp")]
 
 
 def wait_served(world: World) -> None:
     """All workers are members, and both front pods are behind the users' Service."""
-    until(
-        lambda: (
-            world.status(NAME).get("ready") == f"{PODS + JOBS}/{PODS + JOBS}"
-            or Not(world.status(NAME).get("ready"))
-        ),
-        "every worker is ready",
-        timeout=180,
-    )
-    wait_fronts(world)
-
-
-def wait_fronts(world: World) -> None:
-    def ready() -> Any:
-        wanted = {f"{pod['status'].get('podIP')}:8080" for pod in fronts(world)}
-        members = world.members(NAME)
-        return (len(members) == 2 and members == wanted) or Not(f"{members} of {wanted}")
-
-    until(ready, "two front pods are ready", timeout=150)
+    world.wait_agree(NAME, kubernetes=PODS, slurm=JOBS, timeout=180)
+    wait_fronts(world, NAME)
 
 
 def load(world: World, **options: object) -> Traffic:
@@ -118,74 +61,26 @@ def test_the_status_names_the_address_of_the_front(fronted: World) -> None:
 
 def restart_fronts(world: World) -> None:
     """One by one, as a rollout of them does."""
-    for pod in fronts(world):
+    for pod in fronts(world, NAME):
         world.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
-        wait_fronts(world)
+        wait_fronts(world, NAME)
 
 
-def restart_api_server(world: World) -> None:
-    kubernetes = world.playground.kubernetes
-    kubernetes.kill_apiserver()
-    time.sleep(5)
-    kubernetes.start_apiserver()
-    # It may end by itself within seconds, for its supervisor to start it again: be that now.
-    world.operators[0].restart()
-    wait_served(world)
-
-
-def scale(world: World) -> None:
-    world.scale(NAME, PODS + JOBS + 1)
-    until(lambda: len(world.members(f"{NAME}-workers")) == PODS + JOBS + 1, "one more", timeout=120)
-    world.scale(NAME, PODS)
-    until(lambda: len(world.members(f"{NAME}-workers")) == PODS, "only pods are left", timeout=120)
-    world.scale(NAME, PODS + JOBS)
-    wait_served(world)
-
-
-def update(world: World) -> None:
-    old = {worker["name"] for worker in world.status(NAME)["workers"]}
-    world.apply(managed(*changed_args(POOLS)))
+def change_the_key(world: World) -> None:
+    """Another key, a worker at a time: each request gets the key of the worker that it meets."""
+    before, old = world.key(NAME), {worker["name"] for worker in world.status(NAME)["workers"]}
+    world.kubectl("delete", "secret", f"{NAME}-api-key")
+    until(lambda: len(held(world, NAME)) == 2, "both keys are held", timeout=90)
     until(
         lambda: not old & {worker["name"] for worker in world.status(NAME)["workers"]},
         "every old worker is replaced",
         timeout=200,
     )
     wait_served(world)
+    assert world.key(NAME) != before
 
 
-def drain_node(world: World) -> None:
-    """Workers and one front pod leave it together."""
-    node = fronts(world)[0]["spec"]["nodeName"]
-    try:
-        world.kubectl(
-            "drain", node, "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=150s",
-            timeout=170,
-        )  # fmt: skip
-        wait_served(world)
-    finally:
-        world.kubectl("uncordon", node)
-
-
-def delete_slurm_job(world: World) -> None:
-    victim = world.objects("sj", NAME)[0]["metadata"]["name"]
-    world.kubectl("delete", "sj", victim, timeout=120)
-    wait_served(world)
-
-
-def kill_operator(world: World) -> None:
-    kill_and_start(world.operators[0])
-    wait_served(world)
-
-
-EVENTS = [
-    restart_fronts,
-    restart_api_server,
-    scale,
-    update,
-    drain_node,
-    delete_slurm_job,
-    kill_operator,
-]
+EVENTS = [restart_fronts, change_the_key]
 
 
 @pytest.mark.parametrize("event", EVENTS)

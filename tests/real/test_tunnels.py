@@ -201,6 +201,46 @@ def held_for(world: World, *, seconds: float, before: set[str]) -> None:
 
 
 @pytest.mark.timeout(180)
+def test_the_next_login_host_takes_over(far: World, tunnels: TunnelHost) -> None:
+    slurm = far.playground.slurm
+    cluster = ssh_cluster(far, "two-hosts")
+    hosts = [slurm.login.address, slurm.address("gpu04")]
+    cluster["spec"]["login"]["ssh"]["hosts"] = hosts
+    far.apply(cluster)
+    far.apply(deployment("next", slurm_pool(cluster="two-hosts"), replicas=JOBS))
+    wait_through(far, "next", hosts[0])
+    far.wait_agree("next", slurm=JOBS)
+    before = identities(far, "next")
+    slurm.stop_login()
+    try:
+        wait_through(far, "next", hosts[1])
+        with Traffic(far.service_url("next"), connections="new") as traffic:
+            traffic.wait_answered(20)
+        traffic.assert_no_failure()
+        assert identities(far, "next") == before
+    finally:
+        slurm.start_login()
+    far.wait_agree("next", slurm=JOBS)
+    assert identities(far, "next") == before
+    far.delete("next")
+    far.kubectl("delete", "slc", "two-hosts", "-n", "isthmus-system", timeout=60)
+
+
+def wait_through(world: World, name: str, host: str) -> None:
+    """Until every forward of a deployment is up and goes through this login host."""
+
+    def through() -> object:
+        slices = world.objects("endpointslices", name)
+        found = [each["metadata"].get("annotations", {}) for each in slices]
+        said = [each.get("isthmus.dev/tunnel-message", "") for each in found]
+        up = [each.get("isthmus.dev/tunnel") == "up" for each in found]
+        good = len(said) == JOBS and all(up) and all(f"@{host}" in each for each in said)
+        return good or Not(str(said))
+
+    until(through, f"all forwards go through {host}", timeout=60)
+
+
+@pytest.mark.timeout(180)
 def test_a_connection_that_only_looks_alive_is_replaced(far: World, tunnels: TunnelHost) -> None:
     """The server's end of the connection stops: ssh goes on taking connections."""
     far.apply(deployment("half", pool(), replicas=JOBS))

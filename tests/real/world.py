@@ -83,8 +83,11 @@ class World:
         found: Json = json.loads(said) if said.strip() else {}
         return found
 
-    def objects(self, kind: str, deployment: str = "", namespace: str = "default") -> list[Json]:
-        selector = ["-l", f"isthmus.dev/modeldeployment={deployment}"] if deployment else []
+    def objects(
+        self, kind: str, deployment: str = "", namespace: str = "default", *, also: str = ""
+    ) -> list[Json]:
+        """All of a kind; of one deployment; with further labels (`,label=value`)."""
+        selector = ["-l", f"isthmus.dev/modeldeployment={deployment}{also}"] if deployment else []
         items: list[Json] = json.loads(
             self.kubectl("get", kind, "-n", namespace, *selector, "-o", "json")
         )["items"]
@@ -194,15 +197,22 @@ class World:
     def agree(self, name: str, *, kubernetes: int, slurm: int) -> str:
         """Why the Deployments, pods, jobs, slices and status do not agree; "" if they do."""
         obj = self.get("mdep", name)
+        if not obj:
+            return "no such ModelDeployment"
         status: Json = obj.get("status", {})
         total = kubernetes + slurm
-        pods = [p for p in self.objects("pods", name) if not p["metadata"].get("deletionTimestamp")]
+        workers_only = ",isthmus.dev/component!=front"
+        pods = self.objects("pods", name, also=workers_only)
+        pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
         ready_pods = [p for p in pods if _pod_ready(p)]
         running = [job for job in self.jobs(name) if job["state"] == "RUNNING"]
         workers = status.get("workers", [])
         urls = {worker.get("url", "").removeprefix("http://") for worker in workers}
-        members = self.members(name)
-        asked = sum(d["spec"]["replicas"] for d in self.objects("deployments", name))
+        members = self.members(membership(obj))
+        asked = sum(
+            each["spec"]["replicas"]
+            for each in self.objects("deployments", name, also=workers_only)
+        )
         checks: Sequence[tuple[str, object, object]] = (
             ("replicas of the Deployments", asked, kubernetes),
             ("pods", len(pods), kubernetes),
@@ -248,6 +258,12 @@ class World:
         }
         found["mdep"] = [name] if self.get("mdep", name) else []
         return {kind: names for kind, names in found.items() if names}
+
+
+def membership(obj: Json) -> str:
+    """Name of the Service whose endpoints are the workers."""
+    name: str = obj["metadata"]["name"]
+    return name if obj["spec"]["endpoint"]["type"] != "Managed" else f"{name}-workers"
 
 
 def bearer(key: str) -> dict[str, str]:
