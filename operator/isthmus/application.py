@@ -176,8 +176,12 @@ def _assemble(
 ) -> _Parts:
     store = Store(watched=[resource for resource, _ in WATCHED])
     gated = GatedApiServer(api, gate=gate, observer=store)
+    monotonic = asyncio.get_running_loop().time
     queue = WorkQueue(
-        retry_base=settings.retry_base, retry_cap=settings.retry_cap, random=random.Random()
+        retry_base=settings.retry_base,
+        retry_cap=settings.retry_cap,
+        random=random.Random(),
+        clock=monotonic,
     )
     triggers = Triggers(store=store, queue=queue, operator_namespace=settings.namespace)
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -194,8 +198,8 @@ def _assemble(
         on_change=triggers.cluster_changed,
         on_death=die,
     )
-    values = Secrets(gated, clock=asyncio.get_running_loop().time)
-    prober = Prober(prober_client, on_change=triggers.probe_changed)
+    values = Secrets(gated, clock=monotonic)
+    prober = Prober(prober_client, on_change=triggers.probe_changed, clock=monotonic)
     routers = ExternalRouters(
         store=store,
         client=router_client,
@@ -269,6 +273,7 @@ def _assemble(
             reconcilers=reconcilers,
             workers=settings.workers,
             time_limit=settings.pass_time_limit,
+            clock=monotonic,
         ),
         triggers=triggers,
         clusters=clusters,

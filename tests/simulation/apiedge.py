@@ -45,6 +45,7 @@ class ApiEdge:
         self._server, self._weather, self._timeout = server, weather, timeout
         self._random, self._by, self._cut_off = random, by, cut_off
         self._context = outside()
+        self._loop = asyncio.get_running_loop()
 
     async def close(self) -> None:
         pass
@@ -130,7 +131,7 @@ class ApiEdge:
     async def _call(self, do: Callable[[], Any], *, writes: bool) -> Any:
         """Send, have it done, get the reply: three moments, and a time limit over all."""
         weather, random = self._weather(), self._random
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         future: asyncio.Future[Any] = loop.create_future()
         if weather.down or self._cut_off():
             await asyncio.sleep(0.01)

@@ -251,8 +251,11 @@ def simulated_edges() -> Iterator[None]:
         yield
 
 
+_TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
 def _trusts_nobody(*_: object, **__: object) -> ssl.SSLContext:
-    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    return _TRUSTS_NOBODY
 
 
 def seed_everything(seed: str) -> None:

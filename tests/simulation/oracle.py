@@ -7,7 +7,6 @@ event under way) is judged with the delay that the world has just then.
 What comes with what is not built yet stands in docs/reliability.md.
 """
 
-import base64
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -84,7 +83,6 @@ class Oracle:
         self.violations: list[str] = []
         self.off = False
         self.attempts: dict[str, _Attempt] = {}  # job name → attempt
-        self.secrets: set[str] = set()  # words that must stand in nothing that an operator writes
         self.views: dict[str, _View] = {}
         self.clocks_jumped = False
         self.stale_after = 120.0
@@ -127,7 +125,7 @@ class Oracle:
 
     def submits(self, process: Process, request: SubmitRequest) -> None:
         job_name = request.job_name
-        self._discloses(f"sbatch of {job_name}", request)
+        self.secrecy.shows_in(f"sbatch of {job_name}", request)
         self._slurm.tell(f"{process.name}: sbatch {job_name}")
         self._leads(process, "sbatch")
         self._sees(process, "sbatch", slack=30.0)
@@ -149,11 +147,6 @@ class Oracle:
             self.require(
                 since >= UNKNOWN_WAIT - 2, f"{job_name} was submitted again after {since:.0f} s"
             )
-
-    def _discloses(self, what: str, said: object) -> None:
-        text = repr(said) if self.secrets else ""
-        for secret in self.secrets:
-            self.require(secret not in text, f"a secret stands in {what}")
 
     def terminates(self, process: Process, job_id: int, job_name: str) -> None:
         self._slurm.tell(f"{process.name}: TERM to job {job_id} {job_name}")
@@ -278,10 +271,6 @@ class Oracle:
 
     def changed(self, resource: Resource, event: str, obj: Json, by: str) -> None:
         ours = by.startswith("op")
-        if resource.kind == "Secret":
-            self.secrets |= _words(obj)
-        elif ours and self.secrets:
-            self._discloses(f"{resource.kind} {k8s.name(obj)}", obj)
         if resource is MODEL_DEPLOYMENTS:
             place = k8s.namespace(obj), k8s.name(obj)
             wanted = 0 if k8s.deletion_timestamp(obj) else int(obj["spec"].get("replicas", 1))
@@ -515,13 +504,6 @@ def _grace(pod: Json) -> int:
 def _ready(pod: Json) -> bool:
     conditions = pod.get("status", {}).get("conditions", ())
     return any(c.get("type") == "Ready" and c.get("status") == "True" for c in conditions)
-
-
-def _words(secret: Json) -> set[str]:
-    """What is written in a Secret, encoded and clear."""
-    data = {str(value) for value in (secret.get("data") or {}).values()}
-    clear = {base64.b64decode(value).decode(errors="replace") for value in data}
-    return data | clear | {str(value) for value in (secret.get("stringData") or {}).values()}
 
 
 def _over(job: Json) -> bool:

@@ -40,22 +40,27 @@ class Secrecy:
         require: Callable[[bool, str], None],
     ) -> None:
         self._api, self._machines, self._require = api, machines, require
+        self._words: set[str] = set()  # of every Secret that there ever was
         api.listeners.append(self._changed)
 
     def shows_in(self, what: str, said: object) -> None:
-        """A command was called, with these arguments and this input."""
-        self._require(not _holds_key(repr(said)), f"an API key in {what}")
+        """Something was written, or a command called with these arguments and this input."""
+        text = repr(said)
+        self._require(SECRET_MARK not in text and _ENCODED_MARK not in text, f"a key in {what}")
+        for word in self._words:
+            self._require(word not in text, f"a secret stands in {what}")
 
     def staged(self, job_name: str, content: str) -> None:
         """A key was placed for a job."""
         self._require(content.startswith(SECRET_MARK), f"no API key is placed for {job_name}")
 
     def _changed(self, resource: Resource, event: str, obj: "Json", by: str) -> None:
-        if event == "DELETED" or resource in (LEASES, SECRETS):
+        if resource is SECRETS:
+            self._words |= _words(obj)
+        if event == "DELETED" or resource is LEASES or resource is SECRETS:
             return
         if by.startswith("op"):
-            what = f"{resource.kind} {k8s.name(obj)}"
-            self._require(not _holds_key(repr(obj)), f"an API key in {what}")
+            self.shows_in(f"{resource.kind} {k8s.name(obj)}", obj)
         if resource is ENDPOINT_SLICES and by.startswith("op"):
             self._slice(obj)
         if resource is PODS and event == "ADDED":
@@ -103,5 +108,9 @@ class Secrecy:
         return any(map(self._api.exists, owners))
 
 
-def _holds_key(text: str) -> bool:
-    return SECRET_MARK in text or _ENCODED_MARK in text
+def _words(secret: "Json") -> set[str]:
+    """What is written in a Secret, encoded and clear."""
+    data = {str(value) for value in (secret.get("data") or {}).values()}
+    clear = {base64.b64decode(value).decode(errors="replace") for value in data}
+    words = data | clear | {str(value) for value in (secret.get("stringData") or {}).values()}
+    return words - {""}

@@ -84,18 +84,19 @@ class Slurm:
         self.on_claim: list[Callable[[Job], None]] = []
         self._ids = itertools.count(1000)
         self.context = outside()
+        self._loop = asyncio.get_running_loop()
 
     # ---- time
 
     @property
     def now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return self._loop.time()
 
     def wall_clock(self) -> float:
         return EPOCH + self.now + self.site.clock_skew
 
     def later(self, seconds: float, do: Callable[..., Any], *args: Any) -> None:
-        asyncio.get_running_loop().call_later(seconds, do, *args, context=self.context)
+        self._loop.call_later(seconds, do, *args, context=self.context)
 
     def chance(self, most: float) -> float:
         return self.random.random() * most

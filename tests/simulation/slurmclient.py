@@ -126,7 +126,6 @@ class SimulatedSlurmClient:
 
     async def submit(self, request: SubmitRequest) -> SubmitOutcome:
         self._oracle.submits(self._process, request)
-        self._oracle.secrecy.shows_in(f"sbatch of {request.job_name}", request)
         return await self._child(self._sbatch(request))
 
     async def _sbatch(self, request: SubmitRequest) -> SubmitOutcome:

@@ -29,6 +29,7 @@ class World:
 
     def __init__(self, seed: str, *, replicas: int) -> None:
         self.seed = seed
+        self._time = asyncio.get_running_loop().time
         self.random = Random(f"{seed}/world")
         self.trace: list[str] = []
         self.over = False
@@ -53,7 +54,7 @@ class World:
 
     @property
     def now(self) -> float:
-        return asyncio.get_running_loop().time()
+        return self._time()
 
     def wall_clock(self) -> float:
         return EPOCH + self.now
@@ -79,7 +80,8 @@ class World:
             liveness_port=None,
             generate_api_keys=True,
             termination_grace=60.0,
-            renew_interval=4.0,
+            renew_interval=5.0,
+            relist_interval=180.0,
         )
 
     def caches_late(self, seconds: float) -> None:

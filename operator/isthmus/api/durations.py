@@ -4,6 +4,7 @@ The written form is a subset of Go's, so that CEL's `duration()` in the API serv
 """
 
 import re
+from functools import lru_cache
 from typing import Final
 
 DURATION_PATTERN: Final = (
@@ -14,6 +15,7 @@ DURATION_PATTERN: Final = (
 _PARTS: Final = re.compile(r"(?:([0-9]{1,5})h)?(?:([0-9]{1,6})m)?(?:([0-9]{1,7})s)?", re.ASCII)
 
 
+@lru_cache(maxsize=1024)
 def parse_duration(text: str) -> float:
     """Return seconds.
 

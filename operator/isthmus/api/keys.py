@@ -62,7 +62,7 @@ def key_digest(key: str, *, uid: str) -> str:
         uid: of the ModelDeployment, so that the same key of two deployments shows as two.
     """
     mac = hmac.new(uid.encode(), key.encode(), hashlib.sha256).digest()
-    return base64.b32encode(mac).decode().lower()[:10]
+    return base64.b32encode(mac[:10]).decode().lower()[:10]
 
 
 def configuration_entry(digest: str) -> str:

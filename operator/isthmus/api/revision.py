@@ -89,7 +89,7 @@ def revision_hash(*, desired: Desired, pool: Pool) -> str:
         default=dict,
     )
     digest = hashlib.sha256(text.encode()).digest()
-    return base64.b32encode(digest).decode().lower()[:10]
+    return base64.b32encode(digest[:10]).decode().lower()[:10]
 
 
 def _probes_of_pods(health: Health) -> Mapping[str, object]:

@@ -19,7 +19,7 @@ from isthmus.api import names
 from isthmus.api.defaults import effective
 from isthmus.api.desired import Desired
 from isthmus.api.modeldeployment import ModelDeployment
-from isthmus.apiserver.objects import Object
+from isthmus.apiserver.objects import Object, dig
 from isthmus.apiserver.resources import ENDPOINT_SLICES, MODEL_DEPLOYMENTS, Resource
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import ApiError, SecretMissingError
@@ -182,17 +182,25 @@ class ExternalRouters:
 
     def _tasks(self) -> Iterator[_Task]:
         for raw in self._store.list(MODEL_DEPLOYMENTS):
+            if dig(raw, "spec", "endpoint", "external") is None:
+                continue  # nearly all of them: reading thousands in each cycle would take seconds
             try:
-                desired = effective(
-                    ModelDeployment.model_validate(raw),
-                    operator_namespace=self._operator_namespace,
-                )
+                desired = self._store.derived.of(raw, self._meaning)
             except (ValidationError, ValueError):
                 continue  # its reconciler says so
             task = self._task(desired)
             if task is not None:
                 self._leaving.pop(task.key, None)
                 yield task
+
+    def _meaning(self, raw: Object) -> Desired:
+        """Read a deployment; for `Derived`, since most have not changed between two cycles.
+
+        Raises:
+            ValueError: it cannot be read (also as `pydantic.ValidationError`).
+        """
+        deployment = ModelDeployment.model_validate(raw)
+        return effective(deployment, operator_namespace=self._operator_namespace)
 
     def _task(self, desired: Desired) -> _Task | None:
         router = desired.endpoint.router

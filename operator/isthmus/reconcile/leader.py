@@ -297,4 +297,5 @@ class LeaderElector:
         }
 
     def _stamp(self) -> str:
-        return self._wall_clock().strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        now = self._wall_clock().isoformat(timespec="microseconds")
+        return now.replace("+00:00", "Z")

@@ -1,7 +1,7 @@
 """The reconciler of ModelDeployment: observes its parts in the store, plans, acts, writes once."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field
 
 from pydantic import ValidationError
 
@@ -75,6 +75,16 @@ class _Meaning:
     desired: Desired
     current: Mapping[str, str]
     status: ModelDeploymentStatus
+    _keyed: dict[str | None, "_Meaning"] = field(default_factory=dict, repr=False, compare=False)
+
+    def with_key(self, desired: Desired) -> "_Meaning":
+        """The same with the digest of its key, which is part of the revisions; made once each."""
+        digest = None if desired.api_key is None else desired.api_key.digest
+        if digest not in self._keyed:
+            self._keyed[digest] = _Meaning(
+                desired=desired, current=_current(desired), status=self.status
+            )
+        return self._keyed[digest]
 
 
 class ModelDeploymentReconciler:
@@ -136,8 +146,7 @@ class ModelDeploymentReconciler:
                 await self._say(raw, reason=_reason(error), message=str(error))
                 return _CONFLICT_RETRY_SECONDS
             trouble = (Reason.API_KEY_UNUSABLE, wrong) if wrong else None
-            if desired is not meaning.desired:
-                meaning = replace(meaning, desired=desired, current=_current(desired))
+            meaning = meaning.with_key(desired)
         observed = self._observe(raw, meaning)
         self._pod_watch.follow(desired, _waiting_pods(observed))
         now = self._clock()

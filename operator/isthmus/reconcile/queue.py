@@ -80,6 +80,7 @@ class WorkQueue:
         self._failures: dict[Key, int] = {}
         self._waiters: deque[asyncio.Future[None]] = deque()
         self._wakeup: asyncio.TimerHandle | None = None
+        self._wakes_at = 0.0
         self._closed = False
         self.added = 0
         """Keys that became ready since the start, for the metrics."""
@@ -257,10 +258,13 @@ class WorkQueue:
         """Keep one timer of the loop at the earliest due time, and only while a worker waits."""
         due = self.next_due()
         if self._wakeup is not None:
+            if due == self._wakes_at and self._waiters:
+                return
             self._wakeup.cancel()
             self._wakeup = None
         if due is not None and self._waiters:
             loop = asyncio.get_running_loop()
+            self._wakes_at = due
             self._wakeup = loop.call_later(max(0.0, due - self._clock()), self._on_wakeup)
 
     def _on_wakeup(self) -> None:

@@ -96,7 +96,7 @@ class Store:
         self._tombstones.pop(k8s.uid(obj), None)
         if old is not None and unknown:
             self._bury(k8s.uid(old), math.inf)
-        self._set(key, _lean(obj))
+        self._set(key, _lean(obj, old))
         return True
 
     def remove(
@@ -302,8 +302,10 @@ def _is_newer(new: Object, old: Object) -> bool:
     return theirs > ours
 
 
-def _lean(obj: Object) -> Object:
+def _lean(obj: Object, old: Object | None = None) -> Object:
     """Copy without what is of no use to us, and with one copy of each text that is in many objects.
+
+    What is as in `old`, the version before, is taken from there.
 
     `managedFields` are often half of an object, and so is the annotation that repeats what was
     applied. Every object that was parsed for itself has its own copies of "metadata", "name" and
@@ -313,14 +315,20 @@ def _lean(obj: Object) -> Object:
     notes = meta.get("annotations")
     if isinstance(notes, Mapping) and _LAST_APPLIED in notes:
         meta["annotations"] = {key: notes[key] for key in notes if key != _LAST_APPLIED}
-    return cast(Object, _shared({**obj, "metadata": meta}))
+    return cast(Object, _shared({**obj, "metadata": meta}, old))
 
 
-def _shared(value: object) -> object:
+def _shared(value: object, old: object = None) -> object:
     if isinstance(value, str):
         return sys.intern(value) if len(value) <= _LONGEST_SHARED else value
-    if isinstance(value, Mapping):
-        return {sys.intern(str(key)): _shared(item) for key, item in value.items()}
     if isinstance(value, list):
         return [_shared(item) for item in value]
+    if type(value) is dict or isinstance(value, Mapping):
+        before = old if type(old) is dict else {}
+        return {
+            sys.intern(str(key)): before[key]
+            if key in before and before[key] == item
+            else _shared(item, before.get(key))
+            for key, item in value.items()
+        }
     return value
