@@ -102,6 +102,7 @@ def worker(
         "ready": {"phase": "Ready", "ready": True, "in_rotation": True, "serving": True},
         "joining": {"phase": "Ready", "ready": True, "serving": True},
         "degraded": {"phase": "Degraded", "serving": True, "in_rotation": True},
+        "ejected": {"phase": "Degraded", "serving": True},
         "starting": {"phase": "Starting", "pending": waits},
         "pending": {"phase": "Pending", "pending": pending(PendingClass.RESOURCES)},
         "crashing": {"phase": "Starting", "pending": pending(PendingClass.FAILING, "Crashed")},

@@ -8,15 +8,31 @@ from typing import Any, cast
 import pytest
 
 from isthmus.api import names
+from isthmus.api.desired import Desired
+from isthmus.api.slurmcluster import SlurmCluster
+from isthmus.api.slurmjob import SlurmJob
 from isthmus.apiserver.client import ApiServer
+from isthmus.apiserver.gate import OpenGate
 from isthmus.apiserver.objects import Object
-from isthmus.apiserver.resources import CONTROLLER_REVISIONS, DEPLOYMENTS, Resource
+from isthmus.apiserver.resources import (
+    CONTROLLER_REVISIONS,
+    DEPLOYMENTS,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+    Resource,
+)
 from isthmus.errors import ApiNotFoundError, NameTakenError
-from isthmus.plan.actions import CreateDeployment, DeploymentAction, FreezeDeployment
+from isthmus.plan.actions import (
+    CreateDeployment,
+    CreateSlurmJob,
+    DeploymentAction,
+    FreezeDeployment,
+)
 from isthmus.reconcile.deployment_actions import DeploymentActions
+from isthmus.reconcile.startgate import Closing, StartGate
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
-from tests.plan.builders import desired
+from tests.plan.builders import desired, slurm_pool
 from tests.simulation.apiserver import ApiSimulator
 
 NAME = names.revision_object_name(deployment="llama", pool="k8s", revision="new")
@@ -28,7 +44,8 @@ class Api:
     """The simulated API server as a client whose answers go into the store."""
 
     def __init__(self) -> None:
-        self.store = Store(watched=[DEPLOYMENTS, CONTROLLER_REVISIONS])
+        watched = [DEPLOYMENTS, CONTROLLER_REVISIONS, SLURM_CLUSTERS, SLURM_JOBS]
+        self.store = Store(watched=watched)
         self.server = ApiSimulator(clock=lambda: 1.8e9)
 
     async def get(self, resource: Resource, *, namespace: str, name: str) -> Any:
@@ -39,7 +56,9 @@ class Api:
         self.store.on_written(resource, made)
         return made
 
-    def execute(self, *actions: DeploymentAction, **settings: Any) -> None:
+    def execute(
+        self, *actions: DeploymentAction, of: Desired | None = None, **settings: Any
+    ) -> None:
         executor = DeploymentActions(
             store=self.store,
             api=cast(ApiServer, self),
@@ -49,7 +68,7 @@ class Api:
 
         async def run() -> None:
             for action in actions:
-                await executor.execute(action, raw={}, desired=desired())
+                await executor.execute(action, raw={}, desired=of or desired())
 
         asyncio.run(run())
 
@@ -79,6 +98,49 @@ def test_a_lost_deployment_comes_back_as_it_was_frozen() -> None:
     api.server.delete(DEPLOYMENTS, "team-a", NAME, by="user")
     api.execute(CREATE, termination_grace=90.0)
     assert api.template(DEPLOYMENTS) == before
+
+
+def test_an_attempt_holds_where_its_start_gate_is() -> None:
+    """Whatever becomes of its status, and of the folder of its SlurmCluster: seed 551."""
+    api = Api()
+    cluster = {
+        "metadata": {"namespace": "isthmus-system", "name": "hpc"},
+        "spec": {"files": {"workDirectory": "/scratch/first"}},
+    }
+    api.store.put(SLURM_CLUSTERS, api.server.create(SLURM_CLUSTERS, cluster, by="user"))
+    api.execute(CreateSlurmJob(pool="hpc", revision="new", slot=0), of=desired(slurm_pool()))
+    (made,) = api.server.all(SLURM_JOBS)
+    job = SlurmJob.model_validate(made)
+    assert job.work_directory == "/scratch/first"
+
+    clusters = Clusters()
+    later = SlurmCluster.model_validate(
+        {
+            **cluster,
+            "spec": {
+                "files": {"workDirectory": "/scratch/second"},
+                "login": {"local": {}},
+                "network": {"ports": {"from": 41000, "to": 41999}},
+            },
+        }
+    )
+    gate = StartGate(clusters=cast(Any, clusters), gate=OpenGate())
+    assert asyncio.run(gate.close(job, later)) is Closing.CLOSED
+    assert clusters.closed == [("/scratch/first", job.spec.job_name)]
+
+
+class Clusters:
+    """Of which each client closes gates and remembers which."""
+
+    def __init__(self) -> None:
+        self.closed: list[tuple[str, str]] = []
+
+    def client(self, reference: object) -> Clusters:
+        return self
+
+    async def close_gate(self, *, work_directory: str, job_name: str) -> bool:
+        self.closed.append((work_directory, job_name))
+        return True
 
 
 def test_what_is_gone_is_not_frozen() -> None:

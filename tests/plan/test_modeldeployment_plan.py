@@ -157,6 +157,7 @@ class TestScale:
             (["starting", "waiting", "pending"], 1),
             (["starting", "starting", "starting"], 2),
             (["joining", "ready", "ready"], 0),
+            (["degraded", "ejected", "ready"], 1),
             (["ready", "ready", "ready"], 2),
         ],
     )

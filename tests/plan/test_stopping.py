@@ -179,6 +179,18 @@ def test_a_job_that_is_suspended_after_its_term_keeps_its_grace() -> None:
     assert late.actions == (Cancel(job_id=101),)
 
 
+def test_a_suspended_job_whose_status_was_lost_may_have_been_told_to_end() -> None:
+    suspended = record(comment=PUBLISHED, state="SUSPENDED")
+    first = plan(suspended, status=SlurmJobStatus())
+    assert first.actions == ()
+    told = plan(suspended, status=first.status, now=NOW + 20, load=UNREADABLE)
+    assert told.actions == (Terminate(job_id=101),)
+    waits = plan(suspended, status=told.status, now=NOW + 50, load=UNREADABLE)
+    assert waits.actions == ()
+    late = plan(suspended, status=waits.status, now=NOW + 1000, load=UNREADABLE)
+    assert late.actions == (Cancel(job_id=101),)
+
+
 def test_surplus_jobs_are_cancelled_too() -> None:
     found = plan(record("PENDING"), record("PENDING", job_id=102), status=status(Phase.PENDING))
     assert set(found.actions) == {Cancel(job_id=101), Cancel(job_id=102)}

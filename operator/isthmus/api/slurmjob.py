@@ -70,6 +70,9 @@ class SlurmJobSpec(SpecModel):
         ),
     ]
     """Full name of the job in SLURM."""
+    work_directory: Annotated[str | None, Field(max_length=200)] = None
+    """The cluster's work directory when the attempt was made: its start gate, log and key are there
+    whatever is lost of the status and whatever the SlurmCluster says later."""
 
 
 class ForwardStatus(StatusModel):
@@ -139,7 +142,7 @@ class SlurmJobStatus(StatusModel):
     gate_failed_at: Time = None
     """Since when its start gate cannot be closed."""
     work_directory: Annotated[str | None, Field(max_length=200)] = None
-    """The cluster's work directory when it was submitted: its log and its start gate are there."""
+    """The work directory by which it was submitted."""
     degraded_since: Time = None
     """Since when a worker that was ready fails its probes while our view of it is good."""
     finished_at: Time = None
@@ -170,3 +173,12 @@ class SlurmJob(StatusModel):
     """The intent; never changes."""
     status: SlurmJobStatus | None = None
     """What is, written by the operator."""
+
+    @property
+    def work_directory(self) -> str | None:
+        """Where its start gate is; None where that is still to be the cluster's folder.
+
+        Attempts of releases before `spec.workDirectory` have it in their status.
+        """
+        before = None if self.status is None else self.status.work_directory
+        return self.spec.work_directory or before

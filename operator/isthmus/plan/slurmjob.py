@@ -139,8 +139,7 @@ def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
             "submit_started_at": rfc3339(now),
             "submissions": (waiting.submissions or 0) + 1,
             "unknown_since": None,
-            # Where its gate is: an administrator may change the cluster's folder meanwhile.
-            "work_directory": waiting.work_directory or observed.work_directory or None,
+            "work_directory": observed.work_directory or None,
         }
     )
     return SlurmJobPlan(status=waiting, actions=(Submit(before=before),))
@@ -251,8 +250,7 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
     state = observe(record)
     status = recorded(observed.status, record=record, running=state is not JobState.Pending)
     if not state.live:
-        folder = observed.status.work_directory or observed.work_directory
-        log = f"{folder} (job {record.job_id} on {record.nodes or 'no node'})"
+        log = f"{observed.work_directory} (job {record.job_id} on {record.nodes or 'no node'})"
         finished = status.finished_at or rfc3339(record.end_time or now)
         return SlurmJobPlan(
             status=ended(status=status, record=record, log=log).model_copy(

@@ -129,7 +129,7 @@ class SlurmJobObservation:
         drain_timeout: seconds that its requests get to finish once it is out of rotation.
         slice_in_service: the slice, if there is one, belongs to the membership Service.
         renderable: the revision it runs is known, so that it can be submitted.
-        work_directory: the cluster's present one, for scripts, logs and gates.
+        work_directory: the attempt's own, or else the cluster's, for script, log and gate.
         others_answer: another worker of the same cluster answers our probes now.
         others_good: another member of the same deployment is known to be good.
         network: how it is to be reached.

@@ -24,6 +24,7 @@ from isthmus.apiserver.resources import (
     DEPLOYMENTS,
     MODEL_DEPLOYMENTS,
     SERVICES,
+    SLURM_CLUSTERS,
     SLURM_JOBS,
     Resource,
 )
@@ -242,6 +243,7 @@ class DeploymentActions:
             action=action,
             attempt=attempt,
             installation_id=self._settings.installation_id,
+            work_directory=self._work_directory(desired, action),
         )
         self._unanswered[intent] = attempt
         try:
@@ -252,6 +254,16 @@ class DeploymentActions:
             self._unanswered.pop(intent, None)
             raise
         self._unanswered.pop(intent, None)
+
+    def _work_directory(self, desired: Desired, action: CreateSlurmJob) -> str | None:
+        """The folder of the pool's cluster now, None where there is no such cluster."""
+        placement = _pool(desired, action.pool).slurm
+        if placement is None:
+            return None
+        cluster = placement.cluster
+        found = self._store.get(SLURM_CLUSTERS, cluster.namespace, cluster.name)
+        folder = dig(found, "spec", "files", "workDirectory")
+        return folder if isinstance(folder, str) else None
 
 
 def _pool(desired: Desired, name_: str) -> Pool:
@@ -307,8 +319,9 @@ def slurm_job_object(
     action: CreateSlurmJob,
     attempt: str,
     installation_id: str,
+    work_directory: str | None,
 ) -> dict[str, object]:
-    """The SlurmJob that is the intent to run one attempt."""
+    """The SlurmJob that is the intent to run one attempt, with where its start gate will be."""
     placement = pool.slurm
     if placement is None:
         raise ValueError(f"pool {pool.name} is not on SLURM")
@@ -345,5 +358,6 @@ def slurm_job_object(
                 slot=action.slot,
                 attempt=attempt,
             ),
+            **({} if work_directory is None else {"workDirectory": work_directory}),
         },
     }

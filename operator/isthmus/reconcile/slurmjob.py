@@ -246,7 +246,7 @@ class SlurmJobReconciler:
         probe = self._probes.state(key)
         current = self._store.get(ENDPOINT_SLICES, namespace(raw), name(raw))
         ports = None if parts.cluster is None else parts.cluster.spec.network.ports
-        work = "" if parts.cluster is None else parts.cluster.spec.files.work_directory
+        folder = "" if parts.cluster is None else parts.cluster.spec.files.work_directory
         return SlurmJobObservation(
             job_name=job.spec.job_name,
             attempt=job.spec.attempt,
@@ -278,7 +278,7 @@ class SlurmJobReconciler:
             drain_timeout=parse_duration(parts.drain.timeout),
             slice_in_service=current is None or slice_service(current) == parts.service,
             renderable=parts.frozen is not None,
-            work_directory=work,
+            work_directory=job.work_directory or folder,
             others_good=probe is None
             or probe.healthy is not False
             or others_good(key, job, service=parts.service, probes=self._probes, store=self._store),

@@ -86,7 +86,8 @@ class KeyStaging:
         if frozen is None or cluster is None or age < STAGED_AGAIN_AFTER:
             return
         try:
-            folder = status.work_directory or cluster.spec.files.work_directory
+            folder = job.work_directory or status.work_directory
+            folder = folder or cluster.spec.files.work_directory
             await self.stage(job=job, frozen=frozen, folder=folder)
         except (SecretMissingError, ApiError, SlurmError) as error:
             _log.warning("Staging the API key of %s again: %s", job.spec.job_name, error)
@@ -103,7 +104,7 @@ class KeyStaging:
         try:
             self._check()
             await self._clusters.client(_reference(job)).remove_secret(
-                work_directory=status.work_directory or cluster.spec.files.work_directory,
+                work_directory=job.work_directory or cluster.spec.files.work_directory,
                 job_name=job.spec.job_name,
             )
         except SlurmError as error:

@@ -34,17 +34,16 @@ class StartGate:
         self._clusters, self._gate = clusters, gate
 
     async def close(self, job: SlurmJob, cluster: SlurmCluster | None) -> Closing:
-        """Close the gate of an attempt, where it was when it was submitted."""
+        """Close the gate of an attempt."""
         if cluster is None:
             return Closing.CLOSED
         self._gate.check()
         reference = ClusterReference(
             namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
         )
-        place = job.status.work_directory if job.status is not None else None
         try:
             closed = await self._clusters.client(reference).close_gate(
-                work_directory=place or cluster.spec.files.work_directory,
+                work_directory=job.work_directory or cluster.spec.files.work_directory,
                 job_name=job.spec.job_name,
             )
         except SlurmUnavailableError:

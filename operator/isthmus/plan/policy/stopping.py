@@ -133,8 +133,10 @@ def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> Slu
     if state is JobState.Completing:
         return SlurmJobPlan(status=status.model_copy(update={"phase": Phase.TERMINATING}))
     terminated = epoch(status.terminated_at)
-    # A suspended engine serves nobody; one that was told to end goes on with it when it wakes.
-    told_to_end = terminated is not None and state is JobState.Suspended
+    # A suspended engine serves nobody; one that was told to end goes on with it when it wakes, and
+    # one whose status was lost (it served, and no start is known) may have been told.
+    may_know = terminated is not None or status.start_time is None
+    told_to_end = may_know and state is JobState.Suspended
     drains = status.ever_ready and (state in _MAY_SERVE or told_to_end)
     if not drains:
         return _cancel(status, record=record, repeat=limits.repeat, now=now)
