@@ -152,6 +152,16 @@ class TestFollowing:
         ended = plan(job(record("CANCELLED", restart_count=1), status=found.status)).status
         assert (ended.phase, ended.reason) == (Phase.FAILED, Reason.JOB_REQUEUED)
 
+    def test_a_ready_worker_whose_start_slurm_has_forgotten_stays_while_it_answers(self) -> None:
+        """An old copy of the queue took a whole membership away: seed 948."""
+        told = {"status": status(Phase.READY), "slice_target": MEMBER}
+        stays = plan(job(record("PENDING"), probe_healthy=True, **told))
+        assert stays.actions == ()
+        assert stays.status.phase == Phase.READY
+        dead = plan(job(record("PENDING"), probe_healthy=False, **told))
+        assert dead.actions == (DeleteSlice(),)
+        assert dead.status.phase == Phase.PENDING
+
     def test_a_suspended_job_comes_back(self) -> None:
         away = plan(job(record("SUSPENDED"), status=status(Phase.READY), slice_target=MEMBER))
         assert away.actions == (DeleteSlice(),)

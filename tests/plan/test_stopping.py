@@ -191,6 +191,15 @@ def test_a_suspended_job_whose_status_was_lost_may_have_been_told_to_end() -> No
     assert late.actions == (Cancel(job_id=101),)
 
 
+def test_a_job_whose_start_slurm_has_forgotten_drains_as_one_that_runs() -> None:
+    """The answer may be an old one: seed 948."""
+    out = plan(record(comment=PUBLISHED), status=status(Phase.READY))
+    waits = plan(record("PENDING"), status=out.status, now=NOW + 6, load=Load(requests=1))
+    assert waits.actions == ()
+    told = plan(record("PENDING"), status=waits.status, now=NOW + 400, load=Load(requests=1))
+    assert told.actions == (Terminate(job_id=101),)
+
+
 def test_surplus_jobs_are_cancelled_too() -> None:
     found = plan(record("PENDING"), record("PENDING", job_id=102), status=status(Phase.PENDING))
     assert set(found.actions) == {Cancel(job_id=101), Cancel(job_id=102)}

@@ -32,7 +32,7 @@ from isthmus.plan.policy.clocks import not_in_the_future
 from isthmus.plan.policy.ending import ended
 from isthmus.plan.policy.forwarding import with_forward
 from isthmus.plan.policy.giving_up import cancel, give_up
-from isthmus.plan.policy.identity import choose, recorded
+from isthmus.plan.policy.identity import choose, recorded, start_forgotten
 from isthmus.plan.policy.membership import with_membership
 from isthmus.plan.policy.readiness import judged, judged_at_all, located, startup_left
 from isthmus.plan.policy.stopping import stop
@@ -260,6 +260,9 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
     if status.cancelled_at is not None:
         return cancel(status, observed, now=now)
     if state is JobState.Pending:
+        answers = status.phase == Phase.READY and observed.probe_healthy
+        if answers and start_forgotten(observed.status, record):
+            return _told_to_wait(status)
         return _pending(observed, status=status, record=record, now=now)
     if state in {JobState.Requeued, JobState.Blocked}:
         message = "SLURM put the job back into the queue; this attempt is over"
@@ -295,6 +298,12 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
     }:
         return SlurmJobPlan(status=_probed(observed, status))
     return _running(observed, status=status, record=record, now=now)
+
+
+def _told_to_wait(status: SlurmJobStatus) -> SlurmJobPlan:
+    """As for a job that SLURM does not list: what the engine itself says goes before."""
+    message = "SLURM says that the job waits, yet its engine answers with this attempt"
+    return SlurmJobPlan(status=status.model_copy(update={"message": message}), requeue_after=_SOON)
 
 
 def _pending(

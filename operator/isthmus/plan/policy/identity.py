@@ -89,6 +89,15 @@ def passed_gate(record: JobRecord, *, attempt: str) -> bool:
     return published is not None and published.attempt == attempt
 
 
+def start_forgotten(status: SlurmJobStatus, record: JobRecord) -> bool:
+    """Whether a job that had started is said to wait, though nobody requeued it.
+
+    An old copy of the queue says so, and a slurmctld that came up with an older state: either way
+    its engine may run on.
+    """
+    return observe(record) is JobState.Pending and status.start_time is not None
+
+
 def recorded(status: SlurmJobStatus, *, record: JobRecord, running: bool) -> SlurmJobStatus:
     """The status with what the record says, whatever its state means."""
     known = {

@@ -26,7 +26,7 @@ from isthmus.plan.actions import (
 from isthmus.plan.policy import submission
 from isthmus.plan.policy.drain import DrainTimes, Proceed, Wait, decide, told
 from isthmus.plan.policy.forwarding import in_rotation
-from isthmus.plan.policy.identity import choose
+from isthmus.plan.policy.identity import choose, start_forgotten
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
 _ABSENCES_NEEDED = 2
@@ -137,7 +137,8 @@ def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> Slu
     # one whose status was lost (it served, and no start is known) may have been told.
     may_know = terminated is not None or status.start_time is None
     told_to_end = may_know and state is JobState.Suspended
-    drains = status.ever_ready and (state in _MAY_SERVE or told_to_end)
+    serves = state in _MAY_SERVE or told_to_end or start_forgotten(status, record)
+    drains = status.ever_ready and serves
     if not drains:
         return _cancel(status, record=record, repeat=limits.repeat, now=now)
     times = DrainTimes(floor=limits.deregister_delay, budget=observed.drain_timeout)
