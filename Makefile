@@ -55,6 +55,10 @@ crds: $(VENV)/ready ## Write crds/ from the pydantic models, and the chart's cop
 simulate: $(VENV)/ready ## Run seeds of the simulation (SEEDS=how many), or replay one with its trace (SEED=number).
 	@$(HERMETIC) $(RUN) -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED))
 
+.PHONY: mutations
+mutations: $(VENV)/ready ## Break each rule on purpose; the simulation must notice (SEEDS= at most); writes docs/reliability.md.
+	@$(HERMETIC) $(RUN) -m tests.simulation.mutations --seeds $(or $(SEEDS),2000) --into docs/reliability.md
+
 .PHONY: bench
 bench: $(VENV)/ready ## Measure against raw commands in the same run.
 	@$(HERMETIC) $(RUN) -m bench

@@ -261,7 +261,8 @@ class TestUnclear:
         assert plan(record("PENDING"), status=first).actions == (Cancel(job_id=101),)
         over = plan(record("CANCELLED"), status=status(Phase.SUBMIT_UNKNOWN))
         assert over.actions == (CloseGate(sure=True), RemoveFinalizer())
-        never = plan(record("CANCELLED", start_time=None), status=status(Phase.SUBMIT_UNKNOWN))
+        never_ran = record("CANCELLED", nodes="", batch_host="")
+        never = plan(never_ran, status=status(Phase.SUBMIT_UNKNOWN))
         assert never.actions == (CloseGate(), RemoveFinalizer())
 
 
@@ -318,7 +319,8 @@ class TestGhosts:
     def test_the_gate_is_closed_where_no_job_of_the_attempt_started(self) -> None:
         assert plan(status=self.REFUSED).actions == (CloseGate(), RemoveFinalizer())
         never_ran = status(Phase.PENDING, submissions=2)
-        cancelled = plan(record("CANCELLED", start_time=None), status=never_ran)
+        queued = record("CANCELLED", nodes="", batch_host="")
+        cancelled = plan(queued, status=never_ran)
         assert cancelled.actions == (CloseGate(), RemoveFinalizer())
 
     def test_a_claimed_gate_is_trusted_once_the_claimant_had_the_time_to_show(self) -> None:
@@ -354,3 +356,17 @@ class TestGateThatCannotBeClosed:
 
     def test_it_is_not_when_none_can_come_any_more(self) -> None:
         assert self.closing(failed_for=GHOST_SECONDS).may_fail
+
+
+def test_a_job_that_was_cancelled_in_the_queue_has_not_claimed_the_gate() -> None:
+    """SLURM gives it a start time all the same (recorded): a ghost may still come."""
+    cancelled = record("CANCELLED", nodes="", batch_host="")
+    twice = status(Phase.PENDING, submissions=2)
+    followed = plan_slurm_job(job(cancelled, status=twice), now=NOW).status
+    assert followed.start_time is None
+    gate, *_ = plan(cancelled, status=followed).actions
+    assert gate == CloseGate(sure=False)
+    assert plan(record("CANCELLED"), status=twice).actions == (
+        CloseGate(sure=True),
+        RemoveFinalizer(),
+    )

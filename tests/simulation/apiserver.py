@@ -37,6 +37,7 @@ class ApiSimulator:
         self._clock = clock
         self._objects: dict[Resource, dict[Place, Json]] = {}
         self._uids: set[str] = set()
+        self._applied: dict[tuple[str, str], Json] = {}  # (uid, who) → what was applied last
         self._numbers = itertools.count(1)
         self.version = 100
         self.listeners: list[Listener] = []
@@ -91,12 +92,18 @@ class ApiSimulator:
         return self._store(resource, "ADDED", new, by=by)
 
     def apply(self, resource: Resource, obj: Mapping[str, Any], *, by: str) -> Json:
-        """Server-side apply, good enough: what is given replaces what is there, key by key."""
+        """Server-side apply, good enough: key by key, and what its applier gives up goes."""
         place = k8s.namespace(obj), k8s.name(obj)
-        if self.get(resource, *place) is None:
-            return self.create(resource, obj, by=by)
-        patch = deepcopy(dict(obj))
-        return self.patch(resource, *place, patch=patch, subresource="", by=by)
+        found = self.get(resource, *place)
+        wanted = deepcopy(dict(obj))
+        if found is None:
+            new = self.create(resource, obj, by=by)
+        else:
+            before = self._applied.get((k8s.uid(found), by), {})
+            patch = joined(given_up(before, wanted), wanted)
+            new = self.patch(resource, *place, patch=patch, subresource="", by=by)
+        self._applied[k8s.uid(new), by] = wanted
+        return new
 
     def patch(
         self,
@@ -129,7 +136,9 @@ class ApiSimulator:
         _check_finalizers(old, new)
         if new == old:
             return old
-        if new.get("spec") != old.get("spec"):
+        changed = {key for key in new.keys() | old.keys() if new.get(key) != old.get(key)}
+        labels = resource.kind == "EndpointSlice" and k8s.labels(new) != k8s.labels(old)
+        if changed - _NO_CONTENT or labels:
             new["metadata"]["generation"] = old["metadata"]["generation"] + 1
         return self._store(resource, "MODIFIED", new, by=by)
 
@@ -190,14 +199,18 @@ class ApiSimulator:
         grace = new["metadata"].get("deletionGracePeriodSeconds")
         if event == "MODIFIED" and ended and not grace:
             event = "DELETED"
+        answer = new
         if event == "DELETED":
-            self._objects[resource].pop(place)
+            old = self._objects[resource].pop(place)
             self._uids.discard(new["metadata"]["uid"])
+            # The answer to the write that ends an object still has its last version.
+            last = {"resourceVersion": old["metadata"]["resourceVersion"]}
+            answer = {**new, "metadata": {**new["metadata"], **last}}
         else:
             self._objects.setdefault(resource, {})[place] = new
         for listener in tuple(self.listeners):
             listener(resource, event, new, by)
-        return new
+        return answer
 
 
 _FIXED = frozenset(
@@ -207,6 +220,32 @@ _FIXED = frozenset(
 
 def _grace(pod: Json) -> int:
     return int(k8s.number(k8s.dig(pod, "spec", "terminationGracePeriodSeconds")) or 30)
+
+
+_NO_CONTENT = frozenset({"metadata", "status"})
+
+
+def joined(patch: Mapping[str, Any], more: Mapping[str, Any]) -> Json:
+    """Two merge patches as one; unlike `merged`, a null stays one."""
+    new = dict(patch)
+    for key, value in more.items():
+        before = new.get(key)
+        deeper = isinstance(before, Mapping) and isinstance(value, Mapping)
+        new[key] = joined(before, value) if deeper else value  # type: ignore[arg-type]
+    return new
+
+
+def given_up(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> Json:
+    """A merge patch that takes away what was applied before and is not applied any more."""
+    patch: Json = {}
+    for key, value in before.items():
+        if key not in wanted:
+            patch[key] = None
+        elif isinstance(value, Mapping) and isinstance(wanted[key], Mapping):
+            deeper = given_up(value, wanted[key])
+            if deeper:
+                patch[key] = deeper
+    return patch
 
 
 def _check_finalizers(old: Json, new: Json) -> None:

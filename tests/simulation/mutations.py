@@ -3,23 +3,36 @@
 Each patches the project's own code in this process. `caught_by` runs seeds until one fails.
 """
 
+import argparse
 import contextlib
 import multiprocessing
 import os
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
 from isthmus import application
 from isthmus.api.conditions import Phase
 from isthmus.backends.base import Load, Worker
+from isthmus.backends.kubernetes import observe as pod_observation
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.backends.slurm.states import JobState
 from isthmus.plan import modeldeployment as planner
 from isthmus.plan import slurmjob as plan
 from isthmus.plan.actions import EnsureSlice, ScaleDeployment
-from isthmus.plan.policy import identity, rollout, scaledown, stopping, submission
+from isthmus.plan.policy import (
+    degraded,
+    identity,
+    orphans,
+    rollout,
+    scaledown,
+    stopping,
+    submission,
+)
 from isthmus.plan.policy.drain import Decision, DrainTimes, Proceed, Wait
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
 from isthmus.reconcile import slurmjob as reconcile
@@ -227,6 +240,48 @@ def completing_is_gone() -> Patches:
 _OVER = frozenset(state for state in JobState if not state.live)
 
 
+@mutation
+def count_pods_that_are_terminating() -> Patches:
+    return [patch.object(pod_observation, "deletion_timestamp", lambda pod: None)]
+
+
+@mutation
+def end_orphans_of_other_installations() -> Patches:
+    original = orphans.parse_slurm_job_name
+
+    def ours(name: str) -> Any:
+        found = original(name)
+        return None if found is None else replace(found, installation_id="isthmus0")
+
+    return [patch.object(orphans, "parse_slurm_job_name", ours)]
+
+
+@mutation
+def leave_orphans_alone() -> Patches:
+    return [patch.object(orphans, "find", lambda jobs, **others: ())]
+
+
+@mutation
+def replace_what_only_we_cannot_see() -> Patches:
+    return [patch.object(degraded, "_is_sure", lambda observed: observed.probe_healthy is False)]
+
+
+@mutation
+def cancel_within_the_grace() -> Patches:
+    original = application.limits_of
+
+    def hasty(settings: Any) -> Any:
+        limits = original(settings)
+        return lambda cluster: replace(limits(cluster), termination_grace=1.0)
+
+    return [patch.object(application, "limits_of", hasty)]
+
+
+@mutation
+def believe_moments_of_the_future() -> Patches:
+    return [patch.object(plan, "not_in_the_future", lambda status, *, now: status)]
+
+
 @contextlib.contextmanager
 def broken(name: str) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
@@ -250,3 +305,53 @@ def caught_by(name: str, *, seeds: int) -> runner.Result | None:
                 pool.terminate()
                 return result
     return None
+
+
+def table(*, seeds: int) -> tuple[str, bool]:
+    """The result of all mutations as markdown, and whether all were noticed."""
+    lines = [
+        "| the rule that is broken | first seed | what the oracle says |",
+        "| --- | ---: | --- |",
+    ]
+    complete = True
+    for name in sorted(MUTATIONS):
+        found = caught_by(name, seeds=seeds)
+        complete = complete and found is not None
+        said = f"not noticed within {seeds} seeds" if found is None else _said(found.failure)
+        seed = "" if found is None else str(found.seed)
+        lines.append(f"| {name.replace('_', ' ')} | {seed} | {said} |")
+        print(lines[-1], flush=True)
+    return "\n".join(lines), complete
+
+
+def _said(failure: str) -> str:
+    """The first words of a failure that say something, without the time."""
+    lines = failure.splitlines()
+    line = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]
+    return line.partition("VIOLATION: ")[2] or line
+
+
+_BEGIN, _END = "<!-- mutations: written by `make mutations` -->\n", "<!-- end of mutations -->"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutations")
+    parser.add_argument("--seeds", type=int, default=2000, help="at most, for each")
+    parser.add_argument("--into", type=Path, help="file with the marks between which it stands")
+    options = parser.parse_args()
+    markdown, complete = table(seeds=options.seeds)
+    if options.into is not None:
+        text = options.into.read_text()
+        before, _, rest = text.partition(_BEGIN)
+        _, _, after = rest.partition(_END)
+        today = datetime.now(tz=UTC).date()
+        note = f"Run on {today} with at most {options.seeds} seeds each.\n\n"
+        options.into.write_text(f"{before}{_BEGIN}{note}{markdown}\n{_END}{after}")
+    return 0 if complete else 1
+
+
+if __name__ == "__main__":
+    # Under this name the functions could not be found by the processes of the pool.
+    from tests.simulation import mutations
+
+    sys.exit(mutations.main())

@@ -19,6 +19,7 @@ from tests.simulation.clock import EPOCH, outside
 from tests.simulation.engines import Engine, Machines
 
 LIVE = frozenset({"PENDING", "RUNNING", "COMPLETING", "SUSPENDED"})
+GPUS_OF_A_NODE = 8
 _STARTED = frozenset({"RUNNING", "SUSPENDED"})
 
 
@@ -118,6 +119,11 @@ class Slurm:
         self.later(job.eligible_at - self.now + 0.01, self.schedule)
         return job
 
+    def impossible(self, request: SubmitRequest) -> bool:
+        """Whether no node could ever have what is asked for: sbatch says so at once."""
+        gpus = (re.search(r"--gres=gpu:(?:[\w.-]+:)?(\d+)", option) for option in request.options)
+        return any(found is not None and int(found[1]) > GPUS_OF_A_NODE for found in gpus)
+
     def refuse(self, request: SubmitRequest, *, leaves_record: bool) -> None:
         """A submission is refused; sometimes its record stays."""
         if leaves_record:
@@ -200,6 +206,8 @@ class Slurm:
             self.machines.end(job.engine)
             job.engine = None
         job.state, job.exit_code, job.reason, job.ended_at = state, exit_code, reason, self.now
+        if job.started_at is None:
+            job.started_at = self.now  # SLURM says so, also of one that never ran
         self.tell(f"slurm: job {job.id} {state} exit {exit_code} {job.name}")
         self.later(self.site.min_job_age + self.chance(5), self.purge, job)
         self.later(0.5, self.schedule)
@@ -340,7 +348,8 @@ class Slurm:
             batch_host=job.node,
             nodes=job.node,
             submit_time=wall(job.submitted_at),
-            start_time=wall(job.started_at),
+            # One that was put back into the queue tells when it is expected to start.
+            start_time=wall(job.eligible_at if job.restarts and not job.node else job.started_at),
             end_time=wall(end),
             time_limit_minutes=480,
             exit_code=job.exit_code,

@@ -159,6 +159,8 @@ class SimulatedSlurmClient:
         if fault in {"refused", "bad-constraints"}:
             slurm.refuse(request, leaves_record=fault == "bad-constraints")
             return Refused(reason="NodeConfigurationNotAvailable", message="not available")
+        if slurm.impossible(request):
+            return Refused(reason="NodeConfigurationNotAvailable", message="not available")
         job = slurm.accept(request)
         if fault == "lost":
             slurm.later(seconds, slurm.lose_newest, job)

@@ -61,6 +61,11 @@ class JobRecord:
     comment: str
 
     @property
+    def has_run(self) -> bool:
+        """Whether it got nodes in this run: one cancelled in the queue has a start time, too."""
+        return bool(self.batch_host or self.nodes)
+
+    @property
     def node(self) -> str:
         """The node that runs the batch script (of a job on one node: its node), or ""."""
         return self.batch_host or ("" if "[" in self.nodes or "," in self.nodes else self.nodes)

@@ -107,7 +107,7 @@ def recorded(status: SlurmJobStatus, *, record: JobRecord, running: bool) -> Slu
         "restart_count": record.restart_count,
         "unknown_since": None,
     }
-    if running:
+    if running and record.has_run:
         known |= {
             "nodes": record.nodes or status.nodes,
             "start_time": rfc3339(record.start_time) if record.start_time else None,

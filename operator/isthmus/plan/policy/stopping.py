@@ -241,7 +241,7 @@ def _done(observed: SlurmJobObservation, *, close_gate: bool, now: float) -> Slu
     gate: tuple[SlurmJobAction, ...] = ()
     if close_gate:
         found = epoch(observed.status.gate_claimed_at)
-        known = any(record.start_time is not None for record in observed.records)
+        known = any(record.has_run for record in observed.records)
         waited = found is not None and observed.cluster.complete_since(found) >= _ABSENCES_NEEDED
         failed = epoch(observed.status.gate_failed_at)
         too_late = failed is not None and now - failed >= GHOST_SECONDS
