@@ -4,12 +4,14 @@ import base64
 from collections.abc import Mapping
 from pathlib import Path
 
+from playground.commands import run
 from playground.operator_process import NAMESPACE
 from playground.slurm import Slurm
 
 SLURM_CLUSTER = "hpc"
 API_VERSION = "isthmus.dev/v1alpha1"
 SSH_SECRET = "hpc-ssh"
+BASTION_SECRET = "bastion"
 WORKER_PORTS = (30000, 30999)
 
 
@@ -71,3 +73,37 @@ def ssh_secret(
         "metadata": {"name": name, "namespace": NAMESPACE},
         "data": {k: base64.b64encode(value).decode() for k, value in values.items()},
     }
+
+
+def ssh_cluster(slurm: Slurm, state: Path, *, name: str, mode: str = "Auto") -> dict[str, object]:
+    """The SlurmCluster whose login node is reached over ssh, with a `network.mode`."""
+    made = slurm_cluster(state, bin_folder=slurm.bin_folder, name=name, login=ssh_login(slurm))
+    return with_network(made, mode=mode, nodeSSHPort=slurm.login_port)
+
+
+def with_network(cluster: Mapping[str, object], **network: object) -> dict[str, object]:
+    """A SlurmCluster with these fields of `network` too."""
+    spec = cluster["spec"]
+    assert isinstance(spec, dict)
+    return {**cluster, "spec": {**spec, "network": {**spec["network"], **network}}}
+
+
+def bastion(state: Path, **where: object) -> tuple[dict[str, object], dict[str, object]]:
+    """The `network.bastion` of mode Reverse and the Secret of its host key, made once.
+
+    Args:
+        state: of the playground.
+        **where: `host`, `port` and what else the bastion has.
+    """
+    key = state / "bastion" / "host_key"
+    key.parent.mkdir(exist_ok=True)
+    if not key.exists():
+        run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "", "-f", key])
+    public = " ".join(key.with_suffix(".pub").read_text(encoding="ascii").split()[:2])
+    obj: dict[str, object] = {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {"name": BASTION_SECRET, "namespace": NAMESPACE},
+        "data": {"ssh-privatekey": base64.b64encode(key.read_bytes()).decode()},
+    }
+    return {**where, "hostKey": public, "hostKeySecretRef": {"name": BASTION_SECRET}}, obj

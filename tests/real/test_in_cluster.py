@@ -190,8 +190,8 @@ def test_jobs_call_the_supervisor_in_the_cluster(world: World, release: Release)
     given["tunnels"]["bastion"] = {"enabled": True, "type": "NodePort", "nodePort": BASTION}
     release.install(given)
     kubernetes, slurm = world.playground.kubernetes, world.playground.slurm
-    bastion = {"host": kubernetes.address("gpu-1"), "port": BASTION, "listenPort": 2222}
-    (secret, cluster) = calling_cluster(world, bastion, "calls")
+    where = {"host": kubernetes.address("gpu-1"), "port": BASTION, "listenPort": 2222}
+    (secret, cluster) = calling_cluster(world, "calls", **where)
     cluster["spec"]["login"] = manifests.ssh_login(slurm)
     world.apply(manifests.ssh_secret(slurm), secret, cluster)
     kubernetes.refuse_pods_to_slurm()
