@@ -86,6 +86,7 @@ class Operator:
         self.installation_id = installation_id
         self.name = name
         self.extra = dict(environment or {})
+        self._wanted = False
 
     @property
     def folder(self) -> Path:
@@ -145,6 +146,7 @@ class Operator:
         Raises:
             PlaygroundError: something of `prepare` failed, or the process ended at once.
         """
+        self._wanted = True
         if self.running:
             return
         command = self.prepare()
@@ -172,15 +174,30 @@ class Operator:
 
     def stop(self, *, timeout: float = 20.0) -> None:
         """TERM, then KILL after the time limit."""
+        self._wanted = False
         self.playground.components.stop(self.name, grace=timeout)
 
     def kill(self) -> None:
         """KILL at once, as a lost machine."""
+        self._wanted = False
         self.playground.components.kill(self.name)
 
     def restart(self) -> None:
         """Stop and start, with the working tree's code as it is now."""
         self.stop()
+        self.start()
+
+    def supervise(self) -> None:
+        """Start it again where it chose to end, as after a lost Lease: a kubelet would.
+
+        Raises:
+            PlaygroundError: it ended by something that it did not foresee.
+        """
+        if not self._wanted or self.running:
+            return
+        ends = [line for line in self.output().splitlines() if " Ending" in line]
+        if not ends or " Ending: " not in ends[-1]:
+            self.require_running()
         self.start()
 
     def wait_for_output(self, text: str, *, timeout: float = 30.0) -> None:

@@ -230,7 +230,7 @@ def wait_through(world: World, name: str, host: str) -> None:
     """Until every forward of a deployment is up and goes through this login host."""
 
     def through() -> object:
-        slices = world.objects("endpointslices", name)
+        slices = world.objects("endpointslices", name, also=",isthmus.dev/tunnel-host")
         found = [each["metadata"].get("annotations", {}) for each in slices]
         said = [each.get("isthmus.dev/tunnel-message", "") for each in found]
         up = [each.get("isthmus.dev/tunnel") == "up" for each in found]

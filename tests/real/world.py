@@ -69,6 +69,11 @@ class World:
     _names: dict[str, str] = field(default_factory=dict)  # address of a Service → its deployment
     _keys: dict[str, str] = field(default_factory=dict)  # deployment → its key, as last read
 
+    def supervise(self) -> None:
+        """Operators that chose to end are started again, as in a cluster."""
+        for operator in self.operators:
+            operator.supervise()
+
     # ---- Kubernetes
 
     def kubectl(self, *argv: str, stdin: str | None = None, timeout: float = 60) -> str:
@@ -233,16 +238,18 @@ class World:
     def wait_agree(
         self, name: str, *, kubernetes: int = 0, slurm: int = 0, timeout: float = PATIENCE
     ) -> None:
-        until(
-            lambda: not (said := self.agree(name, kubernetes=kubernetes, slurm=slurm)) or Not(said),
-            f"{name} has {kubernetes} pods and {slurm} jobs",
-            timeout=timeout,
-        )
+        def look() -> bool | Not:
+            self.supervise()
+            said = self.agree(name, kubernetes=kubernetes, slurm=slurm)
+            return Not(said) if said else True
+
+        until(look, f"{name} has {kubernetes} pods and {slurm} jobs", timeout=timeout)
 
     def wait_condition(self, name: str, kind: str, **wanted: str) -> Json:
         """Wait for a condition with these fields; returns it."""
 
         def look() -> Any:
+            self.supervise()
             found = self.condition(name, kind)
             good = all(found.get(key) == value for key, value in wanted.items())
             return found if good and found else Not(str(found))
