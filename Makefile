@@ -57,7 +57,7 @@ simulate: $(VENV)/ready ## Run seeds of the simulation (SEEDS=how many), or repl
 
 .PHONY: mutations
 mutations: $(VENV)/ready ## Break each rule on purpose; the simulation must notice (SEEDS= at most); writes docs/reliability.md.
-	@$(HERMETIC) $(RUN) -m tests.simulation.mutations --seeds $(or $(SEEDS),2000) --into docs/reliability.md
+	@$(HERMETIC) $(RUN) -m tests.simulation.mutants --seeds $(or $(SEEDS),2000) --into docs/reliability.md
 
 .PHONY: bench
 bench: $(VENV)/ready ## Measure against raw commands in the same run.

@@ -1,17 +1,10 @@
 """Deliberate breaks of the rules: the simulation is worth what it catches of these.
 
-Each patches the project's own code in this process. `caught_by` runs seeds until one fails.
+Each patches the project's own code in this process; `mutants` runs them.
 """
 
-import argparse
-import contextlib
-import multiprocessing
-import os
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
-from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
@@ -39,7 +32,6 @@ from isthmus.reconcile import slurmjob as reconcile
 from isthmus.reconcile import startgate
 from isthmus.reconcile.cluster_state import ClusterState
 from isthmus.reconcile.leader import LeaderElector
-from tests.simulation import runner
 from tests.simulation.slurm import Slurm
 
 Patches = list[Any]
@@ -280,78 +272,3 @@ def cancel_within_the_grace() -> Patches:
 @mutation
 def believe_moments_of_the_future() -> Patches:
     return [patch.object(plan, "not_in_the_future", lambda status, *, now: status)]
-
-
-@contextlib.contextmanager
-def broken(name: str) -> Iterator[None]:
-    with contextlib.ExitStack() as stack:
-        for each in MUTATIONS[name]():
-            stack.enter_context(each)
-        yield
-
-
-def _run(task: tuple[str, int]) -> runner.Result:
-    name, seed = task
-    with broken(name):
-        return runner.run(seed)
-
-
-def caught_by(name: str, *, seeds: int) -> runner.Result | None:
-    """The first failing result among `seeds` seeds, None if the break is not noticed."""
-    with multiprocessing.get_context("spawn").Pool(os.cpu_count()) as pool:
-        tasks = ((name, seed) for seed in range(seeds))
-        for result in pool.imap(_run, tasks, chunksize=2):
-            if result.failure:
-                pool.terminate()
-                return result
-    return None
-
-
-def table(*, seeds: int) -> tuple[str, bool]:
-    """The result of all mutations as markdown, and whether all were noticed."""
-    lines = [
-        "| the rule that is broken | first seed | what the oracle says |",
-        "| --- | ---: | --- |",
-    ]
-    complete = True
-    for name in sorted(MUTATIONS):
-        found = caught_by(name, seeds=seeds)
-        complete = complete and found is not None
-        said = f"not noticed within {seeds} seeds" if found is None else _said(found.failure)
-        seed = "" if found is None else str(found.seed)
-        lines.append(f"| {name.replace('_', ' ')} | {seed} | {said} |")
-        print(lines[-1], flush=True)
-    return "\n".join(lines), complete
-
-
-def _said(failure: str) -> str:
-    """The first words of a failure that say something, without the time."""
-    lines = failure.splitlines()
-    line = lines[1] if len(lines) > 1 and lines[0].endswith(":") else lines[0]
-    return line.partition("VIOLATION: ")[2] or line
-
-
-_BEGIN, _END = "<!-- mutations: written by `make mutations` -->\n", "<!-- end of mutations -->"
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutations")
-    parser.add_argument("--seeds", type=int, default=2000, help="at most, for each")
-    parser.add_argument("--into", type=Path, help="file with the marks between which it stands")
-    options = parser.parse_args()
-    markdown, complete = table(seeds=options.seeds)
-    if options.into is not None:
-        text = options.into.read_text()
-        before, _, rest = text.partition(_BEGIN)
-        _, _, after = rest.partition(_END)
-        today = datetime.now(tz=UTC).date()
-        note = f"Run on {today} with at most {options.seeds} seeds each.\n\n"
-        options.into.write_text(f"{before}{_BEGIN}{note}{markdown}\n{_END}{after}")
-    return 0 if complete else 1
-
-
-if __name__ == "__main__":
-    # Under this name the functions could not be found by the processes of the pool.
-    from tests.simulation import mutations
-
-    sys.exit(mutations.main())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.simulation import mutations
+from tests.simulation import mutants, mutations
 
 SEEDS = 2000
 QUICK = (
@@ -15,11 +15,11 @@ QUICK = (
 
 @pytest.mark.parametrize("name", QUICK)
 def test_a_broken_rule_is_noticed_soon(name: str) -> None:
-    assert mutations.caught_by(name, seeds=40) is not None
+    assert mutants.caught_by(name, seeds=40) is not None
 
 
 @pytest.mark.soak
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", sorted(mutations.MUTATIONS))
 def test_every_broken_rule_is_noticed(name: str) -> None:
-    assert mutations.caught_by(name, seeds=SEEDS) is not None
+    assert mutants.caught_by(name, seeds=SEEDS) is not None

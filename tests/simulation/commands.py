@@ -1,0 +1,136 @@
+"""The part of the judge that looks at the commands of operators: sbatch, TERM, scancel."""
+
+from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.resources import ENDPOINT_SLICES, LEASES, SLURM_CLUSTERS
+from isthmus.backends.slurm.records import SubmitRequest
+from tests.simulation.clock import Process
+from tests.simulation.engines import Engine
+from tests.simulation.ledger import WAITING, Attempt, Ledger, View
+from tests.simulation.secrecy import Secrecy
+from tests.simulation.slurm import Job
+
+GRACE = 60.0
+"""Seconds between TERM and scancel: `termination-grace` in this world."""
+UNKNOWN_WAIT = 115.0
+"""Least seconds between two submissions of one attempt: 60 + 5 + 2 * 10 + 30, and jitter."""
+
+
+class CommandRules(Ledger):
+    """Judges each command when it is called."""
+
+    secrecy: Secrecy
+
+    def looked(self, process: Process, *, complete: bool) -> None:
+        view = self.views.setdefault(process.name, View())
+        if complete:
+            view.complete = self.now
+        else:
+            view.failed = self.now
+
+    def submits(self, process: Process, request: SubmitRequest) -> None:
+        job_name = request.job_name
+        self.secrecy.shows_in(f"sbatch of {job_name}", request)
+        self._slurm.tell(f"{process.name}: sbatch {job_name}")
+        self._leads(process, "sbatch")
+        self._sees(process, "sbatch", slack=30.0)
+        attempt = self.attempts.get(job_name)
+        if attempt is None:
+            self.require(False, f"sbatch of {job_name} without any SlurmJob")
+            return
+        self.require(not attempt.gone, f"sbatch of {job_name}, whose SlurmJob is gone")
+        if attempt.deleted_at is not None and not self.caches_late:
+            late = self.now - attempt.deleted_at
+            self.require(late < self.lag, f"sbatch of {job_name}, deleted {late:.0f} s ago")
+        attempt.submissions.append(self.now)
+        self.require(
+            len(attempt.submissions) <= attempt.intents,
+            f"sbatch of {job_name} without an acknowledged intent",
+        )
+        if len(attempt.submissions) > 1 and not attempt.wiped and not self.clocks_jumped:
+            since = self.now - attempt.submissions[-2]
+            self.require(
+                since >= UNKNOWN_WAIT - 2, f"{job_name} was submitted again after {since:.0f} s"
+            )
+
+    def terminates(self, process: Process, job_id: int, job_name: str) -> None:
+        self._slurm.tell(f"{process.name}: TERM to job {job_id} {job_name}")
+        attempt = self._stops(process, "TERM", job_id, job_name)
+        if attempt is None:
+            return
+        self.require(attempt.deleted_at is not None, f"TERM to {job_name}, which is wanted")
+        slice_ = self._api.get(ENDPOINT_SLICES, attempt.namespace, attempt.name)
+        self.require(slice_ is None, f"TERM to {job_name} while it is in the membership")
+        if attempt.slice_left is not None and not self.clocks_jumped:
+            since = self.now - attempt.slice_left
+            self.require(since > 4.0, f"TERM to {job_name} {since:.1f} s after it left")
+        for engine in self._machines.running(job_name):
+            self.not_cut("TERM to", job_name, engine, since=attempt.slice_left, attempt=attempt)
+
+    def cancels(self, process: Process, job_id: int, job_name: str) -> None:
+        self._slurm.tell(f"{process.name}: scancel job {job_id} {job_name}")
+        attempt = self._stops(process, "scancel", job_id, job_name)
+        job = self._slurm.jobs.get(job_id)
+        if attempt is None or job is None or job.name != job_name or job.engine is None:
+            return
+        slice_ = self._api.get(ENDPOINT_SLICES, attempt.namespace, attempt.name)
+        self.require(slice_ is None, f"scancel of {job_name} while it is in the membership")
+        if attempt.gone or attempt.lost:
+            return  # an orphan
+        told_waiting = attempt.phase in WAITING  # by an old copy of SLURM's answer
+        if attempt.deleted_at is not None and job.state == "RUNNING" and not told_waiting:
+            self.not_cut(
+                "scancel of", job_name, job.engine, since=attempt.slice_left, attempt=attempt
+            )
+        if attempt.deleted_at is None and job.state == "RUNNING" and attempt.over_at is None:
+            unknown = attempt.wiped and not self._tells(job)
+            good = unknown or not job.engine.checked or self._unwell(job.engine)
+            self.require(good, f"scancel of {job_name}, which serves")
+        elif attempt.deleted_at is not None and not self.clocks_jumped:
+            since = job.engine.terminated_at
+            early = since is not None and self.now - since < GRACE - 2
+            self.require(not early, f"scancel of {job_name} within its grace")
+
+    def _unwell(self, engine: Engine) -> bool:
+        """Whether an engine that once served has not done so for the shortest startupTimeout."""
+        machines, now = self._machines, self.now
+        alone = any(
+            machines.unreachable_until.get(a, 0.0) <= now for a in self._slurm.nodes.values()
+        )
+        long = now - engine.bad_since > 180 - 2 or self.clocks_jumped
+        return alone and long and not machines.serves(engine, now=now)
+
+    def _tells(self, job: Job) -> bool:
+        """Whether an operator that knows nothing could find out that a job's engine serves."""
+        engine = job.engine
+        if engine is None or not job.comment.endswith(f"{engine.attempt}:port={engine.port}"):
+            return False
+        found = self._api.all(SLURM_CLUSTERS)
+        ports = k8s.dig(found[0], "spec", "network", "ports", default={}) if found else {}
+        allowed = isinstance(ports, dict) and ports["from"] <= engine.port <= ports["to"]
+        long_enough = self.now - self._machines.good_since(engine) > 100  # three probes
+        return allowed and long_enough and self._machines.serves(engine, now=self.now)
+
+    def _stops(self, process: Process, what: str, job_id: int, job_name: str) -> Attempt | None:
+        self._leads(process, what)
+        self._sees(process, what, slack=40.0)
+        attempt = self.attempts.get(job_name)
+        self.require(attempt is not None, f"{what} to job {job_id} {job_name}, which is not ours")
+        return attempt
+
+    def _leads(self, process: Process, what: str) -> None:
+        leases = self._api.all(LEASES)
+        holder = k8s.dig(leases[0], "spec", "holderIdentity") if leases else None
+        self.require(holder == process.name, f"{what} by {process.name}, but {holder} leads")
+
+    def _sees(self, process: Process, what: str, *, slack: float) -> None:
+        view = self.views.get(process.name, View())
+        if view.complete is None:
+            self.require(False, f"{what} before {process.name} has seen the cluster")
+            return
+        age = self.now - view.complete
+        limit = self.stale_after + slack
+        if not self.clocks_jumped:
+            self.require(age <= limit, f"{what} on a cluster last seen {age:.0f} s ago")
+        if view.failed is not None and view.failed > view.complete:
+            blind = self.now - view.failed
+            self.require(blind <= slack, f"{what} on a cluster not seen for {blind:.0f} s")

@@ -1,0 +1,103 @@
+"""What the judge keeps in mind: attempts, members, what operators may not know yet; and violations.
+
+Apart from the rules, which are told in `commands` and `membership` and all write here.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from isthmus.api.conditions import Phase
+from isthmus.apiserver import objects as k8s
+from tests.simulation.apiserver import ApiSimulator, Json
+from tests.simulation.engines import Engine, Machines
+from tests.simulation.slurm import Slurm
+
+FLOOR, BUDGET = 5.0, 300.0
+"""Of a drain: settings and defaults."""
+
+WAITING = frozenset({None, Phase.WAITING, Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN, Phase.PENDING})
+
+
+@dataclass(slots=True)
+class View:
+    """When one operator's process last saw the cluster."""
+
+    complete: float | None = None
+    failed: float | None = None
+
+
+@dataclass(slots=True)
+class Attempt:
+    """One SlurmJob object, from its creation on."""
+
+    namespace: str
+    name: str
+    uid: str
+    deployment: str
+    intents: int = 0  # writes that made the phase Submitting
+    phase: str | None = None
+    submissions: list[float] = field(default_factory=list)
+    refused: bool = False
+    wiped: bool = False
+    deleted_at: float | None = None  # deletionTimestamp was set
+    over_at: float | None = None  # its phase became a terminal one
+    gone: bool = False
+    forsaken: bool = False  # let go because two snapshots lied about it
+    lost: bool = False  # its object vanished with its API server's state
+    slice_left: float | None = None
+
+
+class Ledger:
+    """Everything that more than one rule looks at."""
+
+    def __init__(self, *, api: ApiSimulator, slurm: Slurm, machines: Machines) -> None:
+        self._api, self._slurm, self._machines = api, slurm, machines
+        self.violations: list[str] = []
+        self.off = False
+        self.attempts: dict[str, Attempt] = {}  # job name → attempt
+        self.views: dict[str, View] = {}
+        self.clocks_jumped = False
+        self.stale_after = 120.0
+        self.caches_late_until = 0.0
+        self.lag = 3.0
+        self._replicas: dict[tuple[str, str], list[tuple[float, int]]] = {}
+        self._members: dict[str, dict[str, float | None]] = {}  # Service → member → left at
+        self.engine_of_pod: Callable[[Json], Engine | None] = lambda _: None
+        self._drained_pods: set[str] = set()
+        self._lost_uids: set[str] = set()  # of SlurmJobs that vanished and came back as others
+
+    def require(self, good: bool, what: str) -> None:
+        if not good and not self.off:
+            self.violations.append(f"{self._slurm.now:9.2f}  VIOLATION: {what}")
+
+    @property
+    def now(self) -> float:
+        return self._slurm.now
+
+    @property
+    def caches_late(self) -> bool:
+        """Whether operators may not know for long what is written in the API server."""
+        return self.now < self.caches_late_until
+
+    def not_cut(
+        self,
+        what: str,
+        name: str,
+        engine: Engine,
+        *,
+        since: float | None,
+        attempt: Attempt | None = None,
+    ) -> None:
+        """No request that has begun is cut before its budget, where the engine could tell of it."""
+        held = engine.held(self.now)
+        silent = self.now - self._machines.good_since(engine) < 60 or engine.terminated_at
+        if not held or silent or self.clocks_jumped or (attempt is not None and attempt.wiped):
+            return
+        waited = self.now - (engine.started_at if since is None else since)
+        over = waited >= FLOOR + BUDGET - 2
+        self.require(over, f"{what} {name}: {held} requests cut after {waited:.0f} s")
+
+
+def over(job: Json) -> bool:
+    phase = k8s.dig(job, "status", "phase")
+    return phase is not None and Phase(str(phase)).terminal
