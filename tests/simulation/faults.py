@@ -240,9 +240,12 @@ def heal(world: World, random: Random) -> None:
         release(world, job)
         if job.ends_at is not None:
             slurm.grant(job, 8 * 3600.0)
-    world.machines.unreachable_until.clear()
+    # Over now, and not forgotten: the oracle asks since when an engine has answered well.
+    away, now = world.machines.unreachable_until, world.now
+    away.update({address: min(until, now) for address, until in away.items()})
     for engine in world.machines.ledger:
-        engine.broken_until = engine.slow_until = 0.0
+        engine.broken_until = min(engine.broken_until, now)
+        engine.slow_until = min(engine.slow_until, now)
     world.weather = type(world.weather)()
     world.watch_delay = 0.3
     mend_watches(world)

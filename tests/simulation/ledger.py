@@ -62,6 +62,7 @@ class Ledger:
         self.lag = 3.0
         self._replicas: dict[tuple[str, str], list[tuple[float, int]]] = {}
         self._members: dict[str, dict[str, float | None]] = {}  # Service → member → left at
+        self._joined: dict[str, float] = {}  # member → since when
         self.engine_of_pod: Callable[[Json], Engine | None] = lambda _: None
         self._drained_pods: set[str] = set()
         self._lost_uids: set[str] = set()  # of SlurmJobs that vanished and came back as others
