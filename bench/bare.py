@@ -142,7 +142,7 @@ class Seen:
         while not condition():
             if time.monotonic() > end:
                 raise PlaygroundError(f"waited {timeout:.0f} s for: {what}")
-            time.sleep(0.001)
+            time.sleep(0.005)
 
     def close(self) -> None:
         """Stop watching."""
