@@ -123,9 +123,14 @@ hand_over_key() {
   redactor=$!
 }
 
-# Once the engine listens it has read everything.
+# Once the engine listens it has read everything. That takes minutes, so it is looked for ever less
+# often: a node may have many jobs.
 remove_key_file() {
-  until listening "$1"; do pause 1; done
+  local delay=1
+  until listening "$1"; do
+    pause "$delay"
+    delay=$((delay < 10 ? delay * 2 : 15))
+  done
   rm -rf -- "$private"
 }
 

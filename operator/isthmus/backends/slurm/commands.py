@@ -45,8 +45,10 @@ else echo "cannot write $2" >&2; exit 1; fi
 _PLACE_SECRET = """
 umask 077
 [ ! -L "$2" ] || exit 0
-new=$(mktemp -- "$1.XXXXXX") || exit 1
-if cat >"$new" && [ -O "$new" ] && [ "$(stat -c '%a %s' -- "$new")" = "600 $3" ] &&
+new="$1.$$.$RANDOM"
+IFS= read -r -d '' text || :
+set -o noclobber  # a new file of ours, or none
+if printf '%s' "$text" >"$new" && [ -O "$new" ] && [ "$(stat -c '%a %s' -- "$new")" = "600 $3" ] &&
   mv -fT -- "$new" "$1"; then exit 0; fi
 echo "cannot write $1 so that its owner alone can read it" >&2
 rm -f -- "$new"

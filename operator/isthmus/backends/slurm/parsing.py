@@ -51,7 +51,7 @@ class Section:
     Attributes:
         output: its standard output, exactly.
         returncode: its own.
-        clock: `date +%s` where it ran, just after it.
+        clock: epoch seconds where it ran, just after it.
     """
 
     output: str
@@ -80,7 +80,7 @@ def framed(commands: Sequence[Sequence[str]], *, marker: str, limit: float) -> t
         limited = shlex.join(["timeout", "-k", "5", f"{limit:g}", *command])
         lines.append(f"printf '\\n%s BEGIN\\n' {marker}")
         lines.append(f"[ $r -ne 0 ] || {limited}; r=$?")
-        lines.append(f"printf '\\n%s END %s %s\\n' {marker} $r \"$(date +%s)\"")
+        lines.append(f"printf '\\n%s END %s %(%s)T\\n' {marker} $r -1")
     return ("/bin/bash", "--noprofile", "--norc", "-c", "\n".join(lines))
 
 
