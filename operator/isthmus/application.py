@@ -44,6 +44,7 @@ from isthmus.reconcile.slurmjob import SlurmJobReconciler
 from isthmus.reconcile.staging import KeyStaging
 from isthmus.reconcile.standby import standing_by
 from isthmus.reconcile.store import Store
+from isthmus.reconcile.submission_line import SubmissionLine
 from isthmus.reconcile.triggers import (
     MODEL_DEPLOYMENT,
     SLURM_CLUSTER,
@@ -241,6 +242,7 @@ def _assemble(
             resync=settings.resync_interval,
             clock=time.time,
             events=events,
+            line=SubmissionLine(wake=queue.add, clock=time.monotonic),
         ),
         MODEL_DEPLOYMENT: ModelDeploymentReconciler(
             store=store,

@@ -8,8 +8,8 @@ from collections.abc import Callable
 from isthmus.api.conditions import Phase
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurmcluster import SlurmCluster
-from isthmus.apiserver.objects import dig, uid
-from isthmus.apiserver.resources import SLURM_JOBS
+from isthmus.apiserver.objects import Object, dig, uid
+from isthmus.apiserver.resources import SLURM_JOBS, Resource
 from isthmus.plan.slurmjob_observation import ClusterObservation
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
@@ -23,9 +23,12 @@ class ClusterView:
 
     def __init__(self, *, store: Store, states: ClusterStates, clock: Callable[[], float]) -> None:
         """Prepare; `clock` is the wall clock in epoch seconds."""
-        self._store = store
         self._states = states
         self._clock = clock
+        self._unclear: dict[ClusterReference, set[str]] = {}  # → uids of SlurmJobs
+        for obj in store.list(SLURM_JOBS):
+            self._changed(SLURM_JOBS, None, obj)
+        store.on_change(self._changed)
 
     def observe(
         self,
@@ -69,10 +72,21 @@ class ClusterView:
 
     def _unresolved(self, reference: ClusterReference, *, except_for: str) -> int:
         """Submissions of other attempts on this cluster whose outcome is not known."""
-        wanted = {"namespace": reference.namespace, "name": reference.name}
-        return sum(
-            dig(obj, "spec", "clusterRef") == wanted
-            and dig(obj, "status", "phase") in UNCLEAR
-            and uid(obj) != except_for
-            for obj in self._store.list(SLURM_JOBS)
-        )
+        return len(self._unclear.get(reference, set()) - {except_for})
+
+    def _changed(self, resource: Resource, old: Object | None, new: Object | None) -> None:
+        """Keep account instead of counting in each pass (`Listener`)."""
+        if resource != SLURM_JOBS:
+            return
+        for obj in (old, new):
+            if obj is None or dig(obj, "status", "phase") not in UNCLEAR:
+                continue
+            found = self._unclear.setdefault(_cluster_of(obj), set())
+            (found.discard if obj is old else found.add)(uid(obj))
+
+
+def _cluster_of(obj: Object) -> ClusterReference:
+    place = dig(obj, "spec", "clusterRef")
+    return ClusterReference(
+        namespace=str(dig(place, "namespace", default="")), name=str(dig(place, "name", default=""))
+    )

@@ -73,7 +73,7 @@ class WorkQueue:
         self._later: OrderedDict[Key, float] = OrderedDict()  # the same, for those that can wait
         self._turn = 0
         self._active: set[Key] = set()
-        self._again: set[Key] = set()  # added while active
+        self._again: dict[Key, float] = {}  # added while active → seconds until its next pass
         self._due: dict[Key, float] = {}
         self._changed: set[Key] = set()  # of those, who are fresh when their time comes
         self._timers: list[tuple[float, Key]] = []  # heap; stale entries differ from _due
@@ -94,7 +94,10 @@ class WorkQueue:
             key: the object.
             later: nothing has happened to it, so it can wait until fresh changes have had a turn.
         """
-        if self._closed or key in self._ready or key in self._again:
+        if self._closed or key in self._ready:
+            return
+        if key in self._active:
+            self._repeat(key, REPEAT_GAP)
             return
         if key in self._later:
             if not later:
@@ -102,11 +105,14 @@ class WorkQueue:
                 self._ready[key] = self._clock()
             return
         self.added += 1
-        if key in self._active:
-            self._again.add(key)
-            return
         (self._later if later else self._ready)[key] = self._clock()
         self._wake_one()
+
+    def _repeat(self, key: Key, gap: float) -> None:
+        """Have another pass after the one that is working on `key`."""
+        if key not in self._again:
+            self.added += 1
+        self._again[key] = min(gap, self._again.get(key, gap))
 
     def add_after(self, key: Key, seconds: float, *, later: bool = True) -> None:
         """Make `key` ready in `seconds`; of several such wishes the earliest counts.
@@ -119,7 +125,10 @@ class WorkQueue:
         """
         if self._closed:
             return
-        if seconds <= 0 or (not later and key in self._active):
+        if not later and key in self._active:
+            self._repeat(key, max(seconds, REPEAT_GAP))
+            return
+        if seconds <= 0:
             self.add(key, later=later)
             return
         if not later:
@@ -199,9 +208,9 @@ class WorkQueue:
     def done(self, key: Key) -> None:
         """Give `key` back after a pass over it."""
         self._active.discard(key)
-        if key in self._again:
-            self._again.discard(key)
-            self.add_after(key, REPEAT_GAP)
+        gap = self._again.pop(key, None)
+        if gap is not None:
+            self.add_after(key, gap)
 
     def shut_down(self) -> None:
         """Hand out nothing more: every `get` returns None, every `add` does nothing."""

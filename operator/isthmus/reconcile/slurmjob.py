@@ -30,7 +30,6 @@ from isthmus.apiserver.resources import (
 )
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.frozen import FrozenJob
-from isthmus.backends.slurm.records import SubmitOutcome
 from isthmus.errors import SecretMissingError
 from isthmus.observe.events import EventSink
 from isthmus.plan.actions import (
@@ -64,6 +63,7 @@ from isthmus.reconcile.staging import KeyStaging
 from isthmus.reconcile.startgate import StartGate, waits_for
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
+from isthmus.reconcile.submission_line import LOOK_AGAIN, SubmissionLine, Turn
 from isthmus.reconcile.submissions import announced, submit
 from isthmus.reconcile.tunnel_events import tell_of_tunnel
 from isthmus.reconcile.worker_slices import delete_slice, ensure_slice
@@ -104,6 +104,7 @@ class SlurmJobReconciler:
         resync: float,
         clock: Callable[[], float],
         events: EventSink,
+        line: SubmissionLine,
     ) -> None:
         """Prepare.
 
@@ -121,7 +122,9 @@ class SlurmJobReconciler:
             resync: seconds after which an attempt is looked at again although nothing changed.
             clock: wall clock, epoch seconds.
             events: told when a way to a worker breaks or is back.
+            line: who may submit now.
         """
+        self._line = line
         self._events = events
         self._store = store
         self._api = api
@@ -161,21 +164,15 @@ class SlurmJobReconciler:
             if isinstance(action, AddFinalizer):
                 raw = await self._finalizer(raw, present=True)
             elif isinstance(action, Submit):
-                place = action.before.work_directory
-                missing = await self._stage(parts, place=place)
-                if missing is not None:
-                    status = status.model_copy(update=missing)
-                    continue
-                before = await announced(
-                    action.before,
-                    job=parts.job,
-                    cluster=parts.cluster,
-                    clusters=self._clusters,
-                    check=self._gate.check,
-                )
-                raw = await write_status(self._api, SLURM_JOBS, obj=raw, status=before)
-                outcome = await self._submit(parts, before)
-                status = after_submission(before, outcome=outcome, now=self._clock())
+                turn = self._line.enter(_reference(parts.job), key)
+                if turn is Turn.WAITING:  # of one that has just joined nothing is written
+                    await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
+                if turn is not Turn.NOW:
+                    return LOOK_AGAIN
+                try:
+                    raw, status = await self._submission(parts, action, waiting=status)
+                finally:
+                    self._line.leave(_reference(parts.job), key)
             elif isinstance(action, CloseGate):
                 gate = await self._start_gate.close(parts.job, parts.cluster)
                 if (found := waits_for(gate, action, status, now=self._clock())) is not None:
@@ -317,8 +314,22 @@ class SlurmJobReconciler:
             return {"reason": Reason.API_KEY_UNUSABLE, "message": str(error)}
         return None
 
-    async def _submit(self, parts: _Parts, before: SlurmJobStatus) -> SubmitOutcome:
-        return await submit(
+    async def _submission(
+        self, parts: _Parts, action: Submit, *, waiting: SlurmJobStatus
+    ) -> tuple[Object, SlurmJobStatus]:
+        """Submit once; the object as it is stored then, and the status to write."""
+        missing = await self._stage(parts, place=action.before.work_directory)
+        if missing is not None:
+            return parts.raw, waiting.model_copy(update=missing)
+        before = await announced(
+            action.before,
+            job=parts.job,
+            cluster=parts.cluster,
+            clusters=self._clusters,
+            check=self._gate.check,
+        )
+        raw = await write_status(self._api, SLURM_JOBS, obj=parts.raw, status=before)
+        outcome = await submit(
             before,
             job=parts.job,
             frozen=parts.frozen,
@@ -327,6 +338,7 @@ class SlurmJobReconciler:
             installation_id=self._installation_id,
             check=self._gate.check,
         )
+        return raw, after_submission(before, outcome=outcome, now=self._clock())
 
     async def _act(self, parts: _Parts, action: SlurmJobAction) -> None:
         spec, reference = parts.job.spec, _reference(parts.job)

@@ -153,6 +153,10 @@ class Store:
         """Return the objects labelled as belonging to that ModelDeployment, by name."""
         return self._of(self._by_deployment.get((resource, namespace, deployment), ()))
 
+    def count_labelled(self, resource: Resource, namespace: str, deployment: str) -> int:
+        """Return how many objects are labelled as belonging to that ModelDeployment."""
+        return len(self._by_deployment.get((resource, namespace, deployment), ()))
+
     def replace(
         self,
         resource: Resource,

@@ -27,12 +27,15 @@ from isthmus.reconcile.store import Store
 PARTS_GAP = 0.1
 """Seconds for which a change of a pod, job or slice waits for others of the same deployment."""
 
+FEW = 8
+GAP_PER_WORKER = 0.02
+MOST_GAP = 2.0
+"""Longer with more than a few workers: many change at once, and each pass looks at all of them."""
+
 MODEL_DEPLOYMENT = "ModelDeployment"
 SLURM_JOB = "SlurmJob"
 SLURM_CLUSTER = "SlurmCluster"
-_UNSETTLED = frozenset(
-    {None, Phase.WAITING, Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN, Phase.DRAINING}
-)
+_UNSETTLED = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN, Phase.DRAINING})
 
 
 class Triggers:
@@ -77,8 +80,13 @@ class Triggers:
         deployment = labels(obj).get(names.LABEL_DEPLOYMENT)
         if resource != MODEL_DEPLOYMENTS and deployment is not None:
             key = Key(MODEL_DEPLOYMENT, namespace(obj), deployment)
-            self._queue.add_after(key, PARTS_GAP, later=False)
+            self._queue.add_after(key, self._gap(key), later=False)
         self._add_owners(obj)
+
+    def _gap(self, key: Key) -> float:
+        place = key.namespace, key.name
+        workers = sum(self._store.count_labelled(each, *place) for each in (PODS, SLURM_JOBS))
+        return min(PARTS_GAP + GAP_PER_WORKER * max(0, workers - FEW), MOST_GAP)
 
     def probe_changed(self, key: Key) -> None:
         """Take a change of a probed worker: a SlurmJob itself, or a pod of a ModelDeployment."""
@@ -147,10 +155,13 @@ def _cluster_of(obj: Object) -> ClusterReference:
 
 
 def _unsettled(obj: Object) -> bool:
-    """Whether a snapshot that does not name the job may still be news to it."""
+    """Whether a snapshot that does not name the job may still be news to it.
+
+    Not to one that waits to be submitted: it looks again by itself, and hundreds may wait.
+    """
     if deletion_timestamp(obj) is not None or dig(obj, "status", "phase") in _UNSETTLED:
         return True
-    return dig(obj, "status", "state") is None
+    return dig(obj, "status", "jobId") is not None and dig(obj, "status", "state") is None
 
 
 def _differs(old: Object | None, new: Object | None) -> bool:
