@@ -219,7 +219,7 @@ def clock_jumps(world: World, random: Random) -> None:
     """The wall clock of one operator's machine jumps."""
     process = random.choice(world.operators).process
     if process is not None:
-        process.clock_skew += random.choice([-600.0, -60.0, 60.0, 600.0])
+        process.clock_skew += random.choice([-7200.0, -600.0, -60.0, 60.0, 600.0])
         world.oracle.clocks_jumped = True
         world.tell(f"fault: the clock of {process.name} is off by {process.clock_skew:.0f} s")
 
