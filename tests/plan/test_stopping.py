@@ -155,7 +155,7 @@ class TestServingWorker:
         ("PENDING", Phase.SUBMIT_UNKNOWN),
         ("RUNNING", Phase.STARTING),
         ("CONFIGURING", Phase.STARTING),
-        ("SUSPENDED", Phase.DEGRADED),
+        ("SUSPENDED", Phase.STARTING),
     ],
 )
 def test_what_serves_nobody_is_cancelled_at_once(state: str, before: Phase) -> None:
@@ -179,9 +179,11 @@ def test_a_job_that_is_suspended_after_its_term_keeps_its_grace() -> None:
     assert late.actions == (Cancel(job_id=101),)
 
 
-def test_a_suspended_job_whose_status_was_lost_may_have_been_told_to_end() -> None:
+@pytest.mark.parametrize("before", [status(Phase.DEGRADED), SlurmJobStatus()])
+def test_a_suspended_job_may_wake_with_its_requests(before: SlurmJobStatus) -> None:
+    """Also where the status was lost, and nobody knows whether it was told to end: seed 1895."""
     suspended = record(comment=PUBLISHED, state="SUSPENDED")
-    first = plan(suspended, status=SlurmJobStatus())
+    first = plan(suspended, status=before)
     assert first.actions == ()
     told = plan(suspended, status=first.status, now=NOW + 20, load=UNREADABLE)
     assert told.actions == (Terminate(job_id=101),)

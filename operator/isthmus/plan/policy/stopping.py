@@ -34,8 +34,9 @@ GHOST_SECONDS = 1800.0
 """After this long no submission is still on its way: far beyond any time limit of sbatch."""
 _SOON = 1.0
 """Seconds until the next look where only our own write is waited for."""
-_MAY_SERVE = frozenset({JobState.Running, JobState.Transient, JobState.Unknown})
-"""Among them SIGNALING, which SLURM may show while it delivers our TERM."""
+_MAY_SERVE = frozenset({JobState.Running, JobState.Suspended, JobState.Transient, JobState.Unknown})
+"""Among them SIGNALING, which SLURM may show while it delivers our TERM. A suspended engine goes on
+with its requests when it wakes, and it may have done so since the last look (seed 1895)."""
 
 
 def stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -133,11 +134,7 @@ def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> Slu
     if state is JobState.Completing:
         return SlurmJobPlan(status=status.model_copy(update={"phase": Phase.TERMINATING}))
     terminated = epoch(status.terminated_at)
-    # A suspended engine serves nobody; one that was told to end goes on with it when it wakes, and
-    # one whose status was lost (it served, and no start is known) may have been told.
-    may_know = terminated is not None or status.start_time is None
-    told_to_end = may_know and state is JobState.Suspended
-    serves = state in _MAY_SERVE or told_to_end or start_forgotten(status, record)
+    serves = state in _MAY_SERVE or start_forgotten(status, record)
     drains = status.ever_ready and serves
     if not drains:
         return _cancel(status, record=record, repeat=limits.repeat, now=now)
