@@ -1,9 +1,13 @@
 """What goes wrong elsewhere: engines, Kubernetes, our own processes; and the end of it all."""
 
+from collections.abc import Callable
 from random import Random
 
+from isthmus.api.conditions import Phase
 from isthmus.apiserver import objects as k8s
-from isthmus.apiserver.resources import PODS
+from isthmus.apiserver.resources import PODS, SLURM_JOBS, Resource
+from tests.simulation.apiserver import Json
+from tests.simulation.clock import Process
 from tests.simulation.engines import Engine
 from tests.simulation.events import happens, later, some_job
 from tests.simulation.slurm import Job
@@ -197,11 +201,18 @@ def cut_off_from_the_api_server(world: World, random: Random) -> None:
 
 @happens(2.0)
 def pause(world: World, random: Random) -> None:
-    """SIGSTOP, some of them past the lease, and SIGCONT."""
+    """SIGSTOP, some of them past the lease, and SIGCONT; at once, or right before an sbatch."""
     process = random.choice(world.operators).process
     if process is None or process.stopped:
         return
     seconds = random.choice([2.0, 9.0, 14.0, 40.0, 200.0])
+    if random.random() < 0.4:
+        before_an_sbatch(world, process, lambda: hold_still(world, process, seconds))
+    else:
+        hold_still(world, process, seconds)
+
+
+def hold_still(world: World, process: Process, seconds: float) -> None:
     world.tell(f"fault: {process.name} is paused for {seconds:.0f} s")
     process.pause()
     world.caches_late(seconds + 30)
@@ -212,6 +223,19 @@ def pause(world: World, random: Random) -> None:
             process.resume()
 
     later(world, seconds, go_on)
+
+
+def before_an_sbatch(world: World, process: Process, do: Callable[[], None]) -> None:
+    """Once the API server has taken the next intent of a process, which has not heard of it yet."""
+
+    def told(resource: Resource, event: str, obj: Json, by: str) -> None:
+        announced = resource is SLURM_JOBS and k8s.dig(obj, "status", "phase") == Phase.SUBMITTING
+        if world.traffic.stopped or (by == process.name and announced):
+            world.api.listeners.remove(told)
+            if not world.traffic.stopped and not process.stopped:
+                do()
+
+    world.api.listeners.append(told)
 
 
 @happens(0.7)
