@@ -1,13 +1,12 @@
 """The part of the judge that looks at the commands of operators: sbatch, TERM, scancel."""
 
 from isthmus.apiserver import objects as k8s
-from isthmus.apiserver.resources import ENDPOINT_SLICES, LEASES, SLURM_CLUSTERS
+from isthmus.apiserver.resources import ENDPOINT_SLICES, LEASES
 from isthmus.backends.slurm.records import SubmitRequest
 from tests.simulation.clock import Process
 from tests.simulation.engines import Engine
 from tests.simulation.ledger import WAITING, Attempt, Ledger, View
 from tests.simulation.secrecy import Secrecy
-from tests.simulation.slurm import Job
 
 GRACE = 60.0
 """Seconds between TERM and scancel: `termination-grace` in this world."""
@@ -82,7 +81,7 @@ class CommandRules(Ledger):
                 "scancel of", job_name, job.engine, since=attempt.slice_left, attempt=attempt
             )
         if attempt.deleted_at is None and job.state == "RUNNING" and attempt.over_at is None:
-            unknown = attempt.wiped and not self._tells(job)
+            unknown = attempt.wiped and not self.tells(job)
             good = unknown or not job.engine.checked or self._unwell(job.engine)
             self.require(good, f"scancel of {job_name}, which serves")
         elif attempt.deleted_at is not None and not self.clocks_jumped:
@@ -98,17 +97,6 @@ class CommandRules(Ledger):
         )
         long = now - engine.bad_since > 180 - 2 or self.clocks_jumped
         return alone and long and not machines.serves(engine, now=now)
-
-    def _tells(self, job: Job) -> bool:
-        """Whether an operator that knows nothing could find out that a job's engine serves."""
-        engine = job.engine
-        if engine is None or not job.comment.endswith(f"{engine.attempt}:port={engine.port}"):
-            return False
-        found = self._api.all(SLURM_CLUSTERS)
-        ports = k8s.dig(found[0], "spec", "network", "ports", default={}) if found else {}
-        allowed = isinstance(ports, dict) and ports["from"] <= engine.port <= ports["to"]
-        long_enough = self.now - self._machines.good_since(engine) > 100  # three probes
-        return allowed and long_enough and self._machines.serves(engine, now=self.now)
 
     def _stops(self, process: Process, what: str, job_id: int, job_name: str) -> Attempt | None:
         self._leads(process, what)

@@ -260,7 +260,7 @@ def heal(world: World, random: Random) -> None:
     slurm.site = type(slurm.site)(gpus=40)
     slurm.resume()
     for job in list(slurm.jobs.values()):
-        woken(job)
+        woken(world, job)
         release(world, job)
         if job.ends_at is not None:
             slurm.grant(job, 8 * 3600.0)

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 
 from isthmus.api.conditions import Phase
 from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.resources import SLURM_CLUSTERS
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.engines import Engine, Machines
-from tests.simulation.slurm import Slurm
+from tests.simulation.slurm import Job, Slurm
 
 FLOOR, BUDGET = 5.0, 300.0
 """Of a drain: settings and defaults."""
@@ -34,6 +35,7 @@ class Attempt:
     name: str
     uid: str
     deployment: str
+    job_name: str
     intents: int = 0  # writes that made the phase Submitting
     phase: str | None = None
     submissions: list[float] = field(default_factory=list)
@@ -97,6 +99,17 @@ class Ledger:
         waited = self.now - (engine.started_at if since is None else since)
         over = waited >= FLOOR + BUDGET - 2
         self.require(over, f"{what} {name}: {held} requests cut after {waited:.0f} s")
+
+    def tells(self, job: Job) -> bool:
+        """Whether an operator that knows nothing could find out that a job's engine serves."""
+        engine = job.engine
+        if engine is None or not job.comment.endswith(f"{engine.attempt}:port={engine.port}"):
+            return False
+        found = self._api.all(SLURM_CLUSTERS)
+        ports = k8s.dig(found[0], "spec", "network", "ports", default={}) if found else {}
+        allowed = isinstance(ports, dict) and ports["from"] <= engine.port <= ports["to"]
+        long_enough = self.now - self._machines.good_since(engine) > 100  # three probes
+        return allowed and long_enough and self._machines.serves(engine, now=self.now)
 
 
 def over(job: Json) -> bool:

@@ -32,6 +32,8 @@ class MembershipRules(Ledger):
             attempt = next((a for a in self.attempts.values() if a.uid == owner), None)
             if attempt is not None and event == "DELETED":
                 attempt.slice_left = self.now
+                if ours:
+                    self._not_dropped(attempt)
             if ours and event != "DELETED":
                 self._traffic(obj, attempt)
             return
@@ -46,6 +48,16 @@ class MembershipRules(Ledger):
             if left is None and uid not in ready and uid.startswith("uid-") and self._is_pod(uid):
                 members[uid] = self.now
 
+    def _not_dropped(self, attempt: Attempt) -> None:
+        """A worker that is well, and wanted, leaves the membership by no view of ours."""
+        ends = attempt.deleted_at is not None or attempt.over_at is not None
+        if ends or attempt.wiped or attempt.lost or self.caches_late or self.clocks_jumped:
+            return
+        for job in self._slurm.jobs.values():
+            steady = job.state == "RUNNING" and self.now - job.woken_at > 100
+            if job.name == attempt.job_name and steady and self.tells(job):
+                self.require(False, f"{job.name} is well and leaves the membership")
+
     def _is_pod(self, uid: str) -> bool:
         return all(attempt.uid != uid for attempt in self.attempts.values())
 
@@ -57,7 +69,7 @@ class MembershipRules(Ledger):
             unheard = self.caches_late and k8s.owner_uids(obj)[0] in self._lost_uids
             self.require(unheard, f"{address}:{port} in the membership without a SlurmJob")
             return
-        job_name = next(n for n, a in self.attempts.items() if a is attempt)
+        job_name = attempt.job_name
         found: list[Engine] = [
             engine
             for engine in self._machines.ledger

@@ -10,6 +10,7 @@ from unittest.mock import PropertyMock, patch
 
 from isthmus import application
 from isthmus.api.conditions import Phase
+from isthmus.api.slurmjob import SlurmJob
 from isthmus.backends.base import Load, Worker
 from isthmus.backends.kubernetes import observe as pod_observation
 from isthmus.backends.slurm import workers as slurm_workers
@@ -272,3 +273,17 @@ def cancel_within_the_grace() -> Patches:
 @mutation
 def believe_moments_of_the_future() -> Patches:
     return [patch.object(plan, "not_in_the_future", lambda status, *, now: status)]
+
+
+@mutation
+def believe_that_a_started_job_waits() -> Patches:
+    never = lambda status, record: False  # noqa: E731
+    return [
+        patch.object(plan, "start_forgotten", never),
+        patch.object(stopping, "start_forgotten", never),
+    ]
+
+
+@mutation
+def submit_through_the_folder_of_today() -> Patches:
+    return [patch.object(SlurmJob, "work_directory", None)]

@@ -82,7 +82,11 @@ class Oracle(CommandRules, MembershipRules):
             again = attempt is not None and attempt.lost  # restored
             self.require(attempt is None or again, f"two SlurmJobs of the name {job_name}")
             self.attempts[job_name] = Attempt(
-                k8s.namespace(obj), k8s.name(obj), k8s.uid(obj), str(obj["spec"]["deployment"])
+                namespace=k8s.namespace(obj),
+                name=k8s.name(obj),
+                uid=k8s.uid(obj),
+                deployment=str(obj["spec"]["deployment"]),
+                job_name=job_name,
             )
             if attempt is not None:
                 self._restored(self.attempts[job_name], attempt)

@@ -42,6 +42,7 @@ class Job:
     restarts: int = 0
     exit_code: int = 0
     engine: Engine | None = None
+    woken_at: float = 0.0  # from its last suspension
     rolled_back: bool = False  # slurmctld forgot that it had started
     ends_at: float | None = None  # as granted
 

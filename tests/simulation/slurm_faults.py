@@ -140,12 +140,12 @@ def suspended(world: World, random: Random) -> None:
     job = some_job(world, random, "RUNNING")
     if job is not None:
         job.state = "SUSPENDED"
-        later(world, random.random() * 100, lambda: woken(job))
+        later(world, random.random() * 100, lambda: woken(world, job))
 
 
-def woken(job: Job) -> None:
+def woken(world: World, job: Job) -> None:
     if job.state == "SUSPENDED":
-        job.state = "RUNNING"
+        job.state, job.woken_at = "RUNNING", world.now
 
 
 @happens(1.0)
