@@ -230,8 +230,11 @@ def wait_through(world: World, name: str, host: str) -> None:
     """Until every forward of a deployment is up and goes through this login host."""
 
     def through() -> object:
-        slices = world.objects("endpointslices", name, also=",isthmus.dev/tunnel-host")
-        found = [each["metadata"].get("annotations", {}) for each in slices]
+        found = [
+            each["metadata"]["annotations"]
+            for each in world.objects("endpointslices", name)
+            if "isthmus.dev/tunnel-host" in each["metadata"]["labels"]
+        ]
         said = [each.get("isthmus.dev/tunnel-message", "") for each in found]
         up = [each.get("isthmus.dev/tunnel") == "up" for each in found]
         good = len(said) == JOBS and all(up) and all(f"@{host}" in each for each in said)

@@ -88,11 +88,8 @@ class World:
         found: Json = json.loads(said) if said.strip() else {}
         return found
 
-    def objects(
-        self, kind: str, deployment: str = "", namespace: str = "default", *, also: str = ""
-    ) -> list[Json]:
-        """All of a kind; of one deployment; with further labels (`,label=value`)."""
-        selector = ["-l", f"isthmus.dev/modeldeployment={deployment}{also}"] if deployment else []
+    def objects(self, kind: str, deployment: str = "", namespace: str = "default") -> list[Json]:
+        selector = ["-l", f"isthmus.dev/modeldeployment={deployment}"] if deployment else []
         items: list[Json] = json.loads(
             self.kubectl("get", kind, "-n", namespace, *selector, "-o", "json")
         )["items"]
@@ -206,9 +203,11 @@ class World:
             return "no such ModelDeployment"
         status: Json = obj.get("status", {})
         total = kubernetes + slurm
-        workers_only = ",isthmus.dev/component!=front"
-        pods = self.objects("pods", name, also=workers_only)
-        pods = [pod for pod in pods if not pod["metadata"].get("deletionTimestamp")]
+        pods = [
+            pod
+            for pod in self.objects("pods", name)
+            if not pod["metadata"].get("deletionTimestamp") and not _of_front(pod)
+        ]
         ready_pods = [p for p in pods if _pod_ready(p)]
         running = [job for job in self.jobs(name) if job["state"] == "RUNNING"]
         workers = status.get("workers", [])
@@ -216,7 +215,8 @@ class World:
         members = self.members(membership(obj))
         asked = sum(
             each["spec"]["replicas"]
-            for each in self.objects("deployments", name, also=workers_only)
+            for each in self.objects("deployments", name)
+            if not _of_front(each)
         )
         checks: Sequence[tuple[str, object, object]] = (
             ("replicas of the Deployments", asked, kubernetes),
@@ -297,6 +297,10 @@ def until(
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout:.0f} s for: {what}; last seen: {seen!r}")
         time.sleep(every)
+
+
+def _of_front(obj: Json) -> bool:
+    return bool(obj["metadata"]["labels"].get("isthmus.dev/component") == "front")
 
 
 def _pod_ready(pod: Mapping[str, Any]) -> bool:
