@@ -4,7 +4,7 @@ Each patches the project's own code in this process; `mutants` runs them.
 """
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
@@ -36,15 +36,33 @@ from isthmus.reconcile.leader import LeaderElector
 from tests.simulation.slurm import Slurm
 
 Patches = list[Any]
-MUTATIONS: dict[str, Callable[[], Patches]] = {}
 
 
-def mutation(make: Callable[[], Patches]) -> Callable[[], Patches]:
-    MUTATIONS[make.__name__] = make
-    return make
+@dataclass(frozen=True, slots=True)
+class Mutation:
+    """One broken rule.
+
+    Attributes:
+        make: the patches that break it.
+        needs: happenings without which a run cannot show it; seeds without them are passed over.
+    """
+
+    make: Callable[[], Patches]
+    needs: frozenset[str]
 
 
-@mutation
+MUTATIONS: dict[str, Mutation] = {}
+
+
+def mutation(*needs: str) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
+    def register(make: Callable[[], Patches]) -> Callable[[], Patches]:
+        MUTATIONS[make.__name__] = Mutation(make, frozenset(needs))
+        return make
+
+    return register
+
+
+@mutation()
 def sbatch_without_an_acknowledged_intent() -> Patches:
     original = reconcile.write_status
 
@@ -56,13 +74,13 @@ def sbatch_without_an_acknowledged_intent() -> Patches:
     return [patch.object(reconcile, "write_status", write)]
 
 
-@mutation
+@mutation()
 def submit_again_at_once_after_an_unclear_answer() -> Patches:
     absent = lambda observed, *, now: submission.Unknown.ABSENT  # noqa: E731
     return [patch.object(submission, "resolve", absent)]
 
 
-@mutation
+@mutation()
 def one_absence_is_gone() -> Patches:
     once = PropertyMock(return_value=2)
     gone = lambda observed, *, now: plan.SlurmJobPlan(  # noqa: E731
@@ -81,7 +99,7 @@ def one_absence_is_gone() -> Patches:
     ]
 
 
-@mutation
+@mutation()
 def publish_before_identity() -> Patches:
     original = plan.with_membership
 
@@ -96,7 +114,7 @@ def publish_before_identity() -> Patches:
     return [patch.object(plan, "with_membership", early)]
 
 
-@mutation
+@mutation()
 def no_start_gate() -> Patches:
     class Open(dict[str, str]):
         def __contains__(self, key: object) -> bool:
@@ -111,18 +129,18 @@ def no_start_gate() -> Patches:
     return [patch.object(Slurm, "__init__", without)]
 
 
-@mutation
+@mutation("pause")
 def forget_the_lease() -> Patches:
     return [patch.object(LeaderElector, "check", lambda self: None)]
 
 
-@mutation
+@mutation()
 def a_stale_snapshot_is_good_enough() -> Patches:
     fresh = lambda self, *, now: self.snapshot is not None  # noqa: E731
     return [patch.object(ClusterState, "fresh", fresh)]
 
 
-@mutation
+@mutation()
 def terminate_before_the_nodes_have_heard() -> Patches:
     original = application.limits_of
 
@@ -133,12 +151,12 @@ def terminate_before_the_nodes_have_heard() -> Patches:
     return [patch.object(application, "limits_of", hasty)]
 
 
-@mutation
+@mutation()
 def count_workers_that_are_ending() -> Patches:
     return [patch.object(Worker, "live", property(lambda self: not self.failed))]
 
 
-@mutation
+@mutation()
 def let_go_without_looking() -> Patches:
     def hasty(observed: Any, *, now: float) -> Any:
         return stopping._done(observed, now=now, close_gate=False)
@@ -146,7 +164,7 @@ def let_go_without_looking() -> Patches:
     return [patch.object(stopping, "_stop", hasty)]
 
 
-@mutation
+@mutation()
 def cancel_all_but_the_lowest_id() -> Patches:
     def lowest(*, records: Any, attempt: str, bound: int | None) -> identity.Choice:
         ordered = sorted(records, key=lambda record: -record.job_id)
@@ -158,7 +176,7 @@ def cancel_all_but_the_lowest_id() -> Patches:
     ]
 
 
-@mutation
+@mutation()
 def take_away_without_a_budget() -> Patches:
     return [patch.object(rollout, "_removable", lambda group, surplus, budget: surplus)]
 
@@ -169,17 +187,17 @@ def _without_waiting(*, out_since: float, now: float, load: Load, times: DrainTi
     return Wait(left) if left > 0 else Proceed(cut=0)
 
 
-@mutation
+@mutation()
 def terminate_a_busy_job() -> Patches:
     return [patch.object(stopping, "decide", _without_waiting)]
 
 
-@mutation
+@mutation()
 def release_a_busy_pod() -> Patches:
     return [patch.object(scaledown, "decide", _without_waiting)]
 
 
-@mutation
+@mutation()
 def scale_pods_away_in_rotation() -> Patches:
     def at_once(group: Any, *, count: int, **_: Any) -> scaledown.Steps:
         if count == group.wanted:
@@ -190,12 +208,12 @@ def scale_pods_away_in_rotation() -> Patches:
     return [patch.object(planner, "steps", at_once)]
 
 
-@mutation
+@mutation()
 def surge_without_a_limit() -> Patches:
     return [patch.object(rollout, "SURGE", 4)]
 
 
-@mutation
+@mutation()
 def leave_the_gate_open() -> Patches:
     async def closed(self: Any, job: Any, cluster: Any) -> startgate.Closing:
         return startgate.Closing.CLOSED
@@ -203,7 +221,7 @@ def leave_the_gate_open() -> Patches:
     return [patch.object(startgate.StartGate, "close", closed)]
 
 
-@mutation
+@mutation()
 def a_failed_probe_makes_a_worker_worthless() -> Patches:
     original = slurm_workers.worker
 
@@ -214,7 +232,7 @@ def a_failed_probe_makes_a_worker_worthless() -> Patches:
     return [patch.object(slurm_workers, "worker", worker)]
 
 
-@mutation
+@mutation()
 def adopt_by_prefix() -> Patches:
     def records(self: Any, name: str) -> Any:
         prefix = name.rpartition("-")[0]
@@ -224,7 +242,7 @@ def adopt_by_prefix() -> Patches:
     return [patch.object(ClusterState, "records", records)]
 
 
-@mutation
+@mutation()
 def completing_is_gone() -> Patches:
     live = property(lambda self: self is not JobState.Completing and self not in _OVER)
     return [patch.object(JobState, "live", live)]
@@ -233,12 +251,12 @@ def completing_is_gone() -> Patches:
 _OVER = frozenset(state for state in JobState if not state.live)
 
 
-@mutation
+@mutation()
 def count_pods_that_are_terminating() -> Patches:
     return [patch.object(pod_observation, "deletion_timestamp", lambda pod: None)]
 
 
-@mutation
+@mutation()
 def end_orphans_of_other_installations() -> Patches:
     original = orphans.parse_slurm_job_name
 
@@ -249,17 +267,17 @@ def end_orphans_of_other_installations() -> Patches:
     return [patch.object(orphans, "parse_slurm_job_name", ours)]
 
 
-@mutation
+@mutation()
 def leave_orphans_alone() -> Patches:
     return [patch.object(orphans, "find", lambda jobs, **others: ())]
 
 
-@mutation
+@mutation("network_to_the_nodes_is_down")
 def replace_what_only_we_cannot_see() -> Patches:
     return [patch.object(degraded, "_is_sure", lambda observed: observed.probe_healthy is False)]
 
 
-@mutation
+@mutation()
 def cancel_within_the_grace() -> Patches:
     original = application.limits_of
 
@@ -270,12 +288,12 @@ def cancel_within_the_grace() -> Patches:
     return [patch.object(application, "limits_of", hasty)]
 
 
-@mutation
+@mutation("clock_jumps")
 def believe_moments_of_the_future() -> Patches:
     return [patch.object(plan, "not_in_the_future", lambda status, *, now: status)]
 
 
-@mutation
+@mutation("snapshot_fault", "delete_slurm_job")
 def believe_that_a_started_job_waits() -> Patches:
     never = lambda status, record: False  # noqa: E731
     return [
@@ -284,6 +302,6 @@ def believe_that_a_started_job_waits() -> Patches:
     ]
 
 
-@mutation
+@mutation("wipe_status", "edit_cluster")
 def submit_through_the_folder_of_today() -> Patches:
     return [patch.object(SlurmJob, "work_directory", None)]

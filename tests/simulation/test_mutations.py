@@ -1,7 +1,10 @@
 """Would the simulation notice? Each rule is broken on purpose, and some seed has to fail."""
 
+from unittest.mock import patch
+
 import pytest
 
+from isthmus.plan import modeldeployment as planner
 from tests.simulation import mutants, mutations
 
 SEEDS = 2000
@@ -23,3 +26,14 @@ def test_a_broken_rule_is_noticed_soon(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(mutations.MUTATIONS))
 def test_every_broken_rule_is_noticed(name: str) -> None:
     assert mutants.caught_by(name, seeds=SEEDS) is not None
+
+
+def test_a_patch_that_fails_itself_is_no_broken_promise(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise RuntimeError("a patch of ours")
+
+    patched = mutations.Mutation(lambda: [patch.object(planner, "steps", fails)], frozenset())
+    monkeypatch.setitem(mutations.MUTATIONS, "fails", patched)
+    assert mutants.run(("fails", 1)).failure
+    monkeypatch.setattr(mutations, "__file__", __file__)
+    assert mutants.run(("fails", 1)).failure == ""
