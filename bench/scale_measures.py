@@ -23,12 +23,16 @@ from bench.bare import (
 from bench.idle import memory, processor_time
 from playground.cluster import Playground
 from playground.commands import wait_until
+from playground.errors import PlaygroundError
 from playground.operator_process import Operator
 from playground.progress import Progress
 
 RESYNC = 300.0
 """Seconds between two looks at each object; `--idle-seconds` covers it once."""
 CALM = 5.0
+AHEAD = 200
+"""ModelDeployments that are posted and not Ready yet."""
+ATTEMPTS = 6
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,13 +229,39 @@ def measure_population(site: Site, *, count: int, idle_seconds: float) -> Popula
 
 
 def _fill(site: Site, count: int) -> float:
+    """Not faster than they become Ready: the API server of a small machine gives up otherwise."""
     have = {item["metadata"]["name"] for item in _items(site, "ModelDeployment")}
+    missing = [name for number in range(count) if (name := f"many-{number:05}") not in have]
+    ready = Seen(site.playground, kind="ModelDeployment", what=_named_if_ready)
     begin = time.monotonic()
-    for number in range(count):
-        if (name := f"many-{number:05}") not in have:
-            site.client.call("POST", PATHS["ModelDeployment"], site.make(name))
-    _until(lambda: _ready(site) >= count, f"{count} are Ready", timeout=3600, every=2.0)
+    try:
+        for number, name in enumerate(missing):
+            least = number - AHEAD
+            ready.wait(lambda n=least: len(ready.at) >= n, what="most are Ready", timeout=600)  # type: ignore[misc]
+            _post(site, name)
+        ready.wait(lambda: len(ready.at) >= len(missing), what=f"{count} are Ready", timeout=600)
+    finally:
+        ready.close()
     return time.monotonic() - begin
+
+
+def _named_if_ready(obj: Json) -> str:
+    return str(obj["metadata"]["name"]) if obj.get("status", {}).get("summary") == "Ready" else ""
+
+
+def _post(site: Site, name: str) -> None:
+    """Post a ModelDeployment; again where the API server had too much to do."""
+    for attempt in range(ATTEMPTS):
+        try:
+            site.client.call("POST", PATHS["ModelDeployment"], site.make(name))
+            return
+        except PlaygroundError as error:
+            text = str(error)
+            if "AlreadyExists" in text:
+                return
+            if attempt + 1 == ATTEMPTS or not any(f": {code} " in text for code in (429, 500, 504)):
+                raise
+            time.sleep(2.0**attempt)
 
 
 def _restart(site: Site, *, first: str, last: str) -> tuple[float, float]:
@@ -271,12 +301,6 @@ def _items(site: Site, kind: str) -> list[Json]:
 def _count(site: Site, kind: str) -> int:
     answer = site.client.call("GET", PATHS[kind] + "?limit=1")
     return len(answer["items"]) + int(answer["metadata"].get("remainingItemCount", 0))
-
-
-def _ready(site: Site) -> int:
-    return sum(
-        item.get("status", {}).get("summary") == "Ready" for item in _items(site, "ModelDeployment")
-    )
 
 
 def _until(

@@ -234,7 +234,8 @@ def measure_adoption(site: Site, figures: Figures, *, count: int) -> None:
     after = site.requests()
     figures.adopted = len(before)
     figures.requests = {n: after.get(n, 0) - requests.get(n, 0) for n in (SUBMIT, CANCEL)}
-    same = sum(site.jobs().get(name) == job for name, job in before.items())
+    now = site.jobs()
+    same = sum(now.get(name) == job for name, job in before.items())
     figures.changed = len(before) - same + len(set(queue) ^ set(site.queue()))
 
 
