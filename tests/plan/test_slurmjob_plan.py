@@ -315,6 +315,12 @@ class TestUnseenCluster:
         found = plan(job(cluster_changes=STALE)).status
         assert (found.phase, found.reason) == (Phase.WAITING, "ControllerUnreachable")
 
+    def test_before_the_first_look_nothing_is_told(self) -> None:
+        """After a restore a thousand attempts may have no status, and are about to be adopted."""
+        first = {**STALE, "reason": Reason.NOT_OBSERVED_YET}
+        observed = job(status=status(None), cluster_changes=first)
+        assert plan(observed).status == observed.status
+
     @pytest.mark.parametrize("before", [Phase.STARTING, Phase.DEGRADED])
     def test_a_healthy_worker_joins(self, before: Phase) -> None:
         found = plan(job(status=status(before), cluster_changes=STALE, probe_healthy=True))

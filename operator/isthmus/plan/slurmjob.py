@@ -110,6 +110,8 @@ def _unseen(observed: SlurmJobObservation) -> SlurmJobStatus:
     status = observed.status
     if status.phase == Phase.SUBMITTING:
         return status.model_copy(update={"phase": Phase.SUBMIT_UNKNOWN})
+    if status.phase is None and observed.cluster.reason == Reason.NOT_OBSERVED_YET:
+        return status  # in seconds either it or a failure is seen: not worth a write for each job
     if status.phase in {None, Phase.WAITING}:
         return status.model_copy(
             update={
