@@ -61,6 +61,10 @@ R3 = ("ready",) * 3
         pytest.param(pool(2, old=("ready", "crashing")), 2, 1, id="only its broken part goes"),
         pytest.param(pool(1, old=("degraded",)), 1, 1, id="a degraded one stays without a better"),
         pytest.param(pool(1, "ready", old=("degraded",)), 1, 0, id="and goes for a better one"),
+        pytest.param(
+            pool(1, "joining", old=("degraded",)), 1, 1, id="that can be reached: seed 1022"
+        ),
+        pytest.param(pool(1, "joining", old=("ejected",)), 1, 0, id="one out of rotation need not"),
         pytest.param(pool(1, *R3, startable=False), 1, None, id="back-off stops no scaling down"),
         pytest.param(pool(3, startable=False), 0, None, id="back-off stops scaling up"),
         pytest.param(pool(3, frozen=True), 0, None, id="unseen: nothing is added"),

@@ -158,6 +158,11 @@ class WorkerGroup:
         return min(self.wanted, sum(worker.available for worker in self.workers))
 
     @property
+    def rotating(self) -> int:
+        """Number of live workers that stand in the membership, and that will stay."""
+        return min(self.wanted, sum(worker.live and worker.in_rotation for worker in self.workers))
+
+    @property
     def serving(self) -> int:
         """Number of live workers that may carry traffic and that will stay."""
         return min(self.wanted, sum(worker.live and worker.serving for worker in self.workers))

@@ -7,8 +7,8 @@ One step of the way from what is asked for now to the targets, never below them 
   be placed, the old ones stay.
 * **A worker that does not serve is free to go** where it is surplus: an old revision that never
   became ready must not hold the GPUs that its correction needs.
-* **A worker that serves but fails our probes** goes only while enough others serve: our view of
-  it may be what fails.
+* **A worker that serves but fails our probes** goes only while enough others serve, and one that
+  was left in rotation only while enough others are in it: our view of it may be what fails.
 * **One at a time.** All that is asked for stays within the targets plus one. A surplus worker
   that waits for resources is not counted, so that a full pool does not stop the others; one that
   fails is, so that a bad revision stops after its first worker.
@@ -55,6 +55,7 @@ class _Budget:
 
     available: int
     serving: int
+    rotating: int
 
 
 Counts: TypeAlias = Mapping[tuple[str, str], int]
@@ -75,6 +76,7 @@ def next_step(pools: Sequence[PoolState]) -> Counts:
     budget = _Budget(
         available=max(0, sum(group.available for group in groups) - target),
         serving=max(0, sum(group.serving for group in groups) - target),
+        rotating=max(0, sum(group.rotating for group in groups) - target),
     )
     counts = {(group.pool, group.revision): group.wanted for group in groups}
     for pool in pools:
@@ -102,12 +104,19 @@ def _shrink(pool: PoolState, counts: dict[tuple[str, str], int], budget: _Budget
 def _removable(group: WorkerGroup, surplus: int, budget: _Budget) -> int:
     """How many of a group may go now, the cheapest first; uses up the budget."""
     idle = min(surplus, max(0, group.wanted - group.serving))
-    degraded = min(surplus - idle, group.serving - group.available, budget.serving)
-    budget.serving -= degraded
-    available = min(surplus - idle - degraded, group.available, budget.available, budget.serving)
+    kept = max(0, group.rotating - group.available)  # they fail our probes and are members still
+    ejected = max(0, group.serving - group.available - kept)
+    out = min(surplus - idle, ejected, budget.serving)
+    budget.serving -= out
+    members = min(surplus - idle - out, kept, budget.serving, budget.rotating)
+    budget.serving -= members
+    budget.rotating -= members
+    rest = surplus - idle - out - members
+    available = min(rest, group.available, budget.available, budget.serving, budget.rotating)
     budget.available -= available
     budget.serving -= available
-    return idle + degraded + available
+    budget.rotating -= available
+    return idle + out + members + available
 
 
 def _excused(pool: PoolState, counts: Counts) -> int:
