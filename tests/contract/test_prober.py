@@ -195,6 +195,23 @@ def test_silence_of_a_draining_worker_grows() -> None:
     watched(test)
 
 
+def test_a_probe_that_hangs_is_no_silence_of_the_metrics() -> None:
+    """A worker that begins to drain meanwhile would be told to end unread."""
+
+    async def test(watching: Watching) -> None:
+        watching.engine.load = 2
+        await watching.until_healthy(True)
+        watching.engine.takes = 60
+        await asyncio.sleep(3)
+        watching.prober.watch(KEY, SGLANG, draining=True)
+        await asyncio.sleep(0.1)
+        found = watching.prober.load(KEY)
+        assert found is not None
+        assert found.silent_for == 0.0
+
+    watched(test)
+
+
 def test_loads_are_read_on_demand_and_within_a_limit() -> None:
     async def test(watching: Watching) -> None:
         watching.engine.load = 4

@@ -358,3 +358,68 @@ class TestDeadSupervisor:
         await new.heartbeat.beat()
         await new.told(A)
         assert new.slice(host="a") is not None
+
+    async def test_its_slices_of_ended_attempts_go_too(self) -> None:
+        """Nobody holds a forward of those, so nobody would ever have taken them away."""
+        dead = Lab("a")
+        dead.job()
+        await dead.heartbeat.beat()
+        await dead.told(A)
+        dead.job(phase="Failed")
+        new = Lab("b", shared=dead)
+        for _ in range(4):
+            await new.heartbeat.beat()
+            new.now += 6.0
+            await new.supervisor.round()
+        assert new.slice(host="a") is None
+
+    async def test_one_that_has_just_come_back_is_left_alone(self) -> None:
+        """It writes slices before we have read its Lease again."""
+        dead = Lab("a")
+        dead.job()
+        await dead.heartbeat.beat()
+        await dead.told(A)
+        new = Lab("b", shared=dead)
+        for _ in range(4):
+            await new.heartbeat.beat()
+            new.now += 6.0
+            await new.supervisor.round()
+        back = Lab("a", shared=dead)
+        back.job()
+        await back.supervisor.round()
+        await back.told(A)
+        await new.told(A)
+        assert new.slice(host="a") is not None
+
+
+async def test_two_that_lose_the_same_login_host_do_not_rely_on_each_other() -> None:
+    one = Lab("a")
+    one.job()
+    await one.told(A)
+    other = Lab("b", shared=one)
+    await other.told(A)
+    one.links.up = other.links.up = False
+    for lab in (one, other, one, other):
+        await lab.supervisor.round()
+    assert not one.slice(host="a").up
+    assert not one.slice(host="b").up
+    assert one.slice(host="a").ready or one.slice(host="b").ready
+    other.links.up = True
+    await other.told(A)
+    await one.supervisor.round()
+    assert one.slice(host="b").ready
+    assert not one.slice(host="a").ready
+
+
+async def test_a_restart_takes_nobody_away_whose_status_was_wiped(lab: Lab) -> None:
+    lab.job()
+    await lab.told(A)
+    again = Lab("a", shared=lab)
+    wiped = slurm_job()
+    del wiped["status"]
+    wiped["metadata"]["resourceVersion"] = str(next(lab.api.versions))
+    lab.store.put(SLURM_JOBS, wiped)
+    await again.told(A)
+    assert lab.slice().ready
+    (forward,) = again.links.wanted.values()
+    assert (forward.port, forward.host, forward.host_port) == (20001, "10.10.0.1", 41000)

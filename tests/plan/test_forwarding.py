@@ -12,7 +12,14 @@ from hypothesis import strategies as st
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.api.times import rfc3339
-from isthmus.plan.actions import DeleteSlice, EnsureSlice, Submit, Terminate
+from isthmus.plan.actions import (
+    Cancel,
+    DeleteSlice,
+    EnsureSlice,
+    Submit,
+    Terminate,
+    WithdrawTunnels,
+)
 from isthmus.plan.policy.forwarding import best_tunnel, choose_port
 from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import Network, SlurmJobPlan, TunnelSlice
@@ -79,6 +86,23 @@ class TestPort:
         assert plan.status.forward.port == 20055
         assert plan.status.forward.in_traffic
         assert plan.status.phase == Phase.READY
+
+    def test_a_wiped_status_finds_its_engine_in_the_slice(self) -> None:
+        """Also where the site has rewritten the job's comment."""
+        held = network(tunnel(target=MEMBER), free=29999)
+        found = job(record(comment="account=proj"), status=SlurmJobStatus(), network=held)
+        plan = plan_slurm_job(found, now=NOW)
+        assert (plan.status.host, plan.status.port) == MEMBER
+        assert plan.status.phase == Phase.READY
+        elsewhere = network(tunnel(target=("10.99.0.1", MEMBER[1])))
+        plan = plan_slurm_job(replace(found, network=elsewhere), now=NOW)
+        assert plan.status.host is None
+
+    def test_one_that_another_worker_has_is_changed(self) -> None:
+        lost = replace(network(tunnel(), free=29999), port_lost=True)
+        assert planned(network=lost).status.forward == forward(port=29999)
+        full = replace(network(tunnel(), free=None), port_lost=True)
+        assert planned(network=full).status.forward == forward()
 
     def test_an_ended_attempt_wants_none(self) -> None:
         assert planned(before=serving(phase=Phase.FAILED)).status.forward is None
@@ -239,6 +263,21 @@ class TestBroken:
 
 
 class TestDrain:
+    def test_no_scancel_either(self) -> None:
+        """An old copy of SLURM's answer may say of a worker in rotation that it waits."""
+        waits = job(
+            record(state="PENDING"),
+            status=serving(job_id=101, ever_ready=True),
+            network=network(tunnel()),
+            deleting=True,
+            deleting_since=NOW,
+        )
+        held = plan_slurm_job(waits, now=NOW)
+        assert held.actions == ()
+        assert held.status.cancelled_at is None
+        out = replace(waits, network=network(tunnel(ready=False)))
+        assert plan_slurm_job(out, now=NOW).actions == (Cancel(job_id=101),)
+
     def drained(self, *tunnels: TunnelSlice, since: float = 0.0, **changes: Any) -> SlurmJobPlan:
         values: dict[str, Any] = {"deleting": True, "deleting_since": NOW - since, **changes}
         return planned(*tunnels, **values)
@@ -265,7 +304,8 @@ class TestDrain:
         assert [action for action in again.actions if isinstance(action, Terminate)]
         assert again.status.forward == forward(in_traffic=False)  # streams run through it
 
-    def test_a_supervisor_that_never_follows_does_not_hold_it_for_ever(self) -> None:
+    def test_a_dead_supervisor_does_not_hold_it(self) -> None:
+        """Nobody else takes the worker out of rotation, and TERM comes after that."""
         before = serving(
             phase=Phase.DRAINING,
             traffic=False,
@@ -273,8 +313,16 @@ class TestDrain:
             ever_ready=True,
             draining_since="2027-01-15T07:00:00Z",
         )
-        plan = self.drained(tunnel(), before=before, since=121)
-        assert [action for action in plan.actions if isinstance(action, Terminate)]
+        patient = self.drained(tunnel(), before=before, since=14)
+        assert patient.actions == ()
+        plan = self.drained(tunnel(), before=before, since=16)
+        assert plan.actions == (WithdrawTunnels(),)
+        assert plan.status.draining_since is None
+        gone = self.drained(before=plan.status, since=17)
+        assert gone.actions == ()
+        assert gone.status.draining_since is not None
+        later = gone.status.model_copy(update={"draining_since": before.draining_since})
+        assert self.drained(before=later, since=23).actions == (Terminate(job_id=101),)
 
 
 def test_a_second_pass_changes_nothing() -> None:

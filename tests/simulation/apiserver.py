@@ -271,8 +271,8 @@ def merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
 
 
 def selected(obj: Mapping[str, Any], selector: str) -> bool:
-    """Equality selectors only: all that the operator uses."""
+    """Equality and existence only: all that is used."""
     if not selector:
         return True
-    key, _, value = selector.partition("=")
-    return k8s.labels(obj).get(key) == value
+    key, equals, value = selector.partition("=")
+    return k8s.labels(obj).get(key) == value if equals else key in k8s.labels(obj)

@@ -1,5 +1,6 @@
 """The part of the judge that looks at the commands of operators: sbatch, TERM, scancel."""
 
+from isthmus.api import names
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import ENDPOINT_SLICES, LEASES
 from isthmus.backends.slurm.records import SubmitRequest
@@ -7,6 +8,8 @@ from tests.simulation.clock import Process
 from tests.simulation.engines import Engine
 from tests.simulation.ledger import WAITING, Attempt, Ledger, View
 from tests.simulation.secrecy import Secrecy
+from tests.simulation.slurm import Job
+from tests.simulation.tunnel_oracle import in_tunnels
 
 GRACE = 60.0
 """Seconds between TERM and scancel: `termination-grace` in this world."""
@@ -57,8 +60,7 @@ class CommandRules(Ledger):
         if attempt is None:
             return
         self.require(attempt.deleted_at is not None, f"TERM to {job_name}, which is wanted")
-        slice_ = self._api.get(ENDPOINT_SLICES, attempt.namespace, attempt.name)
-        self.require(slice_ is None, f"TERM to {job_name} while it is in the membership")
+        self.require(not self._member(attempt), f"TERM to {job_name} while it is in the membership")
         if attempt.slice_left is not None and not self.clocks_jumped:
             since = self.now - attempt.slice_left
             self.require(since > 4.0, f"TERM to {job_name} {since:.1f} s after it left")
@@ -71,8 +73,9 @@ class CommandRules(Ledger):
         job = self._slurm.jobs.get(job_id)
         if attempt is None or job is None or job.name != job_name or job.engine is None:
             return
-        slice_ = self._api.get(ENDPOINT_SLICES, attempt.namespace, attempt.name)
-        self.require(slice_ is None, f"scancel of {job_name} while it is in the membership")
+        self.require(
+            not self._member(attempt), f"scancel of {job_name} while it is in the membership"
+        )
         if attempt.gone or attempt.lost:
             return  # an orphan
         told_waiting = attempt.phase in WAITING  # by an old copy of SLURM's answer
@@ -84,10 +87,16 @@ class CommandRules(Ledger):
             unknown = attempt.wiped and not self.tells(job)
             good = unknown or not job.engine.checked or self._unwell(job.engine)
             self.require(good, f"scancel of {job_name}, which serves")
+            if not unknown:
+                self.wanted_is_cancelled(job_name, job)
         elif attempt.deleted_at is not None and not self.clocks_jumped:
             since = job.engine.terminated_at
             early = since is not None and self.now - since < GRACE - 2
             self.require(not early, f"scancel of {job_name} within its grace")
+
+    def _member(self, attempt: Attempt) -> bool:
+        direct = self._api.get(ENDPOINT_SLICES, attempt.namespace, attempt.name)
+        return direct is not None or in_tunnels(self._api, attempt.uid)
 
     def _unwell(self, engine: Engine) -> bool:
         """Whether an engine that once served has not done so for the shortest startupTimeout."""
@@ -106,7 +115,7 @@ class CommandRules(Ledger):
         return attempt
 
     def _leads(self, process: Process, what: str) -> None:
-        leases = self._api.all(LEASES)
+        leases = [o for o in self._api.all(LEASES) if names.LABEL_TUNNEL_HOST not in k8s.labels(o)]
         holder = k8s.dig(leases[0], "spec", "holderIdentity") if leases else None
         self.require(holder == process.name, f"{what} by {process.name}, but {holder} leads")
 

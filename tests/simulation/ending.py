@@ -9,6 +9,7 @@ from isthmus.apiserver.resources import (
     CONTROLLER_REVISIONS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    LEASES,
     PODS,
     SERVICES,
     SLURM_CLUSTERS,
@@ -17,12 +18,15 @@ from isthmus.apiserver.resources import (
 from tests.simulation.apiserver import Json
 from tests.simulation.controllers import is_ready
 from tests.simulation.slurm import LIVE
+from tests.simulation.tunnel_oracle import in_tunnels, is_tunnel, place_of
+from tests.simulation.tunnel_oracle import is_ready as is_open
 from tests.simulation.world import INSTALLATION, World
 
 
 def unsettled(world: World) -> list[str]:
     """Everything that is not as it should be in the end."""
     found = [*_deployments(world), *_jobs(world), *_leftovers(world), *_membership(world)]
+    found += _tunnels(world)
     # A pod that finishes its requests is in the status until it is gone.
     ending = [k8s.name(pod) for pod in world.api.all(PODS) if k8s.deletion_timestamp(pod)]
     return [*found, *(f"pod {name} still ends" for name in ending)]
@@ -75,7 +79,7 @@ def _serving(world: World, obj: Json) -> int:
         found += any(
             world.machines.serves(engine, now=world.now)
             and set(arguments[job["spec"]["pool"]]) <= set(engine.arguments)
-            and world.api.get(ENDPOINT_SLICES, k8s.namespace(job), k8s.name(job)) is not None
+            and _published(world, job)
             for engine in engines
         )
     for pod in world.api.all(PODS):
@@ -88,6 +92,11 @@ def _serving(world: World, obj: Json) -> int:
         stays = not k8s.deletion_timestamp(pod) and _in_rotation(pod)
         found += is_ready(pod) and stays and current
     return found
+
+
+def _published(world: World, job: Json) -> bool:
+    direct = world.api.get(ENDPOINT_SLICES, k8s.namespace(job), k8s.name(job))
+    return direct is not None or in_tunnels(world.api, k8s.uid(job))
 
 
 def _in_rotation(pod: Json) -> bool:
@@ -152,8 +161,39 @@ def _membership(world: World) -> Iterator[str]:
         labels = k8s.labels(obj)
         if labels.get("endpointslice.kubernetes.io/managed-by") != names.GROUP:
             continue
-        place = str(obj["endpoints"][0]["addresses"][0]), int(obj["ports"][0]["port"])
-        engine = world.machines.listening.get(place)
-        job = world.api.get(SLURM_JOBS, k8s.namespace(obj), k8s.name(obj))
+        place = place_of(obj)
+        engine = world.machines.behind(place)
+        owner = obj["metadata"]["ownerReferences"][0]["name"]
+        job = world.api.get(SLURM_JOBS, k8s.namespace(obj), owner)
         if job is None or engine is None or engine.attempt != job["spec"]["attempt"]:
             yield f"the membership leads to {place}, where no worker of ours is"
+
+
+def _tunnels(world: World) -> Iterator[str]:
+    """Every forward is up on every supervisor, and nothing is left of those that are gone."""
+    hosts = {host.id for host in world.hosts() if not host.gone}
+    slices = [obj for obj in world.api.all(ENDPOINT_SLICES) if is_tunnel(obj)]
+    for obj in slices:
+        if k8s.labels(obj)[names.LABEL_TUNNEL_HOST] not in hosts:
+            yield f"{k8s.name(obj)} is left of a supervisor that is gone"
+    for host in world.hosts():
+        if host.process is not None and host.process.asked_at is not None:
+            yield f"{host.id} is still ending"
+    for lease in world.api.all(LEASES):
+        host_id = k8s.labels(lease).get(names.LABEL_TUNNEL_HOST)
+        if host_id is not None and host_id not in hosts:
+            yield f"the Lease of {host_id} is left"
+    if world.tunnels is None:
+        return
+    for job in world.api.all(SLURM_JOBS):
+        phase = k8s.dig(job, "status", "phase")
+        if phase is None or Phase(str(phase)).terminal:
+            continue
+        if phase != Phase.READY:
+            yield f"SlurmJob {k8s.name(job)} is {phase}: {k8s.dig(job, 'status', 'message')}"
+        its = [obj for obj in slices if k8s.uid(job) in k8s.owner_uids(obj)]
+        for host_id in sorted(hosts):
+            mine = [o for o in its if k8s.labels(o)[names.LABEL_TUNNEL_HOST] == host_id]
+            if len(mine) != 1 or not is_open(mine[0]):
+                notes = [k8s.annotations(o).get(names.ANNOTATION_TUNNEL_MESSAGE) for o in mine]
+                yield f"{k8s.name(job)} is not open on {host_id}: {notes}"

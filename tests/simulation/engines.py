@@ -10,9 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
+from typing import Protocol
 from urllib.parse import urlsplit
 
-from isthmus.errors import EngineRefusedError
+from isthmus.errors import EngineAnswerError, EngineRefusedError
 from isthmus.health.client import EngineAnswer
 
 Address = tuple[str, int]
@@ -55,12 +56,47 @@ class Engine:
         return len(self.requests)
 
 
+class Way(Protocol):
+    """What a door leads through: silent where connections are taken and nothing answers."""
+
+    silent: bool
+
+
+@dataclass(slots=True, eq=False)
+class Door:
+    """A port of a tunnel host that leads to a port of a node.
+
+    Attributes:
+        answered_at: when a request through it was last answered.
+        requests: on their way through it: the engine, and when it is done.
+    """
+
+    target: Address
+    opened_at: float
+    way: Way
+    answered_at: float | None = None
+    requests: list[tuple[Engine, float]] = field(default_factory=list)
+
+    def held(self, now: float) -> int:
+        """Requests under way."""
+        self.requests = [one for one in self.requests if one[1] > now and one[0].alive]
+        return len(self.requests)
+
+    def cut(self, now: float) -> None:
+        """Everything under way ends unanswered; the engines notice."""
+        for engine, end in self.requests:
+            if end > now and end in engine.requests:
+                engine.requests.remove(end)
+
+
 @dataclass(slots=True)
 class Machines:
-    """All compute nodes: who listens where, and who ever did."""
+    """All compute nodes: who listens where, and who ever did; and the doors that lead to them."""
 
     random: Random
     listening: dict[Address, Engine] = field(default_factory=dict)
+    doors: dict[Address, Door] = field(default_factory=dict)
+    taken: set[Address] = field(default_factory=set)  # ports of tunnel hosts that others have
     ledger: list[Engine] = field(default_factory=list)
     unreachable_until: dict[str, float] = field(default_factory=dict)  # address → loop time
 
@@ -79,6 +115,11 @@ class Machines:
     def running(self, job_name: str) -> list[Engine]:
         """Engines of an attempt that are alive now."""
         return [e for e in self.ledger if e.alive and e.job_name == job_name]
+
+    def behind(self, place: Address) -> Engine | None:
+        """Who listens at an address, or behind the door there."""
+        door = self.doors.get(place)
+        return self.listening.get(place if door is None else door.target)
 
     def serves(self, engine: Engine, *, now: float) -> bool:
         """Whether it answers as healthy now."""
@@ -112,14 +153,23 @@ class ProbeClient:
         """See `isthmus.health.client.ProbeClient`."""
         loop, machines = asyncio.get_running_loop(), self._machines
         host, port, path = _parsed(url)
+        door = machines.doors.get((host, port))
+        if door is not None:
+            host, port = door.target
+            if door.way.silent:
+                await asyncio.sleep(600)
         if loop.time() < machines.unreachable_until.get(host, 0.0):
             await asyncio.sleep(600)
         await asyncio.sleep(0.002 + 0.02 * machines.random.random())
         engine = machines.listening.get((host, port))
         if engine is None:
+            if door is not None:
+                raise EngineAnswerError("closed without an answer")
             raise EngineRefusedError("connection refused")
         if loop.time() < engine.slow_until:
             await asyncio.sleep(600)
+        if door is not None:
+            door.answered_at = loop.time()
         return self._ask(engine, path, headers.get("Authorization"), now=loop.time())
 
     def _ask(self, engine: Engine, path: str, sent: str | None, *, now: float) -> EngineAnswer:

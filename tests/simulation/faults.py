@@ -123,9 +123,9 @@ def watch_gap(world: World, random: Random) -> None:
 
 def mend_watches(world: World) -> None:
     world.watches_broken = False
-    for replica in world.operators:
-        if replica.process is not None and replica.process.watch is not None:
-            replica.process.watch.mend()
+    for each in (*world.operators, *world.hosts()):
+        if each.process is not None and each.process.watch is not None:
+            each.process.watch.mend()
 
 
 @happens(1.0)
@@ -272,6 +272,8 @@ def heal(world: World, random: Random) -> None:
         engine.slow_until = min(engine.slow_until, now)
     world.weather = type(world.weather)()
     world.watch_delay = 0.3
+    if world.tunnels is not None:
+        world.tunnels.heal()
     mend_watches(world)
     for replica in world.operators:
         process = replica.process

@@ -47,6 +47,7 @@ class Attempt:
     forsaken: bool = False  # let go because two snapshots lied about it
     lost: bool = False  # its object vanished with its API server's state
     slice_left: float | None = None
+    withdrawn: bool = False  # its tunnel supervisors are told that it gets no requests
 
 
 class Ledger:
@@ -65,6 +66,8 @@ class Ledger:
         self._replicas: dict[tuple[str, str], list[tuple[float, int]]] = {}
         self._members: dict[str, dict[str, float | None]] = {}  # Service → member → left at
         self._joined: dict[str, float] = {}  # member → since when
+        self.wanted_is_cancelled: Callable[[str, Job], None] = lambda name, job: None
+        self.readable: Callable[[Engine], bool] = lambda _: True  # its metrics, by an operator
         self.engine_of_pod: Callable[[Json], Engine | None] = lambda _: None
         self._drained_pods: set[str] = set()
         self._lost_uids: set[str] = set()  # of SlurmJobs that vanished and came back as others
@@ -94,6 +97,7 @@ class Ledger:
         """No request that has begun is cut before its budget, where the engine could tell of it."""
         held = engine.held(self.now)
         silent = self.now - self._machines.good_since(engine) < 60 or engine.terminated_at
+        silent = silent or not self.readable(engine)
         if not held or silent or self.clocks_jumped or (attempt is not None and attempt.wiped):
             return
         waited = self.now - (engine.started_at if since is None else since)

@@ -10,6 +10,7 @@ from tests.simulation.apiserver import Json
 from tests.simulation.clock import EPOCH
 from tests.simulation.engines import Engine
 from tests.simulation.ledger import WAITING, Attempt, Ledger, over
+from tests.simulation.tunnel_oracle import in_tunnels, is_tunnel
 
 _KIND = (names.LABEL_POOL, names.LABEL_REVISION)
 
@@ -24,6 +25,9 @@ class MembershipRules(Ledger):
     def _slice(self, event: str, obj: Json, *, ours: bool) -> None:
         service = f"{k8s.namespace(obj)}/{k8s.labels(obj).get('kubernetes.io/service-name')}"
         members = self._members.setdefault(service, {})
+        if is_tunnel(obj):
+            self._tunnel_slice(obj, members)
+            return
         if k8s.labels(obj).get("endpointslice.kubernetes.io/managed-by") == names.GROUP:
             owner = k8s.owner_uids(obj)[0]
             members[owner] = self.now if event == "DELETED" else None
@@ -57,6 +61,29 @@ class MembershipRules(Ledger):
             steady = job.state == "RUNNING" and self.now - job.woken_at > 100
             if job.name == attempt.job_name and steady and self.tells(job):
                 self.require(False, f"{job.name} is well and leaves the membership")
+
+    def _tunnel_slice(self, obj: Json, members: dict[str, float | None]) -> None:
+        """A worker is a member while any supervisor lets requests through to it."""
+        owner = k8s.owner_uids(obj)[0]
+        attempt = next((a for a in self.attempts.values() if a.uid == owner), None)
+        opened = in_tunnels(self._api, owner)
+        stays = opened and not (attempt is not None and attempt.withdrawn)
+        if stays and members.get(owner, 0.0) is not None:
+            self._joined[owner] = self.now
+        if stays or members.get(owner, 0.0) is None:
+            members[owner] = None if stays else self.now
+        if attempt is not None and opened:
+            attempt.slice_left = None
+        elif attempt is not None and attempt.slice_left is None and owner in members:
+            attempt.slice_left = self.now
+
+    def _forward(self, attempt: Attempt, forward: Json | None) -> None:
+        """A worker leaves the membership when its supervisors are told, as far as we do it."""
+        told = forward is not None and not forward.get("inTraffic")
+        attempt.withdrawn = told or attempt.over_at is not None
+        for members in self._members.values() if attempt.withdrawn else ():
+            if members.get(attempt.uid, 0.0) is None:
+                members[attempt.uid] = self.now
 
     def _is_pod(self, uid: str) -> bool:
         return all(attempt.uid != uid for attempt in self.attempts.values())
@@ -152,6 +179,10 @@ class MembershipRules(Ledger):
             kinds = {tuple(k8s.labels(obj).get(key) for key in _KIND) for obj in (*live, *owned)}
             most = wanted + 1 if len(kinds) == 1 else 2 * wanted + 1
             self.require(total <= most, said)
+
+    def wanted(self, place: tuple[str, str]) -> int:
+        """The most replicas that somebody may believe to be wanted."""
+        return self._wanted(place, low=False)
 
     def _wanted(self, place: tuple[str, str], *, low: bool) -> int:
         """Replicas wanted now, or lately by somebody who has not heard of a change."""

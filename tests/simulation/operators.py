@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import random
 import ssl
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import UTC, datetime
 from random import Random
 from types import SimpleNamespace
@@ -134,15 +134,21 @@ class Watch:
     """kopf's place: a list, then events with a delay; a broken watch misses deletions."""
 
     def __init__(
-        self, process: OperatorProcess, *, store: Store, on_listed: Callable[[], None]
+        self,
+        process: OperatorProcess,
+        *,
+        store: Store,
+        on_listed: Callable[[], None],
+        selectors: Mapping[Resource, str],
     ) -> None:
         self._process, self._store, self._on_listed = process, store, on_listed
+        self._selectors = selectors
         self._due: dict[Resource, float] = {}
         self._world = process.world
         self._missed: set[Resource] = set()
 
     def open(self) -> None:
-        for resource in _SELECTORS:
+        for resource in self._selectors:
             self._relist(resource)
         self._world.api.listeners.append(self._changed)
 
@@ -157,13 +163,14 @@ class Watch:
         self._missed.clear()
 
     def _relist(self, resource: Resource) -> None:
-        selector = _SELECTORS[resource]
+        selector = self._selectors[resource]
         listed = self._world.api.list(resource, label_selector=selector, namespaces=None)
         for obj in listed.items:
             self._later(resource, None, dict(obj))
 
     def _changed(self, resource: Resource, event: str, obj: Json, by: str) -> None:
-        if resource not in _SELECTORS or not selected(obj, _SELECTORS[resource]):
+        selector = self._selectors.get(resource)
+        if selector is None or not selected(obj, selector):
             return
         cut_off = self._process.cut_off_until - self._world.now
         if cut_off > 0 and not self._missed:
@@ -190,7 +197,7 @@ class Watch:
 
 async def _run_watch(*, store: Store, on_listed: Callable[[], None], **_: Any) -> None:
     process = _process()
-    process.watch = Watch(process, store=store, on_listed=on_listed)
+    process.watch = Watch(process, store=store, on_listed=on_listed, selectors=_SELECTORS)
     process.watch.open()
     try:
         await asyncio.get_running_loop().create_future()

@@ -115,6 +115,7 @@ class Oracle(CommandRules, MembershipRules):
             attempt.intents += 1
         attempt.phase = phase
         attempt.over_at = (attempt.over_at or self.now) if over(obj) else None
+        self._forward(attempt, status.get("forward"))
 
     def _restored(self, new: Attempt, old: Attempt) -> None:
         """An object that came back without its status is the same attempt still."""

@@ -21,7 +21,9 @@ from tests.simulation.clock import SimulationLoop
 from tests.simulation.ending import unsettled
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.slurm import Job
-from tests.simulation.world import NAMESPACE, SYSTEM, World
+from tests.simulation.supervisors import simulated_tunnel_edges
+from tests.simulation.tunnel_faults import TUNNEL_HAPPENINGS
+from tests.simulation.world import NAMESPACE, SYSTEM, World, tunnelled
 
 _REGISTERED = (users, slurm_faults, faults)  # each registers what can happen
 
@@ -73,7 +75,26 @@ def plan(seed: int) -> tuple[Happening, ...]:
         )
         for _ in range(count)
     ]
+    found += _of_tunnels(seed)
     return tuple(sorted(found, key=lambda happening: happening.at))
+
+
+def _of_tunnels(seed: int) -> list[Happening]:
+    """What happens to tunnels, drawn apart: seeds without them stay what they were."""
+    if not tunnelled(str(seed)):
+        return []
+    random = Random(f"{seed}/tunnel plan")
+    names = sorted(TUNNEL_HAPPENINGS)
+    weights = [TUNNEL_HAPPENINGS[name][0] for name in names]
+    chosen = [w if random.random() < 0.5 else 0.0 for w in weights]
+    return [
+        Happening(
+            at=round(random.random() * FAULT_SECONDS, 3),
+            name=random.choices(names, chosen if any(chosen) else weights)[0],
+            salt=random.randrange(1 << 30),
+        )
+        for _ in range(random.choice([1, 3, 6, 10]))
+    ]
 
 
 def run(seed: int, happenings: Sequence[Happening] | None = None) -> Result:
@@ -82,6 +103,7 @@ def run(seed: int, happenings: Sequence[Happening] | None = None) -> Result:
     seed_everything(f"{seed}/global")
     with (
         simulated_edges(),
+        simulated_tunnel_edges(),
         _quiet_logs(),
         _rare_collections(),
         asyncio.Runner(loop_factory=SimulationLoop) as runner,
@@ -96,13 +118,18 @@ async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
     _first_objects(world, random)
     for operator in world.operators:
         operator.start()
+    if world.tunnels is not None:
+        world.tunnels.start()
     world.traffic.start()
     failure, settled = "", 0.0
     try:
         for happening in happenings:
             await _until(world, happening.at)
             world.tell(f"* {happening.name}")
-            events.HAPPENINGS[happening.name][1](world, Random(happening.salt))
+            register = (
+                TUNNEL_HAPPENINGS if happening.name in TUNNEL_HAPPENINGS else events.HAPPENINGS
+            )
+            register[happening.name][1](world, Random(happening.salt))
         await _until(world, FAULT_SECONDS)
         faults.heal(world, Random(f"{seed}/heal"))
         await _give_back_the_cluster(world)
@@ -111,8 +138,8 @@ async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
     except _Failed as error:
         failure = str(error)
     world.over = world.oracle.off = True
-    for replica in world.operators:
-        for process in replica.lives:
+    for each in (*world.operators, *world.hosts()):
+        for process in each.lives:
             process.dies_after = None
             if process.stopped:
                 process.resume()  # to be cancelled properly

@@ -11,7 +11,9 @@ from isthmus.api import names
 from isthmus.api.times import epoch
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import ENDPOINT_SLICES, PODS
+from tests.simulation.apiserver import Json
 from tests.simulation.clock import EPOCH, outside
+from tests.simulation.tunnel_oracle import is_tunnel, place_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -41,18 +43,31 @@ class Traffic:
             port = int(k8s.number(k8s.dig(obj, "ports", 0, "port")) or 0)
             for endpoint in obj.get("endpoints", ()):
                 if k8s.dig(endpoint, "conditions", "ready") and self._random.random() < 0.3:
+                    if is_tunnel(obj):
+                        self._through_tunnel(obj)
+                        continue
                     self._to_draining(str(k8s.dig(endpoint, "targetRef", "name")))
                     self._one(str(endpoint["addresses"][0]), port)
+        self._world.tunnel_oracle.look()
         self.start()
 
+    def _through_tunnel(self, obj: Json) -> None:
+        engine, seconds = self._world.tunnel_oracle.through(obj), self._duration()
+        if engine is not None:
+            end = self._world.now + seconds
+            engine.requests.append(end)
+            self._world.machines.doors[place_of(obj)].requests.append((engine, end))
+
     def _one(self, address: str, port: int) -> None:
-        now, random = self._world.now, self._random
+        now, seconds = self._world.now, self._duration()
         engine = self._world.machines.listening.get((address, port))
-        kind = random.random()
-        longest = 5.0 if kind < 0.7 else 60.0 if kind < 0.95 else 500.0
-        seconds = 0.2 + random.random() * longest
         if engine is not None and self._world.machines.serves(engine, now=now):
             engine.requests.append(now + seconds)
+
+    def _duration(self) -> float:
+        kind = self._random.random()
+        longest = 5.0 if kind < 0.7 else 60.0 if kind < 0.95 else 500.0
+        return 0.2 + self._random.random() * longest
 
     def _to_draining(self, pod: str) -> None:
         found = next((one for one in self._world.api.all(PODS) if k8s.name(one) == pod), None)

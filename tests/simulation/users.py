@@ -14,7 +14,7 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
 )
 from tests.simulation import manifests
-from tests.simulation.apiserver import Json
+from tests.simulation.apiserver import Json, merged
 from tests.simulation.events import happens, later, some_deployment
 from tests.simulation.secrecy import SECRET_MARK
 from tests.simulation.world import NAMESPACE, SYSTEM, World
@@ -155,6 +155,8 @@ def delete_cluster(world: World, random: Random) -> None:
 def ensure_cluster(world: World, random: Random) -> None:
     if world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER) is None:
         wanted = manifests.slurm_cluster(namespace=SYSTEM, team=NAMESPACE, random=random)
+        if world.tunnels is not None:
+            wanted = merged(wanted, {"spec": world.tunnels.cluster_spec()})
         world.api.create(SLURM_CLUSTERS, wanted, by="user")
 
 

@@ -4,7 +4,9 @@ import asyncio
 import contextlib
 from collections.abc import Iterator
 from random import Random
+from typing import Any
 
+from isthmus.api import names
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, Resource
 from isthmus.errors import ApiError
@@ -17,11 +19,18 @@ from tests.simulation.engines import Machines
 from tests.simulation.operators import Replica
 from tests.simulation.oracle import Oracle
 from tests.simulation.slurm import Slurm
+from tests.simulation.supervisors import TunnelHost, TunnelHosts
 from tests.simulation.traffic import Traffic
+from tests.simulation.tunnel_oracle import TunnelOracle
 
 NAMESPACE = "team-a"
 SYSTEM = "isthmus-system"
 INSTALLATION = "isthmus0"
+
+
+def tunnelled(seed: str) -> bool:
+    """Whether pods cannot reach the compute nodes of this seed."""
+    return Random(f"{seed}/tunnels").random() < 1 / 3
 
 
 class World:
@@ -49,6 +58,10 @@ class World:
         self.oracle = Oracle(api=self.api, slurm=self.slurm, machines=self.machines)
         self.oracle.engine_of_pod = self.controllers.engine
         self.api.listeners.append(self._told)
+        self.tunnel_oracle = TunnelOracle(self)
+        self.tunnels: Any = None  # of seeds whose nodes pods cannot reach
+        if tunnelled(seed):
+            self.tunnels = TunnelHosts(self, Random(f"{seed}/tunnel hosts"))
         self.traffic = Traffic(self)
         self.operators = [Replica(self, number) for number in range(1, replicas + 1)]
 
@@ -84,6 +97,10 @@ class World:
             relist_interval=180.0,
         )
 
+    def hosts(self) -> "list[TunnelHost]":
+        """Tunnel hosts, also those that are gone."""
+        return [] if self.tunnels is None else list(self.tunnels.hosts)
+
     def caches_late(self, seconds: float) -> None:
         """From now on operators may not know for some seconds what has been written."""
         until = self.now + seconds
@@ -104,6 +121,8 @@ class World:
         if resource.plural in {"leases", "pods"} and by in {"node", "controller"}:
             return
         if resource.plural == "leases":
+            if names.LABEL_TUNNEL_HOST in k8s.labels(obj):
+                return
             holder = k8s.dig(obj, "spec", "holderIdentity")
             if holder != getattr(self, "_holder", None):
                 self._holder = holder

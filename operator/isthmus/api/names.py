@@ -78,6 +78,9 @@ TUNNEL_DOWN: Final = "down"
 ANNOTATION_TUNNEL_MESSAGE: Final = f"{GROUP}/tunnel-message"
 """On the same: in a sentence, what is wrong with the forward, or which way it takes."""
 
+ANNOTATION_TUNNEL_TARGET: Final = f"{GROUP}/tunnel-target"
+"""On the same: `address:port` of the engine, by which a status that was lost is found again."""
+
 LABEL_KEY: Final = f"{GROUP}/key"
 """Digest of the API key (see isthmus.api.keys) that a worker was started with, absent without one.
 

@@ -62,7 +62,7 @@ class _Watched:
     Attributes:
         wake: set to have the next probe at once.
         load: the last reading that succeeded, `load_at` its time.
-        silent_since: when the readings began to fail, or when they were begun.
+        silent_since: when the readings began to fail, or when the watch was begun.
     """
 
     target: ProbeTarget
@@ -117,7 +117,8 @@ class Prober:
         known = self._watched.get(key)
         if known is not None and known.target == target:
             if known.draining is not draining:
-                known.draining, known.silent_since = draining, self._clock()
+                # A probe under way that hangs is no silence of the metrics: none were asked for.
+                known.draining, known.silent_since = draining, None
                 known.wake.set()
             return
         if known is not None:

@@ -247,6 +247,11 @@ class DeleteSlice:
     """Take the worker out of the membership."""
 
 
+@dataclass(frozen=True, slots=True)
+class WithdrawTunnels:
+    """Take the worker out where its tunnel supervisors do not: they do not answer any more."""
+
+
 SlurmJobAction: TypeAlias = (
     AddFinalizer
     | RemoveFinalizer
@@ -257,4 +262,5 @@ SlurmJobAction: TypeAlias = (
     | CloseGate
     | EnsureSlice
     | DeleteSlice
+    | WithdrawTunnels
 )

@@ -51,7 +51,7 @@ class Limits:
         termination_grace: between TERM and scancel.
         repeat: before a cancellation that shows no effect is sent again.
         tunnel_patience: how long a deletion waits for a tunnel supervisor to take the worker out
-            of rotation; one that is gone must not hold it for ever.
+            of rotation, before that is done for it; as long as a supervisor's heartbeat lasts.
         max_unresolved: unclear submissions per cluster beyond which nothing is submitted.
     """
 
@@ -59,7 +59,7 @@ class Limits:
     deregister_delay: float
     termination_grace: float
     repeat: float = 10.0
-    tunnel_patience: float = 120.0
+    tunnel_patience: float = 15.0
     max_unresolved: int = 16
 
 
@@ -88,6 +88,7 @@ class TunnelSlice:
         ready: it gets requests.
         up: the way through it works.
         message: what is wrong, or which way it takes.
+        target: address and port of the engine that it leads to, None where the slice does not say.
     """
 
     host: str
@@ -96,6 +97,7 @@ class TunnelSlice:
     ready: bool
     up: bool
     message: str = ""
+    target: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +108,14 @@ class Network:
         mode: the cluster's, never Auto.
         service: whose membership it belongs to.
         free_port: a port for a forward, reserved for this attempt; None where all are taken.
+        port_lost: another worker has the port that the status says; `free_port` takes its place.
         tunnels: the slices of its forward, one for each supervisor that holds it.
     """
 
     mode: str = "Direct"
     service: str = ""
     free_port: int | None = None
+    port_lost: bool = False
     tunnels: tuple[TunnelSlice, ...] = ()
 
 

@@ -14,7 +14,7 @@ from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.apiserver.objects import Object, dig, name, namespace, number, uid
 from isthmus.apiserver.resources import ENDPOINT_SLICES, SLURM_JOBS
 from isthmus.plan.policy.forwarding import choose_port
-from isthmus.plan.slurmjob_observation import Network
+from isthmus.plan.slurmjob_observation import Network, TunnelSlice
 from isthmus.reconcile.queue import Key
 from isthmus.reconcile.store import Store
 from isthmus.routing.tunnel_slices import tunnel_of
@@ -45,6 +45,7 @@ class ForwardPorts:
         self._first, self._last, self._hold = first, last, hold
         self._clock = clock
         self._offered: dict[Key, int] = {}
+        self._holders: dict[int, set[Key]] = {}
         self._released: dict[int, float] = {}
 
     def offer(self, key: Key, *, attempt: str, used: Iterable[int] = ()) -> int | None:
@@ -64,18 +65,36 @@ class ForwardPorts:
             seed=zlib.crc32(attempt.encode()), taken=taken, first=self._first, last=self._last
         )
         if port is not None:
-            self._offered[key] = port
+            self._take(key, port)
         return port
 
-    def keep(self, key: Key, port: int) -> None:
-        """Take notice of a port that is assigned."""
-        self._offered[key] = port
+    def keep(self, key: Key, port: int) -> frozenset[Key]:
+        """Take notice of a port that is assigned.
+
+        Returns:
+            Others that have it too: a status that was restored or written by somebody.
+        """
+        if self._offered.get(key) != port:
+            self.forget(key)
+            self._take(key, port)
+        return frozenset(self._holders[port] - {key})
 
     def release(self, key: Key) -> None:
         """The attempt is over: its port cools, and is free after a while."""
-        port = self._offered.pop(key, None)
+        port = self.forget(key)
         if port is not None:
             self._released[port] = self._clock()
+
+    def forget(self, key: Key) -> int | None:
+        """Whatever port the attempt has is no longer its own; returns it."""
+        port = self._offered.pop(key, None)
+        if port is not None:
+            self._holders[port].discard(key)
+        return port
+
+    def _take(self, key: Key, port: int) -> None:
+        self._offered[key] = port
+        self._holders.setdefault(port, set()).add(key)
 
     def _assigned(self) -> set[int]:
         ports = (
@@ -106,17 +125,39 @@ def observe_network(
     key = Key("SlurmJob", namespace(raw), name(raw))
     status = job.status or SlurmJobStatus()
     mode = "Direct" if cluster is None else network_mode(cluster.spec)
-    tunnels = tuple(
-        tunnel
-        for obj in store.owned(ENDPOINT_SLICES, uid(raw))
-        if (tunnel := tunnel_of(obj)) is not None
-    )
-    offered = None
+    tunnels = _tunnels(raw, store)
+    offered, lost = None, False
     if status.phase and Phase(status.phase).terminal:
         ports.release(key)
     elif status.forward is not None and status.forward.port is not None:
-        ports.keep(key, status.forward.port)
+        port = status.forward.port
+        rivals = ports.keep(key, port)
+        # A job of mode Reverse was told its port, and calls with it.
+        movable = status.forward.mode != "Reverse"
+        if rivals and movable and not _keeps(raw, port, rivals=rivals, store=store):
+            ports.forget(key)
+            offered, lost = ports.offer(key, attempt=job.spec.attempt, used=(port,)), True
     elif mode != "Direct":
         used = [tunnel.port for tunnel in tunnels]
         offered = ports.offer(key, attempt=job.spec.attempt, used=used)
-    return Network(mode=mode, service=service, free_port=offered, tunnels=tunnels)
+    return Network(mode=mode, service=service, free_port=offered, port_lost=lost, tunnels=tunnels)
+
+
+def _tunnels(raw: Object, store: Store) -> tuple[TunnelSlice, ...]:
+    found = (tunnel_of(obj) for obj in store.owned(ENDPOINT_SLICES, uid(raw)))
+    return tuple(tunnel for tunnel in found if tunnel is not None)
+
+
+def _keeps(raw: Object, port: int, *, rivals: Iterable[Key], store: Store) -> bool:
+    """Whether a worker keeps a port that others claim too: the one that is reached by it does."""
+
+    def rank(obj: Object) -> tuple[bool, str, str]:
+        held = any(t.up and t.port == port for t in _tunnels(obj, store))
+        return not held, namespace(obj), name(obj)
+
+    others = (store.get(SLURM_JOBS, key.namespace, key.name) for key in rivals)
+    return not any(
+        rank(other) < rank(raw)
+        for other in others
+        if other is not None and number(dig(other, "status", "forward", "port")) == port
+    )

@@ -43,6 +43,7 @@ from isthmus.plan.actions import (
     SlurmJobAction,
     Submit,
     Terminate,
+    WithdrawTunnels,
 )
 from isthmus.plan.policy.polling import LOOK_EVERY, look_in
 from isthmus.plan.slurmjob import after_submission, plan_slurm_job
@@ -66,7 +67,7 @@ from isthmus.reconcile.store import Store
 from isthmus.reconcile.submission_line import LOOK_AGAIN, SubmissionLine, Turn
 from isthmus.reconcile.submissions import announced, submit
 from isthmus.reconcile.tunnel_events import tell_of_tunnel
-from isthmus.reconcile.worker_slices import delete_slice, ensure_slice
+from isthmus.reconcile.worker_slices import delete_slice, ensure_slice, withdraw_tunnels
 from isthmus.routing.slices import slice_service, slice_target
 
 _log = logging.getLogger(__name__)
@@ -354,6 +355,8 @@ class SlurmJobReconciler:
             )
         elif isinstance(action, DeleteSlice):
             await delete_slice(self._api, self._store, parts.raw)
+        elif isinstance(action, WithdrawTunnels):
+            await withdraw_tunnels(self._api, self._store, parts.raw)
         elif isinstance(action, Terminate):
             client = self._clusters.client(reference)
             await client.terminate(job_id=action.job_id, job_name=spec.job_name)

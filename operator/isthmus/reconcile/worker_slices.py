@@ -1,12 +1,20 @@
-"""Writing the slice of a worker that is reached directly; forwards have slices of their own."""
+"""Writing the slice of a worker that is reached directly; forwards have slices of their own.
+
+Those are changed here only where their supervisor should have taken the worker out and did not.
+"""
+
+import logging
 
 from isthmus.api import names
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, labels, name, namespace, uid
 from isthmus.apiserver.resources import ENDPOINT_SLICES
-from isthmus.errors import ApiAlreadyExistsError, ApiNotFoundError
+from isthmus.errors import ApiAlreadyExistsError, ApiConflictError, ApiNotFoundError
 from isthmus.reconcile.store import Store
 from isthmus.routing.slices import worker_slice
+from isthmus.routing.tunnel_slices import tunnel_of
+
+_log = logging.getLogger(__name__)
 
 
 async def ensure_slice(
@@ -39,3 +47,30 @@ async def delete_slice(api: ApiServer, store: Store, slurm_job: Object) -> None:
         )
     except ApiNotFoundError:
         return
+
+
+async def withdraw_tunnels(api: ApiServer, store: Store, slurm_job: Object) -> None:
+    """Take a worker out of rotation on every tunnel supervisor that still lets requests through.
+
+    The rest of its slices stays: through a supervisor that is only slow its metrics are read.
+    """
+    for found in store.owned(ENDPOINT_SLICES, uid(slurm_job)):
+        tunnel = tunnel_of(found)
+        if tunnel is None or not tunnel.ready:
+            continue
+        _log.warning(
+            "%s is being deleted, and the tunnel supervisor %s does not take it out of rotation: "
+            "the operator does",
+            name(slurm_job),
+            tunnel.host,
+        )
+        out = {"addresses": [tunnel.address], "conditions": {"ready": False}}
+        try:
+            await api.patch(
+                ENDPOINT_SLICES,
+                namespace=namespace(found),
+                name=name(found),
+                patch={"metadata": {"uid": uid(found)}, "endpoints": [out]},
+            )
+        except (ApiNotFoundError, ApiConflictError):
+            continue  # gone, or another one: looked at again with the next pass

@@ -58,6 +58,7 @@ def tunnel_slice(published: Published) -> Object:
             "annotations": {
                 names.ANNOTATION_TUNNEL: names.TUNNEL_UP if tunnel.up else names.TUNNEL_DOWN,
                 names.ANNOTATION_TUNNEL_MESSAGE: tunnel.message[:_MESSAGE],
+                **({} if tunnel.target is None else _target_note(tunnel.target)),
             },
             "ownerReferences": [
                 {
@@ -90,4 +91,14 @@ def tunnel_of(obj: Object) -> TunnelSlice | None:
         ready=dig(obj, "endpoints", 0, "conditions", "ready") is True,
         up=notes.get(names.ANNOTATION_TUNNEL) == names.TUNNEL_UP,
         message=notes.get(names.ANNOTATION_TUNNEL_MESSAGE, ""),
+        target=_target(notes.get(names.ANNOTATION_TUNNEL_TARGET, "")),
     )
+
+
+def _target_note(target: tuple[str, int]) -> dict[str, str]:
+    return {names.ANNOTATION_TUNNEL_TARGET: f"{target[0]}:{target[1]}"}
+
+
+def _target(note: str) -> tuple[str, int] | None:
+    host, _, port = note.rpartition(":")
+    return (host, int(port)) if host and port.isascii() and port.isdigit() else None

@@ -12,9 +12,11 @@ from pydantic import ValidationError
 
 from isthmus.api.conditions import Phase
 from isthmus.api.desired import ClusterReference
-from isthmus.api.names import LABEL_KEY
+from isthmus.api.names import LABEL_DEPLOYMENT, LABEL_KEY
 from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
-from isthmus.apiserver.objects import Object
+from isthmus.apiserver.objects import Object, dig, labels, name, namespace, owner_uids, uid
+from isthmus.routing.slices import LABEL_SERVICE_NAME
+from isthmus.routing.tunnel_slices import tunnel_of
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,6 +75,57 @@ def wanted_forwards(jobs: Iterable[Object], *, held: Mapping[str, Wanted]) -> tu
         if rival is None or (one.uid in held and rival.uid not in held):
             found[one.port] = one
     return tuple(sorted(found.values(), key=lambda one: (one.namespace, one.slurm_job)))
+
+
+def recalled(
+    slices: Iterable[Object], *, jobs: Iterable[Object], clusters: Iterable[Object]
+) -> dict[str, Wanted]:
+    """What this supervisor held in an earlier life, by uid of the SlurmJob, as its slices say.
+
+    For statuses that were wiped meanwhile: without it a restart would take the worker away.
+
+    Args:
+        slices: its own.
+        jobs: every SlurmJob.
+        clusters: every SlurmCluster.
+    """
+    known = {uid(raw): raw for raw in jobs}
+    modes = {(namespace(raw), name(raw)): _mode(raw) for raw in clusters}
+    found: dict[str, Wanted] = {}
+    for obj in slices:
+        owner, tunnel = next(iter(owner_uids(obj)), ""), tunnel_of(obj)
+        raw = known.get(owner)
+        if raw is None or tunnel is None or tunnel.target is None:
+            continue
+        place = dig(raw, "spec", "clusterRef", "namespace"), dig(raw, "spec", "clusterRef", "name")
+        cluster = ClusterReference(namespace=str(place[0]), name=str(place[1]))
+        found[owner] = Wanted(
+            namespace=namespace(obj),
+            slurm_job=name(raw),
+            uid=owner,
+            deployment=labels(obj).get(LABEL_DEPLOYMENT, ""),
+            service=labels(obj).get(LABEL_SERVICE_NAME, ""),
+            cluster=cluster,
+            mode=modes.get((cluster.namespace, cluster.name), "Tunnel"),
+            port=tunnel.port,
+            host=tunnel.target[0],
+            engine_port=tunnel.target[1],
+            in_traffic=tunnel.ready,
+            api_key=labels(obj).get(LABEL_KEY),
+        )
+    return found
+
+
+def _mode(cluster: Object) -> str:
+    """How an attempt is reached whose status says nothing: as the next one would be."""
+    mode = str(dig(cluster, "spec", "network", "mode", default="Auto"))
+    return mode if mode in ("NodeSSH", "Reverse") else "Tunnel"
+
+
+def over(jobs: Iterable[Object]) -> frozenset[str]:
+    """Uids of the SlurmJobs whose attempt has ended: nobody wants a forward to it any more."""
+    ended = frozenset(phase for phase in Phase if phase.terminal)
+    return frozenset(uid(raw) for raw in jobs if dig(raw, "status", "phase") in ended)
 
 
 def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:

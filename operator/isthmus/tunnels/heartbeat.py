@@ -95,6 +95,13 @@ class Heartbeat:
         self._beats.clear()
         self._absent.clear()
 
+    def heard(self, host: str) -> None:
+        """A supervisor has written a slice: it lives, whatever its Lease said when we read it."""
+        self._absent.pop(host, None)
+        before = self._beats.get(host)
+        if before is not None:
+            self._beats[host] = Beat(before.value, self._clock())
+
     def dead(self, hosts: frozenset[str]) -> frozenset[str]:
         """Which of these supervisors have surely stopped, or have had no Lease for long."""
         now = self._clock()

@@ -4,7 +4,16 @@ from collections.abc import Iterable
 
 from isthmus.api import names
 from isthmus.apiserver.client import ApiServer
-from isthmus.apiserver.objects import Object, annotations, dig, labels, name, namespace, uid
+from isthmus.apiserver.objects import (
+    Object,
+    annotations,
+    dig,
+    labels,
+    name,
+    namespace,
+    resource_version,
+    uid,
+)
 from isthmus.apiserver.resources import ENDPOINT_SLICES
 from isthmus.errors import ApiNotFoundError
 from isthmus.reconcile.store import Store
@@ -32,6 +41,10 @@ class Publisher:
     def hosts(self) -> frozenset[str]:
         """Ids of all supervisors that have slices."""
         return frozenset(_host(obj) for obj in self._tunnels())
+
+    def written(self) -> frozenset[tuple[str, str, int | None]]:
+        """Host, uid and version of every slice of a forward."""
+        return frozenset((_host(obj), uid(obj), resource_version(obj)) for obj in self._tunnels())
 
     async def publish(self, wanted: Iterable[Published]) -> None:
         """Make the slices of this supervisor exactly these.

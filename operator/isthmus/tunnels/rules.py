@@ -73,7 +73,7 @@ class View:
         in_traffic: wanted in traffic.
         established: ssh listens for it.
         health: what answers through it.
-        was_ready: it is published as ready now.
+        was_ready: it is published as ready now, or was before our own side failed.
     """
 
     key: str
@@ -100,7 +100,7 @@ def ready_forwards(
 
     Args:
         views: our forwards.
-        others: by Service, ready endpoints that are not ours.
+        others: by Service, ready endpoints that are not ours and may be expected to work.
         leaving: we are about to end, so none of ours is ready.
     """
     if leaving:

@@ -20,7 +20,7 @@ from isthmus.routing.tunnel_slices import Published, tunnel_of
 from isthmus.ssh.options import Forward, bracketed
 from isthmus.tunnels.checks import Checks
 from isthmus.tunnels.connections import open_connections
-from isthmus.tunnels.desired import Wanted, wanted_forwards
+from isthmus.tunnels.desired import Wanted, over, recalled, wanted_forwards
 from isthmus.tunnels.heartbeat import Heartbeat
 from isthmus.tunnels.links import LinkKey, Links
 from isthmus.tunnels.publisher import Publisher
@@ -68,6 +68,8 @@ class _Held:
     wanted: Wanted
     connection: tuple[int, Forward] | None = None
     health: Health = field(default_factory=Health)
+    proven: bool = False
+    """It was ready here and was not found to be unwell since."""
 
 
 class Supervisor:
@@ -112,6 +114,7 @@ class Supervisor:
         self._times, self._clock = times, clock
         self._connections, self._sleep = connections, sleep
         self._held: dict[str, _Held] = {}
+        self._written: frozenset[tuple[str, str, int | None]] | None = None
         self._wake = asyncio.Event()
         self._leaving = False
         self._accepting = True
@@ -214,11 +217,14 @@ class Supervisor:
     # ---- one round
 
     def _take_wanted(self) -> None:
-        held = {key: one.wanted for key, one in self._held.items()}
-        found = {one.uid: one for one in wanted_forwards(self._store.list(SLURM_JOBS), held=held)}
+        jobs = self._store.list(SLURM_JOBS)
+        new = [s for s in self._publisher.slices() if not set(owner_uids(s)) & self._held.keys()]
+        known = recalled(new, jobs=jobs, clusters=self._store.list(SLURM_CLUSTERS))
+        known |= {key: one.wanted for key, one in self._held.items()}
+        found = {one.uid: one for one in wanted_forwards(jobs, held=known)}
         if not self._accepting:
-            found = {key: one for key, one in found.items() if key in held}
-        for key in held.keys() - found.keys():
+            found = {key: one for key, one in found.items() if key in self._held}
+        for key in self._held.keys() - found.keys():
             del self._held[key]
         for key, one in found.items():
             if key in self._held:
@@ -258,6 +264,10 @@ class Supervisor:
     def _published(self) -> list[Published]:
         views = self._views()
         ready = ready_forwards(views, others=self._others(), leaving=self._leaving)
+        for view in views:
+            held = self._held[view.key]
+            lost = not view.in_traffic or (view.up and not view.health.serves)
+            held.proven = view.key in ready or (held.proven and not lost)
         return [
             Published(
                 namespace=held.wanted.namespace,
@@ -273,6 +283,7 @@ class Supervisor:
                     ready=key in ready,
                     up=view.up,
                     message=self._message(key, held, up=view.up),
+                    target=(held.wanted.host, held.wanted.engine_port),
                 ),
             )
             for view in views
@@ -280,8 +291,12 @@ class Supervisor:
         ]
 
     async def _bury(self) -> None:
-        """Take away what supervisors that are dead left behind, once we hold it ourselves."""
-        mine = {view.key for view in self._views() if view.up}
+        """Take away what supervisors that are dead left behind.
+
+        Once we hold it ourselves, or where nobody wants it any more.
+        """
+        self._listen()
+        mine = {view.key for view in self._views() if view.up} | over(self._store.list(SLURM_JOBS))
         for host in self._heartbeat.dead(self._publisher.hosts() | self._heartbeat.known()):
             left = 0
             for obj in self._publisher.slices(host):
@@ -292,6 +307,13 @@ class Supervisor:
                     left += 1
             if not left:
                 await self._heartbeat.bury(host)
+
+    def _listen(self) -> None:
+        """Who writes slices lives; deleting those of one that has just come back empties a set."""
+        before, self._written = self._written, self._publisher.written()
+        if before is not None:
+            for host in {host for host, *_ in self._written - before} - {self._host}:
+                self._heartbeat.heard(host)
 
     # ---- what is seen
 
@@ -317,7 +339,7 @@ class Supervisor:
                 in_traffic=held.wanted.in_traffic,
                 established=self._established(held),
                 health=held.health,
-                was_ready=ready.get(key, False),
+                was_ready=held.proven or ready.get(key, False),
             )
             for key, held in self._held.items()
         ]
@@ -342,11 +364,14 @@ class Supervisor:
         return found
 
     def _others(self) -> dict[tuple[str, str], int]:
-        """Ready endpoints by Service that are not ours."""
+        """Ready endpoints by Service that are not ours, and are not known to be cut off as well.
+
+        Two supervisors that lose the same login host must not each rely on the other.
+        """
         counts: dict[tuple[str, str], int] = {}
         for obj in self._store.list(ENDPOINT_SLICES):
             tunnel = tunnel_of(obj)
-            if tunnel is not None and tunnel.host == self._host:
+            if tunnel is not None and (tunnel.host == self._host or not tunnel.up):
                 continue
             endpoints = dig(obj, "endpoints", default=[])
             ready = sum(

@@ -42,6 +42,11 @@ def in_rotation(observed: SlurmJobObservation) -> bool:
     return any(tunnel.ready for tunnel in observed.network.tunnels)
 
 
+def member(observed: SlurmJobObservation) -> tuple[str, int] | None:
+    """Address and port of the engine to which a supervisor lets requests through."""
+    return next((t.target for t in observed.network.tunnels if t.ready and t.target), None)
+
+
 def best_tunnel(observed: SlurmJobObservation, *, url: str | None) -> TunnelSlice | None:
     """The tunnel to probe through: up, in rotation, of these the one in use, then by host.
 
@@ -151,6 +156,8 @@ def _forward(observed: SlurmJobObservation, status: SlurmJobStatus) -> ForwardSt
         if port is None:
             return None
         before = ForwardStatus(mode=observed.network.mode, port=port)
+    elif observed.network.port_lost and observed.network.free_port is not None:
+        before = before.model_copy(update={"port": observed.network.free_port})
     return before.model_copy(
         update={
             "in_traffic": _in_traffic(observed, status),

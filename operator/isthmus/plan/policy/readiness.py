@@ -61,7 +61,7 @@ def _membership(observed: SlurmJobObservation, *, record: JobRecord) -> tuple[st
     """
     snapshot = observed.cluster.snapshot
     node = snapshot.nodes.get(record.node) if snapshot else None
-    target = observed.slice_target
+    target = observed.slice_target or forwarding.member(observed)
     return target if target is not None and node and node.address == target[0] else None
 
 

@@ -22,6 +22,7 @@ from isthmus.plan.actions import (
     RemoveFinalizer,
     SlurmJobAction,
     Terminate,
+    WithdrawTunnels,
 )
 from isthmus.plan.policy import submission
 from isthmus.plan.policy.drain import DrainTimes, Proceed, Wait, decide, told
@@ -43,31 +44,35 @@ def stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     """Plan a SlurmJob that is being deleted."""
     if not observed.has_finalizer:
         return SlurmJobPlan(status=observed.status)
-    plan = _stop(observed, now=now)
-    if observed.slice_target is None and not _held_by_tunnel(observed, now=now):
+    plan, tunnelled = _stop(observed, now=now), in_rotation(observed)
+    if observed.slice_target is None and not tunnelled:
         return plan
     # Every node has to hear of it: that wait begins when the slice is surely gone, so with the
     # next pass, however long the deletion takes and however often it has to be tried.
-    kept = tuple(action for action in plan.actions if not isinstance(action, Terminate))
+    early = (Terminate, Cancel) if tunnelled else Terminate  # a slice of ours goes before scancel
+    kept = tuple(action for action in plan.actions if not isinstance(action, early))
     update: dict[str, object] = {"draining_since": None}
+    if tunnelled:
+        update["cancelled_at"] = observed.status.cancelled_at
     if kept != plan.actions:
         update |= {"terminated_at": None, "drained": None, "cut": None}
+    out = (() if observed.slice_target is None else (DeleteSlice(),)) + _withdrawn(
+        observed, now=now
+    )
     return SlurmJobPlan(
-        status=plan.status.model_copy(update=update),
-        actions=(() if observed.slice_target is None else (DeleteSlice(),)) + kept,
-        requeue_after=_SOON,
+        status=plan.status.model_copy(update=update), actions=out + kept, requeue_after=_SOON
     )
 
 
-def _held_by_tunnel(observed: SlurmJobObservation, *, now: float) -> bool:
-    """Whether a tunnel supervisor still has to take the worker out of rotation.
+def _withdrawn(observed: SlurmJobObservation, *, now: float) -> tuple[SlurmJobAction, ...]:
+    """What takes the worker out of rotation where its tunnel supervisors do not.
 
-    It was told by `forward.inTraffic`. One that is dead, and has no successor that removes its
-    slices, is waited for only so long.
+    They were told by `forward.inTraffic`. One that is dead, and has no successor that removes its
+    slices, is waited for only so long; one that lives makes its slice anew, out of rotation.
     """
     since = observed.deleting_since
     patient = since is None or now - since < observed.limits.tunnel_patience
-    return patient and in_rotation(observed)
+    return () if patient or not in_rotation(observed) else (WithdrawTunnels(),)
 
 
 def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
