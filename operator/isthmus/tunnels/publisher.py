@@ -1,4 +1,7 @@
-"""Writes the slices of our own forwards, and takes away those of a supervisor that is dead."""
+"""Writes the slices of our own forwards, and reads those of the others.
+
+Those of a supervisor that is dead are taken away here too.
+"""
 
 from collections.abc import Iterable
 
@@ -11,13 +14,15 @@ from isthmus.apiserver.objects import (
     labels,
     name,
     namespace,
+    owner_uids,
     resource_version,
     uid,
 )
 from isthmus.apiserver.resources import ENDPOINT_SLICES
 from isthmus.errors import ApiNotFoundError
 from isthmus.reconcile.store import Store
-from isthmus.routing.tunnel_slices import Published, tunnel_slice
+from isthmus.routing.slices import LABEL_SERVICE_NAME
+from isthmus.routing.tunnel_slices import Published, tunnel_of, tunnel_slice
 
 
 class Publisher:
@@ -45,6 +50,44 @@ class Publisher:
     def written(self) -> frozenset[tuple[str, str, int | None]]:
         """Host, uid and version of every slice of a forward."""
         return frozenset((_host(obj), uid(obj), resource_version(obj)) for obj in self._tunnels())
+
+    def in_rotation(self) -> dict[str, bool]:
+        """By uid of the SlurmJob, whether our slice of it is ready as it is stored."""
+        found: dict[str, bool] = {}
+        for obj in self.slices():
+            tunnel = tunnel_of(obj)
+            for key in owner_uids(obj):
+                found[key] = tunnel is not None and tunnel.ready
+        return found
+
+    def elsewhere(self) -> set[str]:
+        """Uids of the SlurmJobs whose forward is up and ready on another supervisor."""
+        found: set[str] = set()
+        for host in self.hosts() - {self._host}:
+            for obj in self.slices(host):
+                tunnel = tunnel_of(obj)
+                if tunnel is not None and tunnel.up and tunnel.ready:
+                    found.update(owner_uids(obj))
+        return found
+
+    def others(self) -> dict[tuple[str, str], int]:
+        """Ready endpoints by Service that are not ours, and are not known to be cut off as well.
+
+        Two supervisors that lose the same login host must not each rely on the other.
+        """
+        counts: dict[tuple[str, str], int] = {}
+        for obj in self._store.list(ENDPOINT_SLICES):
+            tunnel = tunnel_of(obj)
+            if tunnel is not None and (tunnel.host == self._host or not tunnel.up):
+                continue
+            endpoints = dig(obj, "endpoints", default=[])
+            ready = sum(
+                dig(endpoint, "conditions", "ready") is True
+                for endpoint in (endpoints if isinstance(endpoints, list) else [])
+            )
+            place = namespace(obj), labels(obj).get(LABEL_SERVICE_NAME, "")
+            counts[place] = counts.get(place, 0) + ready
+        return counts
 
     async def publish(self, wanted: Iterable[Published]) -> None:
         """Make the slices of this supervisor exactly these.

@@ -10,13 +10,12 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from isthmus.apiserver.objects import dig, labels, namespace, owner_uids
-from isthmus.apiserver.resources import ENDPOINT_SLICES, SLURM_CLUSTERS, SLURM_JOBS
+from isthmus.apiserver.objects import dig, namespace, owner_uids
+from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.errors import ApiError
 from isthmus.plan.slurmjob_observation import TunnelSlice
 from isthmus.reconcile.store import Store
-from isthmus.routing.slices import LABEL_SERVICE_NAME
-from isthmus.routing.tunnel_slices import Published, tunnel_of
+from isthmus.routing.tunnel_slices import Published
 from isthmus.ssh.options import Forward, bracketed
 from isthmus.tunnels.checks import Checks
 from isthmus.tunnels.connections import open_connections
@@ -173,8 +172,8 @@ class Supervisor:
         self._accepting = False
         begun = self._clock()
         while not may_leave(
-            ours=self._in_rotation(),
-            elsewhere=self._elsewhere(),
+            ours=self._publisher.in_rotation(),
+            elsewhere=self._publisher.elsewhere(),
             waited=self._clock() - begun,
             patience=self._times.successor_wait,
         ):
@@ -263,7 +262,7 @@ class Supervisor:
 
     def _published(self) -> list[Published]:
         views = self._views()
-        ready = ready_forwards(views, others=self._others(), leaving=self._leaving)
+        ready = ready_forwards(views, others=self._publisher.others(), leaving=self._leaving)
         for view in views:
             held = self._held[view.key]
             lost = not view.in_traffic or (view.up and not view.health.serves)
@@ -331,7 +330,7 @@ class Supervisor:
         return held.wanted.mode == "Reverse" or held.connection is not None
 
     def _views(self) -> list[View]:
-        ready = self._in_rotation()
+        ready = self._publisher.in_rotation()
         return [
             View(
                 key=key,
@@ -343,44 +342,6 @@ class Supervisor:
             )
             for key, held in self._held.items()
         ]
-
-    def _in_rotation(self) -> dict[str, bool]:
-        """By uid of the SlurmJob, whether our slice of it is ready as it is stored."""
-        found: dict[str, bool] = {}
-        for obj in self._publisher.slices():
-            tunnel = tunnel_of(obj)
-            for key in owner_uids(obj):
-                found[key] = tunnel is not None and tunnel.ready
-        return found
-
-    def _elsewhere(self) -> set[str]:
-        """Uids of the SlurmJobs whose forward is up and ready on another supervisor."""
-        found: set[str] = set()
-        for host in self._publisher.hosts() - {self._host}:
-            for obj in self._publisher.slices(host):
-                tunnel = tunnel_of(obj)
-                if tunnel is not None and tunnel.up and tunnel.ready:
-                    found.update(owner_uids(obj))
-        return found
-
-    def _others(self) -> dict[tuple[str, str], int]:
-        """Ready endpoints by Service that are not ours, and are not known to be cut off as well.
-
-        Two supervisors that lose the same login host must not each rely on the other.
-        """
-        counts: dict[tuple[str, str], int] = {}
-        for obj in self._store.list(ENDPOINT_SLICES):
-            tunnel = tunnel_of(obj)
-            if tunnel is not None and (tunnel.host == self._host or not tunnel.up):
-                continue
-            endpoints = dig(obj, "endpoints", default=[])
-            ready = sum(
-                dig(endpoint, "conditions", "ready") is True
-                for endpoint in (endpoints if isinstance(endpoints, list) else [])
-            )
-            place = namespace(obj), labels(obj).get(LABEL_SERVICE_NAME, "")
-            counts[place] = counts.get(place, 0) + ready
-        return counts
 
     def _message(self, key: str, held: _Held, *, up: bool) -> str:
         if held.wanted.mode == "Reverse":
