@@ -267,7 +267,7 @@ class TestDrain:
         """An old copy of SLURM's answer may say of a worker in rotation that it waits."""
         waits = job(
             record(state="PENDING"),
-            status=serving(job_id=101, ever_ready=True),
+            status=serving(job_id=101, ever_ready=False),
             network=network(tunnel()),
             deleting=True,
             deleting_since=NOW,

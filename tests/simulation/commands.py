@@ -8,7 +8,6 @@ from tests.simulation.clock import Process
 from tests.simulation.engines import Engine
 from tests.simulation.ledger import WAITING, Attempt, Ledger, View
 from tests.simulation.secrecy import Secrecy
-from tests.simulation.slurm import Job
 from tests.simulation.tunnel_oracle import in_tunnels
 
 GRACE = 60.0
