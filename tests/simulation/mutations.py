@@ -9,7 +9,7 @@ from typing import Any
 from unittest.mock import PropertyMock, patch
 
 from isthmus import application
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJob
 from isthmus.backends.base import Load, Worker
 from isthmus.backends.kubernetes import observe as pod_observation
@@ -33,6 +33,9 @@ from isthmus.reconcile import slurmjob as reconcile
 from isthmus.reconcile import startgate
 from isthmus.reconcile.cluster_state import ClusterState
 from isthmus.reconcile.leader import LeaderElector
+from isthmus.tunnels import supervisor as supervisors
+from isthmus.tunnels.rules import Health, View
+from isthmus.tunnels.supervisor import Supervisor
 from tests.simulation.slurm import Slurm
 
 Patches = list[Any]
@@ -305,3 +308,44 @@ def believe_that_a_started_job_waits() -> Patches:
 @mutation("wipe_status", "edit_cluster")
 def submit_through_the_folder_of_today() -> Patches:
     return [patch.object(SlurmJob, "work_directory", None)]
+
+
+@mutation("supervisor_killed")
+def a_forward_is_ready_without_an_answer() -> Patches:
+    return [patch.object(Health, "serves", property(lambda self: True))]
+
+
+@mutation("login_hosts_away")
+def a_broken_way_is_a_broken_worker() -> Patches:
+    original = slurm_workers.worker
+
+    def worker(job: Any, **others: Any) -> Worker:
+        found = original(job, **others)
+        lost = job.status is not None and job.status.reason == Reason.TUNNEL_DOWN
+        return replace(found, failed=found.failed or lost)
+
+    return [patch.object(slurm_workers, "worker", worker)]
+
+
+@mutation("login_hosts_away")
+def a_supervisor_empties_a_service() -> Patches:
+    def ready(views: Any, *, others: Any, leaving: bool = False) -> frozenset[str]:
+        def good(view: View) -> bool:
+            return view.in_traffic and view.established and view.health.serves and not leaving
+
+        return frozenset(view.key for view in views if good(view))
+
+    return [patch.object(supervisors, "ready_forwards", ready)]
+
+
+@mutation("supervisor_lost")
+def slices_of_a_dead_supervisor_stay() -> Patches:
+    async def nothing(self: Supervisor) -> None:
+        return
+
+    return [patch.object(Supervisor, "_bury", nothing)]
+
+
+@mutation("supervisor_lost", "scale")
+def a_deletion_waits_for_a_dead_supervisor() -> Patches:
+    return [patch.object(stopping, "_withdrawn", lambda observed, *, now: ())]
