@@ -53,6 +53,16 @@ def test_a_serving_pod_is_taken_out_of_rotation_and_nothing_is_scaled_yet() -> N
     ]
 
 
+@pytest.mark.parametrize("late", [Draining(since=NOW + 7200), Draining(NOW - 9, NOW + 7200)])
+def test_a_mark_of_the_future_is_made_anew(late: Draining) -> None:
+    """The clock was set back: seed 1803."""
+    ready, marked = group("ready", "draining", wanted=1).workers
+    found = replace(
+        group("ready", "draining", wanted=1), workers=(ready, replace(marked, draining=late))
+    )
+    assert actions(found, count=1) == [returned(1)]
+
+
 def test_a_marked_pod_is_waited_for() -> None:
     found = group("ready", "draining", wanted=1)
     assert actions(found, count=1) == []

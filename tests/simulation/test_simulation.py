@@ -12,8 +12,8 @@ import pytest
 
 from tests.simulation import runner
 
-SEEDS = 240
-"""Some minutes on two cores, and all known to pass; the soak runs many more."""
+SEEDS = 2000
+"""Less than four minutes on two cores; the soak runs many more."""
 SOAK_SEEDS = 100_000
 
 

@@ -22,6 +22,7 @@ from isthmus.plan.actions import (
     ScaleDeployment,
     ShortenPod,
 )
+from isthmus.plan.policy.clocks import TOLERANCE
 from isthmus.plan.policy.drain import DrainTimes, Proceed, Wait, decide
 
 _PATIENCE = 15.0
@@ -55,6 +56,9 @@ def steps(
         shutdown: seconds for a pod that has used up its budget, from its deletion on.
         now: epoch seconds.
     """
+    early = _of_the_future(group, now=now)
+    if early:
+        return Steps(actions=early)
     waiting = sorted(group.waiting, key=lambda w: (w.draining.since if w.draining else 0.0, w.name))
     key = {"pool": group.pool, "revision": group.revision}
     replicas = group.wanted + len(waiting)
@@ -81,6 +85,21 @@ def steps(
     actions += late
     waits = [moment for moment in (again, patience) if moment is not None]
     return Steps(actions=tuple(actions), again=min(waits, default=None))
+
+
+def _of_the_future(group: WorkerGroup, *, now: float) -> tuple[ReturnPod, ...]:
+    """Pods that our clock, set back since, marked later than now: back, to be marked anew.
+
+    They would be waited for as long as it was set back by (`clocks`; simulation, seed 1803).
+    """
+    return tuple(
+        ReturnPod(name=worker.name, uid=worker.uid)
+        for worker in group.workers
+        if worker.draining is not None
+        and worker.draining.grace is None
+        and not worker.failed
+        and max(worker.draining.since, worker.draining.released_at or 0.0) > now + TOLERANCE
+    )
 
 
 def _released(
