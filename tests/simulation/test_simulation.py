@@ -12,7 +12,7 @@ import pytest
 
 from tests.simulation import runner
 
-SEEDS = 2000
+SEEDS = 240
 """Less than four minutes on two cores; the soak runs many more."""
 SOAK_SEEDS = 100_000
 
