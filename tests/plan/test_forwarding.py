@@ -243,6 +243,18 @@ class TestBroken:
         assert plan.status.phase == Phase.STARTING
         assert plan.actions == ()
 
+    def test_nor_by_what_probes_said_before_the_way_was_back(self) -> None:
+        late = record(comment=PUBLISHED, start_time=int(NOW) - 4000)
+        before = serving(phase=Phase.STARTING, traffic=False, ever_ready=None)
+        way = network(tunnel(ready=False))
+        values: dict[str, Any] = {"probe_healthy": False, "probe_reason": "HttpError"}
+        found = job(late, status=before, network=way, **values)
+        first = plan_slurm_job(found, now=NOW)
+        assert first.actions == ()
+        again = replace(found, status=first.status)
+        assert plan_slurm_job(again, now=NOW + 30).actions == ()
+        assert plan_slurm_job(again, now=NOW + 61).actions == (Cancel(job_id=101),)
+
     def test_also_while_slurm_cannot_be_seen(self) -> None:
         found = job(
             status=serving(),

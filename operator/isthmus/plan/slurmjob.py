@@ -351,7 +351,7 @@ def _running(
     if status.phase != Phase.STARTING:
         return SlurmJobPlan(status=status)
     left = startup_left(observed, record=record)
-    if left is not None and left < 0 and judged_at_all(observed, status=status):
+    if left is not None and left < 0 and judged_at_all(observed, status=status, now=now):
         limit = f"{observed.endpoint.startup_timeout:.0f} s"
         message = f"not healthy within health.startupTimeout ({limit}); {status.message}"
         return give_up(

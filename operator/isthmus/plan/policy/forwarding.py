@@ -11,12 +11,15 @@ from dataclasses import replace
 
 from isthmus.api.conditions import ConditionType, Phase, Reason, set_condition
 from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
+from isthmus.api.times import epoch
 from isthmus.plan.actions import Submit
 from isthmus.plan.condition_models import models, typed
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan, TunnelSlice
 
 BROKEN = frozenset({Reason.TUNNEL_DOWN, Reason.TUNNEL_AWAITED})
 """Reasons that speak of the way to a worker and say nothing about the worker."""
+SETTLED = 60.0
+"""Seconds after which a way that works again is judged by: some probes."""
 _UNSUBMITTED = frozenset({None, Phase.WAITING})
 _NEEDED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED, Phase.DRAINING})
 
@@ -108,6 +111,18 @@ def broken(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[Reaso
             f"tunnel host {tunnel.host} does not listen on {tunnel.address}:{tunnel.port}",
         )
     return None
+
+
+def settled(status: SlurmJobStatus, *, now: float) -> bool:
+    """Whether the way has worked for so long that the probes through it tell of the worker.
+
+    What they said before, or while it was being made, was about the way.
+    """
+    for condition in status.conditions:
+        if condition.type == ConditionType.TUNNEL_UP and condition.status == "True":
+            since = epoch(condition.last_transition_time)
+            return since is not None and now - since >= SETTLED
+    return False
 
 
 def cut_off(

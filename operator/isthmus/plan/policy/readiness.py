@@ -166,12 +166,15 @@ def startup_left(observed: SlurmJobObservation, *, record: JobRecord) -> float |
     return observed.endpoint.startup_timeout - (snapshot.cluster_time - record.start_time)
 
 
-def judged_at_all(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> bool:
+def judged_at_all(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> bool:
     """Whether a job's time to start may be held against it.
 
     Not before the probes have had their say, for we may have begun to look only now; nor while the
     way to it is broken, which is no fault of its own.
     """
     if status.reason in forwarding.BROKEN:
+        return False
+    tunnelled = forwarding.forwarded(observed, status) and status.port is not None
+    if tunnelled and not forwarding.settled(status, now=now):
         return False
     return status.port is None or observed.probe_healthy is not None
