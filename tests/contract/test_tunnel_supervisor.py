@@ -275,6 +275,18 @@ async def test_while_the_api_server_is_away_everything_is_held(lab: Lab) -> None
     assert lab.slice("k") is not None
 
 
+async def test_a_changed_port_is_ready_only_once_it_answers(lab: Lab) -> None:
+    """The forward of the old one is still there for a moment, and says nothing of the new one."""
+    lab.job()
+    await lab.told(A)
+    before = lab.links.link.established
+    lab.links.set = lambda wanted, **_: None  # type: ignore[method-assign]  # a slow link
+    lab.job(port=20002)
+    await lab.supervisor.round()
+    assert lab.links.link.established == before
+    assert (lab.slice().port, lab.slice().ready) == (20002, False)
+
+
 class TestEnd:
     async def test_not_before_a_successor_holds_the_same(self) -> None:
         old = Lab("a")

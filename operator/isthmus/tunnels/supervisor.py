@@ -69,6 +69,8 @@ class _Held:
     health: Health = field(default_factory=Health)
     proven: bool = False
     """It was ready here and was not found to be unwell since."""
+    moved: bool = False
+    """Its port or its engine's place is another one, of which nothing was shown yet."""
 
 
 class Supervisor:
@@ -226,8 +228,11 @@ class Supervisor:
         for key in self._held.keys() - found.keys():
             del self._held[key]
         for key, one in found.items():
-            if key in self._held:
-                self._held[key].wanted = one
+            held = self._held.get(key)
+            if held is not None:
+                if _place(held.wanted) != _place(one):
+                    held.proven, held.moved = False, True  # what was shown of the old one
+                held.wanted = one
             else:
                 self._held[key] = _Held(one)
 
@@ -247,10 +252,11 @@ class Supervisor:
     def _renew_if_half_dead(self, link_key: LinkKey, forwards: Mapping[str, Forward]) -> None:
         link = self._links.get(link_key)
         healths = []
-        for key in forwards:
+        for key, forward in forwards.items():
             held = self._held[key]
-            forward = None if link is None else link.established.get(key)
-            connection = None if link is None or forward is None else (link.connections, forward)
+            # Not one to where it led before: that is still open for a moment.
+            there = link is not None and link.established.get(key) == forward
+            connection = (link.connections, forward) if link is not None and there else None
             if connection != held.connection:
                 held.connection, held.health = connection, Health()
             if connection is not None:
@@ -267,6 +273,7 @@ class Supervisor:
             held = self._held[view.key]
             lost = not view.in_traffic or (view.up and not view.health.serves)
             held.proven = view.key in ready or (held.proven and not lost)
+            held.moved = held.moved and not held.proven
         return [
             Published(
                 namespace=held.wanted.namespace,
@@ -338,7 +345,7 @@ class Supervisor:
                 in_traffic=held.wanted.in_traffic,
                 established=self._established(held),
                 health=held.health,
-                was_ready=held.proven or ready.get(key, False),
+                was_ready=held.proven or (not held.moved and ready.get(key, False)),
             )
             for key, held in self._held.items()
         ]
@@ -369,6 +376,10 @@ class Supervisor:
 
     def _in_time(self, begun: float) -> bool:
         return self._clock() - begun < self._times.drain_budget
+
+
+def _place(wanted: Wanted) -> tuple[int, str, int]:
+    return wanted.port, wanted.host, wanted.engine_port
 
 
 def _link_key(wanted: Wanted) -> LinkKey:
