@@ -254,6 +254,8 @@ class TestBroken:
         again = replace(found, status=first.status)
         assert plan_slurm_job(again, now=NOW + 30).actions == ()
         assert plan_slurm_job(again, now=NOW + 61).actions == (Cancel(job_id=101),)
+        silent = replace(again, probe_reason="Timeout")  # the supervisor's machine is gone
+        assert plan_slurm_job(silent, now=NOW + 61).actions == ()
 
     def test_also_while_slurm_cannot_be_seen(self) -> None:
         found = job(

@@ -175,6 +175,8 @@ def judged_at_all(observed: SlurmJobObservation, *, status: SlurmJobStatus, now:
     if status.reason in forwarding.BROKEN:
         return False
     tunnelled = forwarding.forwarded(observed, status) and status.port is not None
-    if tunnelled and not forwarding.settled(status, now=now):
+    # Silence through a tunnel that is said to be up: its host is dead, or would say otherwise.
+    silent = observed.probe_healthy is False and observed.probe_reason == "Timeout"
+    if tunnelled and (silent or not forwarding.settled(status, now=now)):
         return False
     return status.port is None or observed.probe_healthy is not None
