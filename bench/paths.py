@@ -53,7 +53,7 @@ def members(lab: Lab, service: str) -> list[Address]:
     return [
         (address, item["ports"][0]["port"])
         for item in found
-        for endpoint in item["endpoints"]
+        for endpoint in item.get("endpoints") or []
         for address in endpoint["addresses"]
     ]
 
