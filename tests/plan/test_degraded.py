@@ -10,7 +10,7 @@ from isthmus.api.conditions import Phase, Reason
 from isthmus.api.times import rfc3339
 from isthmus.plan.actions import Cancel, DeleteSlice
 from isthmus.plan.slurmjob import plan_slurm_job
-from isthmus.plan.slurmjob_observation import SlurmJobPlan
+from isthmus.plan.slurmjob_observation import Network, SlurmJobPlan
 from tests.plan.builders import MEMBER, NOW, PUBLISHED, RULES, job, record, status
 
 LIMIT = RULES.startup_timeout
@@ -60,6 +60,24 @@ def test_a_cluster_that_is_not_seen_ends_nothing() -> None:
         cluster_changes={"fresh": False, "reason": "ControllerUnreachable", "message": "down"},
     )
     assert found.actions == ()
+
+
+@pytest.mark.parametrize("probe", ["Timeout", "Refused"])
+def test_silence_through_a_tunnel_is_not_the_engines(probe: str) -> None:
+    """Its host may be dead, and has not said yet that the way is broken."""
+    found = plan(since=NOW - LIMIT, probe=probe, others_answer=True, network=Network(mode="Tunnel"))
+    assert found.actions == ()
+    assert found.status.degraded_since is None
+
+
+def test_the_last_word_is_that_of_a_fresh_probe() -> None:
+    """After a minute of back-off the last answer may be a minute old, and the engine well again."""
+    asked = plan(since=NOW - LIMIT, probe="NotReady", probe_age=60.0)
+    assert asked.actions == ()
+    assert asked.probe_now
+    assert asked.requeue_after == pytest.approx(2.0)
+    assert plan(since=NOW - LIMIT, probe="NotReady", probe_age=1.0).actions == (Cancel(job_id=101),)
+    assert not plan(since=NOW - 1.0, probe="NotReady", probe_age=60.0).probe_now
 
 
 def test_one_that_is_well_again_has_all_its_time_next_time() -> None:

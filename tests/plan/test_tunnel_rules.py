@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.tunnels.connections import count_established
-from isthmus.tunnels.desired import Wanted, wanted_forwards
+from isthmus.tunnels.desired import Wanted, parsed, wanted_forwards
 from isthmus.tunnels.rules import (
     Beat,
     Health,
@@ -171,7 +171,7 @@ def slurm_job(name: str = "j", **status: Any) -> dict[str, Any]:
 
 
 def wanted(*jobs: dict[str, Any], held: dict[str, Wanted] | None = None) -> tuple[Wanted, ...]:
-    return wanted_forwards(jobs, held=held or {})
+    return wanted_forwards(map(parsed, jobs), held=held or {})
 
 
 class TestWanted:

@@ -156,6 +156,17 @@ class Prober:
         known = self._watched.get(key)
         return None if known is None else known.state
 
+    def age(self, key: Key) -> float:
+        """Return seconds since the last probe ended, 0 before the first one."""
+        state = self.state(key)
+        return 0.0 if state is None else self._clock() - state.last.checked_at
+
+    def probe_now(self, key: Key) -> None:
+        """Have the next probe of a worker at once, however long it has failed."""
+        known = self._watched.get(key)
+        if known is not None:
+            known.wake.set()
+
     def keys(self) -> tuple[Key, ...]:
         """Return what is watched."""
         return tuple(self._watched)

@@ -371,6 +371,8 @@ def _degraded(
     left = degraded.time_left(observed, status, now=now)
     if left is None or left > 0:
         return SlurmJobPlan(status=status, requeue_after=None if left is None else max(_SOON, left))
+    if observed.probe_age > degraded.FRESH:
+        return SlurmJobPlan(status=status, requeue_after=degraded.LOOK_EVERY, probe_now=True)
     limit = f"{observed.endpoint.startup_timeout:.0f} s"
     message = f"not healthy again within health.startupTimeout ({limit}); {status.message}"
     return give_up(

@@ -128,6 +128,7 @@ class SlurmJobObservation:
         last_seen: begin of the last complete snapshot that showed the name, epoch seconds.
         confirmed_gone: the second source said that the job id does not exist.
         probe_healthy: None while no probe has given a verdict.
+        probe_age: seconds since the last probe ended.
         slice_target: address and port that stand in the membership now.
         load: what its engine's metrics say.
         drain_timeout: seconds that its requests get to finish once it is out of rotation.
@@ -154,6 +155,7 @@ class SlurmJobObservation:
     probe_healthy: bool | None = None
     probe_reason: str = ""
     probe_message: str = ""
+    probe_age: float = 0.0
     slice_target: tuple[str, int] | None = None
     load: Load = UNREADABLE
     drain_timeout: float = 300.0
@@ -174,8 +176,16 @@ class SlurmJobObservation:
 
 @dataclass(frozen=True, slots=True)
 class SlurmJobPlan:
-    """Actions in order, the status to write, and when to look again (seconds, None: on change)."""
+    """What to do about one SlurmJob.
+
+    Attributes:
+        status: to be written.
+        actions: in order.
+        requeue_after: seconds until the next look, None for the next change.
+        probe_now: have a probe made at once: the next decision needs a fresh one.
+    """
 
     status: SlurmJobStatus
     actions: tuple[SlurmJobAction, ...] = ()
     requeue_after: float | None = None
+    probe_now: bool = False

@@ -61,6 +61,14 @@ class WorkerProbes:
         """What the probes say, None before the first one."""
         return self._prober.state(key)
 
+    def age(self, key: Key) -> float:
+        """Seconds since the last probe ended, 0 before the first one."""
+        return self._prober.age(key)
+
+    def probe_now(self, key: Key) -> None:
+        """Have the next probe at once."""
+        self._prober.probe_now(key)
+
     def states(self) -> Iterable[tuple[Key, ProbeState]]:
         """Every attempt about which the probes say something."""
         return self._prober.states()

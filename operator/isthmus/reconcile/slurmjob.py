@@ -153,6 +153,8 @@ class SlurmJobReconciler:
         observed = self._observe(key, parts)
         plan = plan_slurm_job(observed, now=self._clock())
         await self._probes.watch(key, _probed(parts, plan.status))
+        if plan.probe_now:
+            self._probes.probe_now(key)
         status = plan.status
         for action in plan.actions:
             if isinstance(action, RemoveFinalizer):
@@ -271,6 +273,7 @@ class SlurmJobReconciler:
             probe_healthy=None if probe is None else probe.healthy,
             probe_reason="" if probe is None or probe.last is None else probe.last.reason,
             probe_message="" if probe is None or probe.last is None else probe.last.message,
+            probe_age=self._probes.age(key),
             slice_target=None if current is None else slice_target(current),
             load=self._probes.load(key, _probed(parts, status)),
             drain_timeout=parse_duration(parts.drain.timeout),

@@ -54,20 +54,26 @@ class Wanted:
     api_key: str | None = None
 
 
-def wanted_forwards(jobs: Iterable[Object], *, held: Mapping[str, Wanted]) -> tuple[Wanted, ...]:
+def parsed(raw: Object) -> SlurmJob | None:
+    """A SlurmJob, None for one of a schema that we do not know: nothing of it is held."""
+    try:
+        return SlurmJob.model_validate(raw)
+    except ValidationError:
+        return None
+
+
+def wanted_forwards(
+    jobs: Iterable[SlurmJob | None], *, held: Mapping[str, Wanted]
+) -> tuple[Wanted, ...]:
     """The forwards that the SlurmJobs ask for, each port once.
 
     Args:
-        jobs: every SlurmJob.
+        jobs: every SlurmJob, as `parsed`.
         held: by uid of the SlurmJob, what is held now.
     """
     found: dict[int, Wanted] = {}
-    for raw in jobs:
-        try:
-            job = SlurmJob.model_validate(raw)
-        except ValidationError:
-            continue  # of a schema that we do not know; nothing of it is held
-        one = _wanted(job, held.get(job.metadata.uid))
+    for job in jobs:
+        one = None if job is None else _wanted(job, held.get(job.metadata.uid))
         if one is None:
             continue
         # Of two that claim a port the one that has it keeps it.

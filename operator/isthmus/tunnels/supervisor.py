@@ -19,7 +19,7 @@ from isthmus.routing.tunnel_slices import Published
 from isthmus.ssh.options import Forward, bracketed
 from isthmus.tunnels.checks import Checks
 from isthmus.tunnels.connections import open_connections
-from isthmus.tunnels.desired import Wanted, over, recalled, wanted_forwards
+from isthmus.tunnels.desired import Wanted, over, parsed, recalled, wanted_forwards
 from isthmus.tunnels.heartbeat import Heartbeat
 from isthmus.tunnels.links import LinkKey, Links
 from isthmus.tunnels.publisher import Publisher
@@ -222,7 +222,8 @@ class Supervisor:
         new = [s for s in self._publisher.slices() if not set(owner_uids(s)) & self._held.keys()]
         known = recalled(new, jobs=jobs, clusters=self._store.list(SLURM_CLUSTERS))
         known |= {key: one.wanted for key, one in self._held.items()}
-        found = {one.uid: one for one in wanted_forwards(jobs, held=known)}
+        meant = (self._store.derived.of(raw, parsed) for raw in jobs)
+        found = {one.uid: one for one in wanted_forwards(meant, held=known)}
         if not self._accepting:
             found = {key: one for key, one in found.items() if key in self._held}
         for key in self._held.keys() - found.keys():

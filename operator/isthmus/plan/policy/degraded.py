@@ -2,16 +2,22 @@
 
 It gets as long as a start may take. But probes that fail may be our view that fails, and then
 replacing would end an engine that serves: so either the engine itself answered that it is not
-well, or another worker of the same cluster answers us.
+well, or another worker of the same cluster answers us. And since what fails for long is probed ever
+more rarely, the last word is that of a probe made for the decision.
 """
 
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch, rfc3339
-from isthmus.plan.policy.forwarding import BROKEN
+from isthmus.plan.policy.forwarding import BROKEN, forwarded
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
 
 ANSWERS = frozenset({"NotReady", "WrongModel", "WrongAttempt"})
 """Outcomes of a probe for which something at the address has answered."""
+
+FRESH = 10.0
+"""Seconds for which a probe says how its worker is now."""
+LOOK_EVERY = 2.0
+"""Seconds between two looks while a fresh probe is awaited."""
 
 
 def marked(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
@@ -21,7 +27,7 @@ def marked(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float)
     again must not condemn the others for the time in which none could. Nor does it count while the
     way to this worker is broken, whatever the others' ways do.
     """
-    if status.reason in BROKEN or not _is_sure(observed):
+    if status.reason in BROKEN or not _is_sure(observed, status):
         return status.model_copy(update={"degraded_since": None})
     if status.degraded_since is not None:
         return status
@@ -38,6 +44,8 @@ def time_left(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: flo
     return None if since is None else since + observed.endpoint.startup_timeout - now
 
 
-def _is_sure(observed: SlurmJobObservation) -> bool:
-    seen = observed.probe_reason in ANSWERS or observed.others_answer
+def _is_sure(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
+    # Silence through a tunnel that is said to be up: its host is dead, or would say otherwise.
+    silence_counts = observed.others_answer and not forwarded(observed, status)
+    seen = observed.probe_reason in ANSWERS or silence_counts
     return observed.probe_healthy is False and seen
