@@ -57,6 +57,7 @@ class TunnelOracle:
         self._proven: set[str] = set()  # names of slices through which somebody has answered
         self._ports: dict[str, int] = {}
         self.conflict = False  # somebody has written a port into a status
+        self._rewritten: set[str] = set()  # names of the jobs to whose status that was done
         self.closed: dict[Address, tuple[float, bool]] = {}  # when, and whether it had answered
         self.requests = 0
         world.api.listeners.append(self.changed)
@@ -175,6 +176,8 @@ class TunnelOracle:
             )
             if k8s.dig(obj, "status", "forward", "inTraffic"):
                 self._alone(obj, port)
+        if by == "user" and self._ports.get(uid, port) != port:
+            self._rewritten.add(str(obj["spec"]["jobName"]))
         self._ports[uid] = port
 
     def _alone(self, obj: Json, port: int) -> None:
@@ -270,6 +273,8 @@ class TunnelOracle:
 
     def readable(self, engine: Engine) -> bool:
         """Whether an operator can have asked an engine for a while what it holds."""
+        if engine.job_name in self._rewritten:
+            return False  # asked through a port at which nobody listens yet
         if self._world.tunnels is None or engine.address not in self._world.slurm.nodes.values():
             return True
         return any(
@@ -278,6 +283,11 @@ class TunnelOracle:
             if door.target == _at(engine)
         )
 
+    def _let_go(self, engine: Engine) -> bool:
+        """Whether the SlurmJob of an engine is gone or another one: nobody holds its way."""
+        attempt = self._oracle.attempts.get(engine.job_name)
+        return attempt is None or attempt.gone or attempt.lost
+
     def closes(self, master: "Master") -> None:
         """A connection is closed on purpose: not under requests, where its supervisor ends."""
         host = next(h for h in self._world.hosts() if h.id == master.owner)
@@ -285,8 +295,13 @@ class TunnelOracle:
         if process is None or process.asked_at is None or master.silent or self.conflict:
             return
         now = self._world.now
-        held = sum(door.held(now) for door in master.doors.values())
-        held += sum(door.held(now) for _, door in master.cancelled)
+        doors = [*master.doors.values(), *(door for _, door in master.cancelled)]
+        held = sum(
+            not self._let_go(engine)
+            for door in doors
+            if door.held(now)
+            for engine, _ in door.requests
+        )
         over = now - process.asked_at >= 300.0
         self._oracle.require(not held or over, f"{process.name} ends and cuts {held} requests")
 
