@@ -243,6 +243,21 @@ def test_long_dead_worker_is_asked_less_often_and_found_again() -> None:
     watched(test)
 
 
+def test_a_probe_that_a_decision_needs_comes_at_once() -> None:
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(True)
+        watching.engine.refuses = True
+        await watching.until_healthy(False)
+        await asyncio.sleep(1000)
+        watching.engine.refuses = False
+        watching.prober.probe_now(KEY)
+        await asyncio.sleep(1)
+        assert watching.state.last.ok
+        assert watching.prober.age(KEY) <= 1
+
+    watched(test)
+
+
 def test_starting_worker_is_asked_as_often_as_ever() -> None:
     async def test(watching: Watching) -> None:
         await asyncio.sleep(1000)
