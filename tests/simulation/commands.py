@@ -15,6 +15,9 @@ GRACE = 60.0
 UNKNOWN_WAIT = 115.0
 """Least seconds between two submissions of one attempt: 60 + 5 + 2 * 10 + 30, and jitter."""
 
+FRESH_PROBE = 25.0
+"""Most seconds since a probe began that a decision calls fresh: 10, its limit, and the way here."""
+
 
 class CommandRules(Ledger):
     """Judges each command when it is called."""
@@ -104,7 +107,9 @@ class CommandRules(Ledger):
             machines.unreachable_until.get(a, 0.0) <= now for a in self._slurm.nodes.values()
         )
         long = now - engine.bad_since > 180 - 2 or self.clocks_jumped
-        return alone and long and not machines.serves(engine, now=now)
+        # A probe that hangs says for its whole limit how the engine was when it began.
+        recent = now - machines.good_since(engine) < FRESH_PROBE
+        return alone and long and (recent or not machines.serves(engine, now=now))
 
     def _stops(self, process: Process, what: str, job_id: int, job_name: str) -> Attempt | None:
         self._leads(process, what)
