@@ -107,8 +107,8 @@ class CommandRules(Ledger):
             machines.unreachable_until.get(a, 0.0) <= now for a in self._slurm.nodes.values()
         )
         long = now - engine.bad_since > 180 - 2 or self.clocks_jumped
-        # A probe that hangs says for its whole limit how the engine was when it began.
-        recent = now - machines.good_since(engine) < FRESH_PROBE
+        # A probe that hangs says for its whole limit how the engine (not the network) was before.
+        recent = now - max(engine.broken_until, engine.slow_until) < FRESH_PROBE
         return alone and long and (recent or not machines.serves(engine, now=now))
 
     def _stops(self, process: Process, what: str, job_id: int, job_name: str) -> Attempt | None:

@@ -277,7 +277,7 @@ def leave_orphans_alone() -> Patches:
 
 @mutation("network_to_the_nodes_is_down")
 def replace_what_only_we_cannot_see() -> Patches:
-    return [patch.object(degraded, "_is_sure", lambda observed: observed.probe_healthy is False)]
+    return [patch.object(degraded, "_is_sure", lambda seen, status: seen.probe_healthy is False)]
 
 
 @mutation()
