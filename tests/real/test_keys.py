@@ -6,6 +6,7 @@ import base64
 import json
 import subprocess
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import httpx
@@ -132,7 +133,14 @@ def places_to_look(world: World, name: str) -> Iterator[tuple[str, str]]:
     assert "server_args=" in logs, "the engine that tells all it knows was looked at"
     yield "files of the work directory", logs
     jobs = [job["id"] for job in world.jobs(name)]
-    kept = [path for job in jobs for path in Path("/dev/shm").glob(f"isthmus-{job}.*")]
+    began = datetime.fromisoformat(world.get("mdep", name)["metadata"]["creationTimestamp"])
+    # Another SLURM on this machine may have had jobs of these numbers, and have been killed.
+    kept = [
+        path
+        for job in jobs
+        for path in Path("/dev/shm").glob(f"isthmus-{job}.*")
+        if path.stat().st_mtime >= began.timestamp()
+    ]
     assert not kept, "private folders outlive their use"
     for pod in world.objects("pods", name):
         if "vllm" in pod["metadata"]["labels"]["isthmus.dev/pool"]:
