@@ -17,7 +17,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from isthmus.api.desired import ClusterReference
-from isthmus.api.slurmcluster import BastionSpec, SlurmCluster
+from isthmus.api.slurm_network import BastionSpec
+from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.resources import SLURM_CLUSTERS
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import IsthmusError

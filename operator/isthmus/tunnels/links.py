@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from isthmus.api.conditions import Reason
 from isthmus.api.desired import ClusterReference
-from isthmus.api.slurmcluster import SlurmCluster, SshLogin
+from isthmus.api.slurm_login import SshLogin
+from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.objects import Object
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import SshError
