@@ -12,8 +12,8 @@ import pytest
 
 from tests.simulation import runner
 
-SEEDS = 700
-"""All known to pass, in two minutes on two cores; the soak runs many more."""
+SEEDS = 2000
+"""Some minutes on two cores, and all known to pass; the soak runs many more."""
 SOAK_SEEDS = 100_000
 
 
