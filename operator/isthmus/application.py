@@ -191,11 +191,11 @@ def _assemble(
         if not fatal.done():
             fatal.set_exception(error)
 
-    events = EventRecorder(gated, instance=settings.identity)
+    events = EventRecorder(gated, instance=settings.identity, clock=monotonic)
     states = ClusterStates()
     clusters = Clusters(
         states=states,
-        make_client=functools.partial(make_client, secrets=Secrets(api, clock=time.monotonic)),
+        make_client=functools.partial(make_client, secrets=Secrets(api, clock=monotonic)),
         on_change=triggers.cluster_changed,
         on_death=die,
     )
@@ -204,7 +204,7 @@ def _assemble(
     routers = ExternalRouters(
         store=store,
         client=router_client,
-        secrets=Secrets(api, clock=time.monotonic),
+        secrets=Secrets(api, clock=monotonic),
         check=gate.check,
         interval=settings.router_interval,
         operator_namespace=settings.namespace,
@@ -237,12 +237,12 @@ def _assemble(
                 first=settings.tunnel_port_first,
                 last=settings.tunnel_port_last,
                 hold=settings.tunnel_port_hold,
-                clock=time.monotonic,
+                clock=monotonic,
             ),
             resync=settings.resync_interval,
             clock=time.time,
             events=events,
-            line=SubmissionLine(wake=queue.add, clock=time.monotonic),
+            line=SubmissionLine(wake=queue.add, clock=monotonic),
         ),
         MODEL_DEPLOYMENT: ModelDeploymentReconciler(
             store=store,

@@ -237,9 +237,7 @@ def _seeded(*_: object) -> Random:
 @contextlib.contextmanager
 def simulated_edges() -> Iterator[None]:
     """Replace what the application reaches outside with."""
-    wall_clock = SimpleNamespace(
-        time=lambda: _process().wall_clock(), monotonic=lambda: _process().wall_clock()
-    )
+    wall_clock = SimpleNamespace(time=lambda: _process().wall_clock())
     with contextlib.ExitStack() as stack:
         for name, value in {
             "time": wall_clock,

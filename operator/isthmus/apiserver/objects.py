@@ -36,7 +36,7 @@ def dig(obj: object, *path: str | int, default: object = None) -> object:
     """
     value = obj
     for step in path:
-        if isinstance(step, str) and _is_mapping(value):
+        if type(step) is str and (type(value) is dict or _is_mapping(value)):
             value = value.get(step)
         elif isinstance(step, int) and isinstance(value, list | tuple):
             value = value[step] if -len(value) <= step < len(value) else None
@@ -48,32 +48,37 @@ def dig(obj: object, *path: str | int, default: object = None) -> object:
 def metadata(obj: Object) -> Object:
     """Return `metadata`, empty if there is none."""
     value = obj.get("metadata")
-    return value if _is_mapping(value) else _NOTHING
+    return value if type(value) is dict or _is_mapping(value) else _NOTHING
 
 
 def name(obj: Object) -> str:
     """Return `metadata.name`, "" if there is none."""
-    return _text(metadata(obj).get("name"))
+    value = metadata(obj).get("name")
+    return value if isinstance(value, str) else ""
 
 
 def namespace(obj: Object) -> str:
     """Return `metadata.namespace`, "" if there is none."""
-    return _text(metadata(obj).get("namespace"))
+    value = metadata(obj).get("namespace")
+    return value if isinstance(value, str) else ""
 
 
 def uid(obj: Object) -> str:
     """Return `metadata.uid`, "" for an object that was never stored."""
-    return _text(metadata(obj).get("uid"))
+    value = metadata(obj).get("uid")
+    return value if isinstance(value, str) else ""
 
 
 def labels(obj: Object) -> Mapping[str, str]:
     """Return `metadata.labels`."""
-    return _texts(metadata(obj).get("labels"))
+    value = metadata(obj).get("labels")
+    return value if type(value) is dict else _texts(value)
 
 
 def annotations(obj: Object) -> Mapping[str, str]:
     """Return `metadata.annotations`."""
-    return _texts(metadata(obj).get("annotations"))
+    value = metadata(obj).get("annotations")
+    return value if type(value) is dict else _texts(value)
 
 
 def finalizers(obj: Object) -> tuple[str, ...]:

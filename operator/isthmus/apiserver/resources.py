@@ -24,6 +24,10 @@ class Resource:
     plural: str
     kind: str
 
+    def __hash__(self) -> int:
+        """By the plural alone: a resource is a key of nearly every look-up in the store."""
+        return hash(self.plural)
+
     @property
     def api_version(self) -> str:
         """`apiVersion` as it stands in an object, e.g. `apps/v1` or `v1`."""

@@ -8,7 +8,6 @@ out.
 import asyncio
 import logging
 import secrets
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -71,7 +70,7 @@ class EventRecorder:
         api: ApiServer,
         *,
         instance: str,
-        clock: Callable[[], float] = time.monotonic,
+        clock: Callable[[], float],
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
     ) -> None:

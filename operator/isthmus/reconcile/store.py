@@ -53,6 +53,7 @@ class Store:
         self._listed: dict[Resource, _Listed] = {}
         self._objects: dict[StoreKey, Object] = {}
         self._places: dict[Resource, dict[str, set[str]]] = {}  # → namespace → names
+        self._lists: dict[Resource, tuple[Object, ...]] = {}  # of all namespaces, until a change
         self._by_owner: dict[tuple[Resource, str], set[StoreKey]] = {}
         self._by_deployment: dict[tuple[Resource, str, str], set[StoreKey]] = {}
         self._tombstones: OrderedDict[str, float] = OrderedDict()  # uid → revision of its end
@@ -136,14 +137,18 @@ class Store:
         return self._objects.get(StoreKey(resource, namespace, name))
 
     def list(self, resource: Resource, namespace: str | None = None) -> tuple[Object, ...]:
-        """Return the objects of a resource by (namespace, name), None for all namespaces."""
-        places = self._places.get(resource, {})
-        namespaces = sorted(places) if namespace is None else [namespace]
-        return tuple(
-            self._objects[StoreKey(resource, each, name)]
-            for each in namespaces
-            for name in sorted(places.get(each, ()))
-        )
+        """Return the objects of a resource by (namespace, name), None for all namespaces.
+
+        The list of all namespaces is the same tuple until one of its objects changes.
+        """
+        if namespace is not None:
+            return self._in(resource, namespace)
+        known = self._lists.get(resource)
+        if known is None:
+            places = sorted(self._places.get(resource, ()))
+            known = tuple(obj for each in places for obj in self._in(resource, each))
+            self._lists[resource] = known
+        return known
 
     def owned(self, resource: Resource, owner_uid: str) -> tuple[Object, ...]:
         """Return the objects that have an owner reference to `owner_uid`, by name."""
@@ -257,12 +262,17 @@ class Store:
         while len(self._tombstones) > _TOMBSTONES:
             self._tombstones.popitem(last=False)
 
+    def _in(self, resource: Resource, namespace: str) -> tuple[Object, ...]:
+        names = sorted(self._places.get(resource, {}).get(namespace, ()))
+        return tuple(self._objects[StoreKey(resource, namespace, name)] for name in names)
+
     def _of(self, keys: Collection[StoreKey]) -> tuple[Object, ...]:
         ordered = sorted(keys, key=lambda key: (key.namespace, key.name))
         return tuple(self._objects[key] for key in ordered)
 
     def _set(self, key: StoreKey, new: Object | None) -> None:
         old = self._objects.get(key)
+        self._lists.pop(key.resource, None)
         if old is not None:
             self._unindex(key, old)
         if new is not None:

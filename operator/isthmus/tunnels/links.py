@@ -19,6 +19,7 @@ from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.objects import Object
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import SshError
+from isthmus.reconcile.derived import Derived
 from isthmus.ssh.credentials import SecretCredentials
 from isthmus.ssh.files import PrivateFolder
 from isthmus.ssh.master import Master
@@ -83,6 +84,7 @@ class Links:
         self._links: dict[LinkKey, Link] = {}
         self._problems: dict[ClusterReference, str] = {}
         self._ending: set[asyncio.Task[None]] = set()
+        self._derived = Derived()
 
     def set(
         self,
@@ -138,7 +140,7 @@ class Links:
 
     def _take_cluster(self, reference: ClusterReference, raw: Object | None) -> None:
         try:
-            cluster = None if raw is None else SlurmCluster.model_validate(raw)
+            cluster = None if raw is None else self._derived.of(raw, SlurmCluster.model_validate)
         except ValidationError as error:
             self._problems[reference] = f"its SlurmCluster cannot be read: {error.errors()[0]}"
             return

@@ -3,7 +3,8 @@
 Those of a supervisor that is dead are taken away here too.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from isthmus.api import names
 from isthmus.apiserver.client import ApiServer
@@ -20,6 +21,7 @@ from isthmus.apiserver.objects import (
 )
 from isthmus.apiserver.resources import ENDPOINT_SLICES
 from isthmus.errors import ApiNotFoundError
+from isthmus.plan.slurmjob_observation import TunnelSlice
 from isthmus.reconcile.store import Store
 from isthmus.routing.slices import LABEL_SERVICE_NAME
 from isthmus.routing.tunnel_slices import Published, tunnel_of, tunnel_slice
@@ -37,57 +39,45 @@ class Publisher:
             host: id of the supervisor; it is the only writer of the slices that carry it.
         """
         self._api, self._store, self._host = api, store, host
+        self._last: _Seen | None = None
 
     def slices(self, host: str | None = None) -> tuple[Object, ...]:
         """The slices of a supervisor; by default our own."""
-        wanted = host or self._host
-        return tuple(obj for obj in self._tunnels() if _host(obj) == wanted)
+        return tuple(one.obj for one in self._seen().by_host.get(host or self._host, ()))
 
     def hosts(self) -> frozenset[str]:
         """Ids of all supervisors that have slices."""
-        return frozenset(_host(obj) for obj in self._tunnels())
+        return frozenset(self._seen().by_host)
 
     def written(self) -> frozenset[tuple[str, str, int | None]]:
         """Host, uid and version of every slice of a forward."""
-        return frozenset((_host(obj), uid(obj), resource_version(obj)) for obj in self._tunnels())
+        return self._seen().written
 
     def in_rotation(self) -> dict[str, bool]:
         """By uid of the SlurmJob, whether our slice of it is ready as it is stored."""
-        found: dict[str, bool] = {}
-        for obj in self.slices():
-            tunnel = tunnel_of(obj)
-            for key in owner_uids(obj):
-                found[key] = tunnel is not None and tunnel.ready
-        return found
+        return {
+            key: one.tunnel is not None and one.tunnel.ready
+            for one in self._seen().by_host.get(self._host, ())
+            for key in one.owners
+        }
 
     def elsewhere(self) -> set[str]:
         """Uids of the SlurmJobs whose forward is up and ready on another supervisor."""
-        found: set[str] = set()
-        for host in self.hosts() - {self._host}:
-            for obj in self.slices(host):
-                tunnel = tunnel_of(obj)
-                if tunnel is not None and tunnel.up and tunnel.ready:
-                    found.update(owner_uids(obj))
-        return found
+        return {
+            key
+            for host, slices in self._seen().by_host.items()
+            for one in slices
+            if host != self._host and one.tunnel is not None
+            if one.tunnel.up and one.tunnel.ready
+            for key in one.owners
+        }
 
-    def others(self) -> dict[tuple[str, str], int]:
+    def others(self) -> Mapping[tuple[str, str], int]:
         """Ready endpoints by Service that are not ours, and are not known to be cut off as well.
 
         Two supervisors that lose the same login host must not each rely on the other.
         """
-        counts: dict[tuple[str, str], int] = {}
-        for obj in self._store.list(ENDPOINT_SLICES):
-            tunnel = tunnel_of(obj)
-            if tunnel is not None and (tunnel.host == self._host or not tunnel.up):
-                continue
-            endpoints = dig(obj, "endpoints", default=[])
-            ready = sum(
-                dig(endpoint, "conditions", "ready") is True
-                for endpoint in (endpoints if isinstance(endpoints, list) else [])
-            )
-            place = namespace(obj), labels(obj).get(LABEL_SERVICE_NAME, "")
-            counts[place] = counts.get(place, 0) + ready
-        return counts
+        return self._seen().others
 
     async def publish(self, wanted: Iterable[Published]) -> None:
         """Make the slices of this supervisor exactly these.
@@ -114,12 +104,67 @@ class Publisher:
         except ApiNotFoundError:
             return
 
-    def _tunnels(self) -> tuple[Object, ...]:
-        return tuple(obj for obj in self._store.list(ENDPOINT_SLICES) if _host(obj))
+    def _seen(self) -> "_Seen":
+        """What all slices say, read once for each change of one: a round asks many times."""
+        listed = self._store.list(ENDPOINT_SLICES)
+        if self._last is None or self._last.listed is not listed:
+            slices = [self._store.derived.of(obj, _slice) for obj in listed]
+            self._last = _seen(slices, listed=listed, host=self._host)
+        return self._last
 
 
-def _host(obj: Object) -> str:
-    return labels(obj).get(names.LABEL_TUNNEL_HOST, "")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Slice:
+    """What is read from one EndpointSlice; `tunnel` is None for one that is of no forward."""
+
+    obj: Object
+    host: str
+    tunnel: TunnelSlice | None
+    owners: tuple[str, ...]
+    service: tuple[str, str]
+    ready: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """What is read from all of them, as long as the store has the same."""
+
+    listed: tuple[Object, ...]
+    by_host: Mapping[str, tuple[_Slice, ...]]
+    written: frozenset[tuple[str, str, int | None]]
+    others: Mapping[tuple[str, str], int]
+
+
+def _slice(obj: Object) -> _Slice:
+    endpoints = dig(obj, "endpoints", default=[])
+    ready = sum(
+        dig(endpoint, "conditions", "ready") is True
+        for endpoint in (endpoints if isinstance(endpoints, list) else [])
+    )
+    return _Slice(
+        obj=obj,
+        host=labels(obj).get(names.LABEL_TUNNEL_HOST, ""),
+        tunnel=tunnel_of(obj),
+        owners=owner_uids(obj),
+        service=(namespace(obj), labels(obj).get(LABEL_SERVICE_NAME, "")),
+        ready=ready,
+    )
+
+
+def _seen(slices: Iterable[_Slice], *, listed: tuple[Object, ...], host: str) -> _Seen:
+    by_host: dict[str, tuple[_Slice, ...]] = {}
+    others: dict[tuple[str, str], int] = {}
+    for one in slices:
+        if one.host:
+            by_host[one.host] = (*by_host.get(one.host, ()), one)
+        if one.tunnel is None or (one.tunnel.host != host and one.tunnel.up):
+            others[one.service] = others.get(one.service, 0) + one.ready
+    written = frozenset(
+        (each, uid(one.obj), resource_version(one.obj))
+        for each, slices in by_host.items()
+        for one in slices
+    )
+    return _Seen(listed=listed, by_host=by_host, written=written, others=others)
 
 
 def _slice_name(published: Published) -> str:
