@@ -177,8 +177,11 @@ class Fleet:
         wrong = {name: text for name, text in told.items() if text}
         return Not(str(wrong)) if wrong else True
 
-    def check_engines(self) -> int:
+    def check_engines(self, *, patience: float = 0.0) -> int:
         """Every attempt passed its gate at most once; no job is without its object.
+
+        Args:
+            patience: seconds that orphans may take to be ended.
 
         Returns:
             How many engines have been started.
@@ -188,11 +191,15 @@ class Fleet:
         starts = {attempt: self.world.starts(attempt) for attempt in attempts}
         twice = {attempt: found for attempt, found in starts.items() if len(found) > 1}
         assert not twice, twice
+        until(self._no_orphan, f"no job of {self.prefix} is an orphan", timeout=patience)
+        return sum(map(len, starts.values()))
+
+    def _no_orphan(self) -> Any:
         look = Look(self.world)
         live = [job["name"] for job in look.queue if job["name"].startswith(f"{self.prefix}-")]
         assert len(live) == len(set(live)), live
-        assert set(live) <= {sj["spec"]["jobName"] for sj in look.objects("sj")}
-        return sum(map(len, starts.values()))
+        orphans = set(live) - {sj["spec"]["jobName"] for sj in look.objects("sj")}
+        return Not(str(sorted(orphans))) if orphans else True
 
     def end(self, *, timeout: float = 120.0) -> None:
         """Delete all; nothing may be left, in Kubernetes or in the queue."""
