@@ -18,6 +18,8 @@ from isthmus.apiserver.objects import Object, dig, labels, name, namespace, owne
 from isthmus.routing.slices import LABEL_SERVICE_NAME
 from isthmus.routing.tunnel_slices import tunnel_of
 
+_TERMINAL = frozenset(phase for phase in Phase if phase.terminal)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
@@ -130,8 +132,7 @@ def _mode(cluster: Object) -> str:
 
 def over(jobs: Iterable[Object]) -> frozenset[str]:
     """Uids of the SlurmJobs whose attempt has ended: nobody wants a forward to it any more."""
-    ended = frozenset(phase for phase in Phase if phase.terminal)
-    return frozenset(uid(raw) for raw in jobs if dig(raw, "status", "phase") in ended)
+    return frozenset(uid(raw) for raw in jobs if dig(raw, "status", "phase") in _TERMINAL)
 
 
 def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:

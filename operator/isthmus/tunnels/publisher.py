@@ -40,6 +40,7 @@ class Publisher:
         """
         self._api, self._store, self._host = api, store, host
         self._last: _Seen | None = None
+        self._agreed: dict[tuple[str, str], tuple[Object, Published]] = {}
 
     def slices(self, host: str | None = None) -> tuple[Object, ...]:
         """The slices of a supervisor; by default our own."""
@@ -85,15 +86,21 @@ class Publisher:
         Raises:
             ApiError: a write failed; the next call goes on.
         """
-        made = {(p.namespace, _slice_name(p)): tunnel_slice(p) for p in wanted}
+        missing = {(p.namespace, _slice_name(p)): p for p in wanted}
+        agreed: dict[tuple[str, str], tuple[Object, Published]] = {}
         for obj in self.slices():
             place = namespace(obj), name(obj)
-            if place not in made:
+            if place not in missing:
                 await self.remove(obj)
-            elif _same(obj, made[place]):
-                del made[place]
-        for obj in made.values():
-            await self._api.apply(ENDPOINT_SLICES, obj)
+                continue
+            both = obj, missing[place]
+            # Nearly always neither has changed since the last round.
+            if self._agreed.get(place) == both or _same(obj, tunnel_slice(missing[place])):
+                agreed[place] = both
+                del missing[place]
+        self._agreed = agreed
+        for published in missing.values():
+            await self._api.apply(ENDPOINT_SLICES, tunnel_slice(published))
 
     async def remove(self, obj: Object) -> None:
         """Delete a slice; one that is gone is fine."""

@@ -220,8 +220,9 @@ class Supervisor:
     def _take_wanted(self) -> None:
         jobs = self._store.list(SLURM_JOBS)
         new = [s for s in self._publisher.slices() if not set(owner_uids(s)) & self._held.keys()]
-        known = recalled(new, jobs=jobs, clusters=self._store.list(SLURM_CLUSTERS))
-        known |= {key: one.wanted for key, one in self._held.items()}
+        known = {key: one.wanted for key, one in self._held.items()}
+        if new:
+            known |= recalled(new, jobs=jobs, clusters=self._store.list(SLURM_CLUSTERS))
         meant = (self._store.derived.of(raw, parsed) for raw in jobs)
         found = {one.uid: one for one in wanted_forwards(meant, held=known)}
         if not self._accepting:
@@ -304,7 +305,8 @@ class Supervisor:
         """
         self._listen()
         mine = {view.key for view in self._views() if view.up} | over(self._store.list(SLURM_JOBS))
-        for host in self._heartbeat.dead(self._publisher.hosts() | self._heartbeat.known()):
+        hosts = self._publisher.hosts() | self._heartbeat.known()
+        for host in sorted(self._heartbeat.dead(hosts)):
             left = 0
             for obj in self._publisher.slices(host):
                 if mine & set(owner_uids(obj)):
