@@ -226,7 +226,10 @@ _NO_CONTENT = frozenset({"metadata", "status"})
 
 def copied(value: Any) -> Any:
     """A copy of what JSON can hold: a run copies often, and a deep copy takes much longer."""
-    if type(value) is dict or isinstance(value, Mapping):
+    kind = type(value)
+    if kind is str or kind is bool or kind is int:
+        return value
+    if isinstance(value, Mapping):
         return {key: copied(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [copied(item) for item in value]
@@ -238,8 +241,8 @@ def joined(patch: Mapping[str, Any], more: Mapping[str, Any]) -> Json:
     new = dict(patch)
     for key, value in more.items():
         before = new.get(key)
-        deeper = isinstance(before, Mapping) and isinstance(value, Mapping)
-        new[key] = joined(before, value) if deeper else value  # type: ignore[arg-type]
+        deeper = type(before) is dict and type(value) is dict
+        new[key] = joined(before, value) if deeper else value
     return new
 
 
@@ -249,7 +252,7 @@ def given_up(before: Mapping[str, Any], wanted: Mapping[str, Any]) -> Json:
     for key, value in before.items():
         if key not in wanted:
             patch[key] = None
-        elif isinstance(value, Mapping) and isinstance(wanted[key], Mapping):
+        elif type(value) is dict and type(wanted[key]) is dict:
             deeper = given_up(value, wanted[key])
             if deeper:
                 patch[key] = deeper
@@ -270,9 +273,9 @@ def merged(old: Mapping[str, Any], patch: Mapping[str, Any]) -> Json:
     for key, value in patch.items():
         if value is None:
             new.pop(key, None)
-        elif type(value) is dict or isinstance(value, Mapping):
+        elif type(value) is dict:
             before = new.get(key)
-            new[key] = merged(before if isinstance(before, Mapping) else {}, value)
+            new[key] = merged(before if type(before) is dict else {}, value)
         else:
             new[key] = value
     return new
