@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 from unittest.mock import PropertyMock, patch
 
-from isthmus import application
+from isthmus import assembly
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJob
 from isthmus.backends.base import Load, Worker
@@ -145,13 +145,13 @@ def a_stale_snapshot_is_good_enough() -> Patches:
 
 @mutation()
 def terminate_before_the_nodes_have_heard() -> Patches:
-    original = application.limits_of
+    original = assembly.limits_of
 
     def hasty(settings: Any) -> Any:
         limits = original(settings)
         return lambda cluster: replace(limits(cluster), deregister_delay=0.0)
 
-    return [patch.object(application, "limits_of", hasty)]
+    return [patch.object(assembly, "limits_of", hasty)]
 
 
 @mutation()
@@ -282,13 +282,13 @@ def replace_what_only_we_cannot_see() -> Patches:
 
 @mutation()
 def cancel_within_the_grace() -> Patches:
-    original = application.limits_of
+    original = assembly.limits_of
 
     def hasty(settings: Any) -> Any:
         limits = original(settings)
         return lambda cluster: replace(limits(cluster), termination_grace=1.0)
 
-    return [patch.object(application, "limits_of", hasty)]
+    return [patch.object(assembly, "limits_of", hasty)]
 
 
 @mutation("clock_jumps")

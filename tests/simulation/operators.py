@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from isthmus import application
+from isthmus import application, assembly
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import WATCHED, Resource
 from isthmus.backends.slurm.login import ClusterAccess
@@ -239,16 +239,16 @@ def simulated_edges() -> Iterator[None]:
     """Replace what the application reaches outside with."""
     wall_clock = SimpleNamespace(time=lambda: _process().wall_clock())
     with contextlib.ExitStack() as stack:
-        for name, value in {
-            "time": wall_clock,
-            "random": SimpleNamespace(Random=_seeded),
-            "new_attempt": _attempt,
-            "make_client": _client,
-            "new_api_key": _api_key,
-            "HttpProbeClient": lambda: ProbeClient(_process().world.machines),
-            "run_watch": _run_watch,
-        }.items():
-            stack.enter_context(patch.object(application, name, value))
+        for module, name, value in (
+            (assembly, "time", wall_clock),
+            (assembly, "random", SimpleNamespace(Random=_seeded)),
+            (assembly, "new_attempt", _attempt),
+            (assembly, "make_client", _client),
+            (assembly, "new_api_key", _api_key),
+            (application, "HttpProbeClient", lambda: ProbeClient(_process().world.machines)),
+            (application, "run_watch", _run_watch),
+        ):
+            stack.enter_context(patch.object(module, name, value))
         stack.enter_context(patch("isthmus.reconcile.relist.Random", _seeded))
         stack.enter_context(patch("isthmus.health.prober.Random", _seeded))
         # Nothing is sent over TLS, and reading all authorities took a fifth of a run.

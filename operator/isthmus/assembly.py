@@ -1,0 +1,274 @@
+"""The parts of the operator, each made once and wired to the others. Nothing runs yet.
+
+Apart from the application, which starts and ends them in their order.
+"""
+
+import asyncio
+import functools
+import random
+import secrets
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import httpx
+
+from isthmus.api.slurmcluster import SlurmCluster
+from isthmus.apiserver.client import ApiServer, KubernetesApiServer
+from isthmus.apiserver.gate import Gate, GatedApiServer
+from isthmus.apiserver.resources import WATCHED
+from isthmus.apiserver.secrets import Secrets
+from isthmus.backends.slurm.login import make_client
+from isthmus.health.client import ProbeClient
+from isthmus.health.prober import Prober
+from isthmus.observe.events import EventRecorder
+from isthmus.plan.slurmjob_observation import Limits
+from isthmus.reconcile.cluster_state import ClusterStates
+from isthmus.reconcile.clusters import Clusters
+from isthmus.reconcile.deployment_actions import DeploymentActions
+from isthmus.reconcile.external_routers import ExternalRouters
+from isthmus.reconcile.forward_ports import ForwardPorts
+from isthmus.reconcile.keys import DeploymentKeys
+from isthmus.reconcile.loop import Loop, Reconciler
+from isthmus.reconcile.modeldeployment import ModelDeploymentReconciler
+from isthmus.reconcile.pod_actions import PodActions
+from isthmus.reconcile.probes import WorkerProbes
+from isthmus.reconcile.queue import Key, WorkQueue
+from isthmus.reconcile.relist import Relist
+from isthmus.reconcile.slurmcluster import SlurmClusterReconciler, cluster_access
+from isthmus.reconcile.slurmjob import SlurmJobReconciler
+from isthmus.reconcile.staging import KeyStaging
+from isthmus.reconcile.store import Store
+from isthmus.reconcile.submission_line import SubmissionLine
+from isthmus.reconcile.triggers import MODEL_DEPLOYMENT, SLURM_CLUSTER, SLURM_JOB, Triggers
+from isthmus.settings import Settings
+
+_ATTEMPT_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
+_KILL_AFTER_SECONDS = 5.0
+_MESSAGE_TIMEOUT_SECONDS = 10.0
+_MARGIN_SECONDS = 30.0
+
+
+def new_attempt() -> str:
+    """Draw an attempt token: six random characters, so that no lost counter can repeat one."""
+    return "".join(secrets.choice(_ATTEMPT_ALPHABET) for _ in range(6))
+
+
+def new_api_key() -> str:
+    """Draw an API key: 32 random bytes, told from other secrets by what it begins with."""
+    return f"isthmus-{secrets.token_urlsafe(32)}"
+
+
+def limits_of(settings: Settings) -> Callable[[SlurmCluster | None], Limits]:
+    """The times that apply to the jobs of a cluster.
+
+    An unclear submission may turn up as long as sbatch may run (with the time to kill it), two of
+    SLURM's own message time-outs (10 s by default) and a margin.
+    """
+
+    def limits(cluster: SlurmCluster | None) -> Limits:
+        submit = (
+            60.0 if cluster is None else cluster_access(cluster, settings=settings).submit_timeout
+        )
+        derived = submit + _KILL_AFTER_SECONDS + 2 * _MESSAGE_TIMEOUT_SECONDS + _MARGIN_SECONDS
+        return Limits(
+            submit_unknown_wait=settings.submit_unknown_wait or derived,
+            deregister_delay=settings.deregister_delay,
+            termination_grace=settings.termination_grace,
+        )
+
+    return limits
+
+
+@dataclass(slots=True)
+class Parts:
+    """What `assemble` makes and the application runs."""
+
+    store: Store
+    queue: WorkQueue
+    relist: Relist
+    loop: Loop
+    triggers: Triggers
+    clusters: Clusters
+    prober: Prober
+    routers: ExternalRouters
+    events: EventRecorder
+    fatal: "asyncio.Future[None]"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Shared:
+    """What several of the reconcilers are made with.
+
+    Attributes:
+        api: every write passes the gate, and its answer goes into the store.
+        values: Secrets, read through the gate.
+        monotonic: seconds, for durations.
+    """
+
+    settings: Settings
+    store: Store
+    queue: WorkQueue
+    gate: Gate
+    api: ApiServer
+    states: ClusterStates
+    clusters: Clusters
+    prober: Prober
+    values: Secrets
+    events: EventRecorder
+    monotonic: Callable[[], float]
+
+
+def assemble(
+    settings: Settings,
+    *,
+    api: KubernetesApiServer,
+    gate: Gate,
+    prober_client: ProbeClient,
+    router_client: httpx.AsyncClient,
+) -> Parts:
+    """Make every part.
+
+    Args:
+        settings: of the operator.
+        api: the API server, not gated.
+        gate: asked before every write whether this process leads.
+        prober_client: asks the engines.
+        router_client: asks the routers of endpoints that are External.
+    """
+    monotonic = asyncio.get_running_loop().time
+    store = Store(watched=[resource for resource, _ in WATCHED])
+    gated = GatedApiServer(api, gate=gate, observer=store)
+    queue = WorkQueue(
+        retry_base=settings.retry_base,
+        retry_cap=settings.retry_cap,
+        random=random.Random(),
+        clock=monotonic,
+    )
+    triggers = Triggers(store=store, queue=queue, operator_namespace=settings.namespace)
+    fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    states = ClusterStates()
+    shared = _Shared(
+        settings=settings,
+        store=store,
+        queue=queue,
+        gate=gate,
+        api=gated,
+        states=states,
+        clusters=Clusters(
+            states=states,
+            make_client=functools.partial(make_client, secrets=Secrets(api, clock=monotonic)),
+            on_change=triggers.cluster_changed,
+            on_death=functools.partial(_die, fatal),
+        ),
+        prober=Prober(prober_client, on_change=triggers.probe_changed, clock=monotonic),
+        values=Secrets(gated, clock=monotonic),
+        events=EventRecorder(gated, instance=settings.identity, clock=monotonic),
+        monotonic=monotonic,
+    )
+    routers = _routers(shared, client=router_client, secrets=Secrets(api, clock=monotonic))
+    return Parts(
+        store=store,
+        queue=queue,
+        relist=Relist(
+            api=api,
+            store=store,
+            watched=WATCHED,
+            namespaces=settings.watch_namespaces or None,
+            interval=settings.relist_interval,
+        ),
+        loop=Loop(
+            queue=queue,
+            reconcilers=_reconcilers(shared, routers),
+            workers=settings.workers,
+            time_limit=settings.pass_time_limit,
+            clock=monotonic,
+        ),
+        triggers=triggers,
+        clusters=shared.clusters,
+        prober=shared.prober,
+        routers=routers,
+        events=shared.events,
+        fatal=fatal,
+    )
+
+
+def _die(fatal: "asyncio.Future[None]", error: BaseException) -> None:
+    if not fatal.done():
+        fatal.set_exception(error)
+
+
+def _routers(shared: _Shared, *, client: httpx.AsyncClient, secrets: Secrets) -> ExternalRouters:
+    return ExternalRouters(
+        store=shared.store,
+        client=client,
+        secrets=secrets,
+        check=shared.gate.check,
+        interval=shared.settings.router_interval,
+        operator_namespace=shared.settings.namespace,
+        said=lambda namespace, name: shared.queue.add(Key(MODEL_DEPLOYMENT, namespace, name)),
+    )
+
+
+def _reconcilers(shared: _Shared, routers: ExternalRouters) -> Mapping[str, Reconciler]:
+    return {
+        SLURM_CLUSTER: SlurmClusterReconciler(
+            store=shared.store,
+            api=shared.api,
+            gate=shared.gate,
+            states=shared.states,
+            clusters=shared.clusters,
+            settings=shared.settings,
+            clock=time.time,
+        ),
+        SLURM_JOB: _of_slurm_jobs(shared),
+        MODEL_DEPLOYMENT: _of_model_deployments(shared, routers),
+    }
+
+
+def _of_slurm_jobs(shared: _Shared) -> SlurmJobReconciler:
+    settings, store = shared.settings, shared.store
+    return SlurmJobReconciler(
+        store=store,
+        api=shared.api,
+        gate=shared.gate,
+        states=shared.states,
+        clusters=shared.clusters,
+        probes=WorkerProbes(prober=shared.prober, secrets=shared.values),
+        staging=KeyStaging(
+            secrets=shared.values,
+            clusters=shared.clusters,
+            check=shared.gate.check,
+            clock=time.time,
+        ),
+        installation_id=settings.installation_id,
+        limits=limits_of(settings),
+        ports=ForwardPorts(
+            store=store,
+            first=settings.tunnel_port_first,
+            last=settings.tunnel_port_last,
+            hold=settings.tunnel_port_hold,
+            clock=shared.monotonic,
+        ),
+        resync=settings.resync_interval,
+        clock=time.time,
+        events=shared.events,
+        line=SubmissionLine(wake=shared.queue.add, clock=shared.monotonic),
+    )
+
+
+def _of_model_deployments(shared: _Shared, routers: ExternalRouters) -> ModelDeploymentReconciler:
+    settings, store, api = shared.settings, shared.store, shared.api
+    return ModelDeploymentReconciler(
+        store=store,
+        api=api,
+        states=shared.states,
+        actions=DeploymentActions(store=store, api=api, settings=settings, new_attempt=new_attempt),
+        pods=PodActions(store=store, api=api, prober=shared.prober),
+        prober=shared.prober,
+        keys=DeploymentKeys(store=store, api=api, secrets=shared.values, new_key=new_api_key),
+        settings=settings,
+        clock=time.time,
+        events=shared.events,
+        router_problem=routers.problem,
+    )
