@@ -43,6 +43,7 @@ class Engine:
     takes: float = 0.01
     refuses: bool = False
     load: int | None = 0
+    silent_at: str = ""  # begin of the URLs at which nothing answers
     asked: list[tuple[float, str, str]] = field(default_factory=list)
 
     async def get(self, url: str, *, headers: Mapping[str, str]) -> EngineAnswer:
@@ -52,6 +53,8 @@ class Engine:
         self.asked.append((now, path, headers.get("Authorization", "")))
         if self.refuses:
             raise EngineRefusedError("connection refused")
+        if self.silent_at and url.startswith(self.silent_at):
+            await asyncio.sleep(3600)
         await asyncio.sleep(self.takes)
         match path:
             case "/health":
@@ -191,6 +194,28 @@ def test_silence_of_a_draining_worker_grows() -> None:
         assert found is not None
         assert found.requests == 2
         assert 18 < found.silent_for < 21
+
+    watched(test)
+
+
+def test_a_draining_worker_is_read_by_a_detour_where_its_own_url_is_silent() -> None:
+    """Its supervisor may be cut off, and has not noticed yet."""
+
+    async def test(watching: Watching) -> None:
+        watching.engine.load = 2
+        watching.engine.silent_at = SGLANG.url_base
+        detours = ("http://10.9.0.9:20007",)
+        watching.prober.watch(KEY, SGLANG, draining=True, detours=detours)
+        await asyncio.sleep(30)
+        found = watching.prober.load(KEY)
+        assert found is not None
+        assert found.requests == 2
+        assert found.silent_for == 0.0
+        watching.engine.load = None
+        await asyncio.sleep(30)
+        found = watching.prober.load(KEY)
+        assert found is not None
+        assert found.silent_for > 15, "nobody tells"
 
     watched(test)
 

@@ -20,7 +20,7 @@ from isthmus.plan.actions import (
     Terminate,
     WithdrawTunnels,
 )
-from isthmus.plan.policy.forwarding import best_tunnel, choose_port
+from isthmus.plan.policy.forwarding import best_tunnel, choose_port, detours
 from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import Network, SlurmJobPlan, TunnelSlice
 from tests.plan.builders import (
@@ -177,6 +177,18 @@ class TestReached:
         found = best_tunnel(job(network=network(*tunnels)), url=URL)
         assert found is not None
         assert found.host == host
+
+    def test_the_others_that_are_up_are_detours(self) -> None:
+        observed = job(
+            network=network(
+                tunnel(host="a"),
+                tunnel(host="b", address="10.9.0.2"),
+                tunnel(host="c", address="10.9.0.3", up=False),
+            )
+        )
+        assert detours(observed, observed.status.model_copy(update={"url": URL})) == (
+            "http://10.9.0.2:20007",
+        )
 
 
 class TestBroken:

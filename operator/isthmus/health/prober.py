@@ -63,12 +63,14 @@ class _Watched:
         wake: set to have the next probe at once.
         load: the last reading that succeeded, `load_at` its time.
         silent_since: when the readings began to fail, or when the watch was begun.
+        detours: URLs by which the load can be read too.
     """
 
     target: ProbeTarget
     task: asyncio.Task[None]
     draining: bool
     silent_since: float | None
+    detours: tuple[str, ...] = ()
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     state: ProbeState | None = None
     load: int | None = None
@@ -108,14 +110,23 @@ class Prober:
         self._full_every = full_every
         self._watched: dict[Key, _Watched] = {}
 
-    def watch(self, key: Key, target: ProbeTarget | None, *, draining: bool = False) -> None:
+    def watch(
+        self,
+        key: Key,
+        target: ProbeTarget | None,
+        *,
+        draining: bool = False,
+        detours: tuple[str, ...] = (),
+    ) -> None:
         """Probe `target` from now on; None for nothing.
 
         A changed target starts without a state, since it may be another process; an equal one goes
-        on undisturbed. From one that drains only the load is read.
+        on undisturbed. From one that drains only the load is read: where its own URL says nothing,
+        through the `detours`, for it may be the way that is broken.
         """
         known = self._watched.get(key)
         if known is not None and known.target == target:
+            known.detours = detours
             if known.draining is not draining:
                 # A probe under way that hangs is no silence of the metrics: none were asked for.
                 known.draining, known.silent_since = draining, None
@@ -127,7 +138,11 @@ class Prober:
         if target is not None:
             task = asyncio.create_task(self._run(key, target), name=f"probe {key}")
             self._watched[key] = _Watched(
-                target=target, task=task, draining=draining, silent_since=self._clock()
+                target=target,
+                task=task,
+                draining=draining,
+                silent_since=self._clock(),
+                detours=detours,
             )
 
     def load(self, key: Key) -> Load | None:
@@ -227,6 +242,8 @@ class Prober:
         before = known.load, known.silent_since is None
         async with self._slots:
             load = await self._read_load(known.target, limit=_READING_LIMIT)
+            if load is None and known.detours:
+                load = await self._read_by_detours(known)
         self._note(known, load)
         if known.state is not None:
             known.state = replace(known.state, load=load)
@@ -239,6 +256,11 @@ class Prober:
             known.load, known.load_at, known.silent_since = load, self._clock(), None
         elif known.silent_since is None:
             known.silent_since = self._clock()
+
+    async def _read_by_detours(self, known: _Watched) -> int | None:
+        ways = [replace(known.target, url_base=url) for url in known.detours]
+        loads = [self._read_load(way, limit=_READING_LIMIT) for way in ways]
+        return next((load for load in await asyncio.gather(*loads) if load is not None), None)
 
     async def _read_load(self, target: ProbeTarget, *, limit: float) -> int | None:
         """Requests that an engine holds, None where it does not say within `limit` seconds."""

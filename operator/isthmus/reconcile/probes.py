@@ -27,12 +27,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ProbedAttempt:
-    """One attempt, and with which status it goes on."""
+    """One attempt, and with which status it goes on.
+
+    Attributes:
+        detours: URLs other than the status' by which it can be reached.
+    """
 
     job: SlurmJob
     frozen: FrozenJob | None
     health: HealthSpec
     status: SlurmJobStatus
+    detours: tuple[str, ...] = ()
 
     def target(self) -> ProbeTarget | None:
         """What to probe, without what comes from Secrets; None while there is nothing."""
@@ -97,7 +102,7 @@ class WorkerProbes:
                 # Of one that drains only the metrics are read, for which no engine wants a key.
                 if not draining:
                     return
-        self._prober.watch(key, target, draining=draining)
+        self._prober.watch(key, target, draining=draining, detours=attempt.detours)
 
     async def _completed(self, target: ProbeTarget, attempt: ProbedAttempt) -> ProbeTarget:
         """The target with the headers and the API key that its probes send."""

@@ -7,7 +7,7 @@ has acknowledged that before sbatch runs, so that no restart can take a submissi
 
 import logging
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from isthmus.api import names
 from isthmus.api.conditions import Phase, Reason
@@ -45,6 +45,7 @@ from isthmus.plan.actions import (
     Terminate,
     WithdrawTunnels,
 )
+from isthmus.plan.policy.forwarding import detours
 from isthmus.plan.policy.polling import LOOK_EVERY, look_in
 from isthmus.plan.slurmjob import after_submission, plan_slurm_job
 from isthmus.plan.slurmjob_observation import (
@@ -152,7 +153,8 @@ class SlurmJobReconciler:
         parts = self._parts(raw)
         observed = self._observe(key, parts)
         plan = plan_slurm_job(observed, now=self._clock())
-        await self._probes.watch(key, _probed(parts, plan.status))
+        probed = replace(_probed(parts, plan.status), detours=detours(observed, plan.status))
+        await self._probes.watch(key, probed)
         if plan.probe_now:
             self._probes.probe_now(key)
         status = plan.status

@@ -83,6 +83,16 @@ def routed(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobSta
     return status.model_copy(update={"url": None if tunnel is None else tunnel_url(tunnel)})
 
 
+def detours(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[str, ...]:
+    """URLs of the forwards that are up, but for the one in use.
+
+    A worker that drains is asked there too what it holds, before its silence is believed: the
+    supervisor of the one in use may be cut off, and has not noticed yet.
+    """
+    urls = (tunnel_url(tunnel) for tunnel in observed.network.tunnels if tunnel.up)
+    return tuple(url for url in urls if url != status.url)
+
+
 def rerouted(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
     """Whether what the probes said is about another way than the one that is used from now on."""
     before = observed.status.url
