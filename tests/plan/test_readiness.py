@@ -43,6 +43,15 @@ class TestLocated:
         found = plan_slurm_job(job(good, status=found), now=NOW).status
         assert (found.port, found.reason) == (41000, Reason.JOB_STARTING)
 
+    def test_other_rules_are_for_those_that_come(self) -> None:
+        """A job that was submitted under the old ones is not waited for in vain."""
+        one = record(comment=PUBLISHED)
+        found = located(job(one), status=status(Phase.PENDING), record=one)
+        observed = job(one, status=found)
+        rules = replace(observed.endpoint, port_from=50000, networks=("192.168.0.0/24",))
+        after = located(replace(observed, endpoint=rules), status=found, record=one)
+        assert (after.host, after.port) == ("10.10.0.1", 41000)
+
     def test_the_first_node_of_several_is_the_batch_host(self) -> None:
         one = record(comment=PUBLISHED, nodes="gpu[01-02]", batch_host="gpu02")
         observed = job(one)

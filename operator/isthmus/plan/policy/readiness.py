@@ -20,7 +20,8 @@ def located(
 ) -> SlurmJobStatus:
     """The status with host, port and URL, where the job has published a port for this attempt.
 
-    What is known is kept when a site rewrites the comment later. A worker that was ready stays
+    What is known is kept when a site rewrites the comment later, or its rules about addresses and
+    ports, which a job under way keeps to as they were. A worker that was ready stays
     where it is, whatever its comment says: an engine does not move, and comments can be forged.
     """
     if status.ever_ready and status.host is not None:
@@ -34,8 +35,9 @@ def located(
     node = snapshot.nodes.get(record.node) if snapshot else None
     if published is None or published.attempt != observed.attempt or node is None:
         return status
+    accepted = (status.host, status.port) == (node.address, published.port)
     problem = _refused(observed.endpoint, address=node.address, port=published.port)
-    if problem:
+    if problem and not accepted:
         return status.model_copy(
             update={
                 "reason": Reason.ADDRESS_REFUSED,
