@@ -280,10 +280,11 @@ class TestBroken:
         assert plan.status.reason == Reason.TUNNEL_DOWN
         assert plan.status.forward == forward(in_traffic=True)
 
-    def test_a_wiped_status_takes_nobody_out_while_slurm_cannot_be_seen(self) -> None:
-        found = replace(
-            job(status=SlurmJobStatus(), network=network(tunnel())), cluster=cluster(**STALE)
-        )
+    @pytest.mark.parametrize("reason", [STALE["reason"], Reason.NOT_OBSERVED_YET])
+    def test_a_wiped_status_takes_nobody_out_while_slurm_cannot_be_seen(self, reason: str) -> None:
+        """Nor before it has been seen for the first time."""
+        unseen = cluster(**{**STALE, "reason": reason})
+        found = replace(job(status=SlurmJobStatus(), network=network(tunnel())), cluster=unseen)
         plan = plan_slurm_job(found, now=NOW)
         assert plan.status.forward == forward(in_traffic=True)
 
