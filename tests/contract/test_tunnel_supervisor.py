@@ -385,6 +385,25 @@ class TestDeadSupervisor:
             await new.supervisor.round()
         assert new.slice(host="a") is None
 
+    async def test_one_that_leaves_takes_no_successors_slices_away(self) -> None:
+        """Its successor has died, and what it holds itself is out of rotation already."""
+        old = Lab("a")
+        successor = Lab("b", shared=old)
+        old.job()
+        await successor.heartbeat.beat()
+        await old.told(A)
+        await successor.told(A)
+        leaving = asyncio.create_task(old.supervisor.leave())
+        while old.now < 3.0:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        await leaving
+        for _ in range(4):
+            await old.heartbeat.beat()
+            old.now += 6.0
+            await old.supervisor.round()
+        assert not old.slice(host="a").ready
+        assert old.slice(host="b").ready
+
     async def test_one_that_has_just_come_back_is_left_alone(self) -> None:
         """It writes slices before we have read its Lease again."""
         dead = Lab("a")

@@ -52,6 +52,13 @@ class TestLocated:
         after = located(replace(observed, endpoint=rules), status=found, record=one)
         assert (after.host, after.port) == ("10.10.0.1", 41000)
 
+    def test_a_comment_that_is_rewritten_takes_no_place_away(self) -> None:
+        one = record(comment=PUBLISHED)
+        found = located(job(one), status=status(Phase.PENDING), record=one)
+        forged = record(comment=f"{COMMENT}:port=22")
+        after = located(job(forged, status=found), status=found, record=forged)
+        assert (after.host, after.port) == ("10.10.0.1", 41000)
+
     def test_the_first_node_of_several_is_the_batch_host(self) -> None:
         one = record(comment=PUBLISHED, nodes="gpu[01-02]", batch_host="gpu02")
         observed = job(one)

@@ -98,7 +98,8 @@ class CommandRules(Ledger):
 
     def _member(self, attempt: Attempt) -> bool:
         direct = self._api.get(ENDPOINT_SLICES, attempt.namespace, attempt.name)
-        return direct is not None or in_tunnels(self._api, attempt.uid)
+        # What a supervisor does meanwhile is known late where watches are.
+        return direct is not None or (in_tunnels(self._api, attempt.uid) and not self.caches_late)
 
     def _unwell(self, engine: Engine) -> bool:
         """Whether an engine that once served has not done so for the shortest startupTimeout."""
@@ -108,7 +109,8 @@ class CommandRules(Ledger):
         )
         long = now - engine.bad_since > 180 - 2 or self.clocks_jumped
         # A probe that hangs says for its whole limit how the engine (not the network) was before.
-        recent = now - max(engine.broken_until, engine.slow_until) < FRESH_PROBE
+        away = machines.unreachable_until.get(engine.address, 0.0)
+        recent = now - max(engine.broken_until, engine.slow_until, away) < FRESH_PROBE
         return alone and long and (recent or not machines.serves(engine, now=now))
 
     def _stops(self, process: Process, what: str, job_id: int, job_name: str) -> Attempt | None:

@@ -44,9 +44,11 @@ class Attempt:
     deleted_at: float | None = None  # deletionTimestamp was set
     over_at: float | None = None  # its phase became a terminal one
     gone: bool = False
-    forsaken: bool = False  # let go because two snapshots lied about it
+    forsaken: bool = False  # let go because two snapshots lied about it, or without a SlurmCluster
     lost: bool = False  # its object vanished with its API server's state
     slice_left: float | None = None
+    slice_left_before: float | None = None  # it was let in once more after that,
+    let_in_at: float = -1e9  # at this time
     withdrawn: bool = False  # its tunnel supervisors are told that it gets no requests
 
 

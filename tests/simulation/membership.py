@@ -73,9 +73,13 @@ class MembershipRules(Ledger):
         if stays or members.get(owner, 0.0) is None:
             members[owner] = None if stays else self.now
         if attempt is not None and opened:
+            if attempt.slice_left is not None:
+                attempt.slice_left_before, attempt.let_in_at = attempt.slice_left, self.now
             attempt.slice_left = None
         elif attempt is not None and attempt.slice_left is None and owner in members:
-            attempt.slice_left = self.now
+            # A supervisor that could not reach the API server may let it in for a moment.
+            moment = self.now - attempt.let_in_at < 1.0
+            attempt.slice_left = attempt.slice_left_before if moment else self.now
 
     def _forward(self, attempt: Attempt, forward: Json | None) -> None:
         """A worker leaves the membership when its supervisors are told, as far as we do it."""

@@ -14,6 +14,7 @@ from isthmus.apiserver.resources import (
     ENDPOINT_SLICES,
     MODEL_DEPLOYMENTS,
     PODS,
+    SLURM_CLUSTERS,
     SLURM_JOBS,
     Resource,
 )
@@ -102,6 +103,8 @@ class Oracle(CommandRules, MembershipRules):
             # Two complete snapshots that both lie, and a job that nobody has ever seen.
             lied = self.now - self._slurm.lied_at < 150
             attempt.forsaken = lied and k8s.dig(obj, "status", "state") is None
+            # Nobody can close a gate on a cluster whose object is deleted.
+            attempt.forsaken |= not self._api.all(SLURM_CLUSTERS)
             good = attempt.forsaken or attempt.lost or not running
             self.require(good, f"SlurmJob of {job_name} let go while its engine runs")
             return

@@ -102,7 +102,7 @@ class TunnelHost:
             self.kill(restart_after=None)
             return
         self.world.tell(f"{process.name}: is told to end")
-        process.asked_at = self.world.now
+        process.asked_at = process.asked_at or self.world.now
         process.asked.set()
 
     def _settings(self) -> TunnelSettings:

@@ -301,9 +301,12 @@ class Supervisor:
     async def _bury(self) -> None:
         """Take away what supervisors that are dead left behind.
 
-        Once we hold it ourselves, or where nobody wants it any more.
+        Once we hold it ourselves, or where nobody wants it any more. Not while we go: what we hold
+        is out of rotation then, and a Service would be left without any endpoint.
         """
         self._listen()
+        if self._leaving:
+            return
         mine = {view.key for view in self._views() if view.up} | over(self._store.list(SLURM_JOBS))
         hosts = self._publisher.hosts() | self._heartbeat.known()
         for host in sorted(self._heartbeat.dead(hosts)):

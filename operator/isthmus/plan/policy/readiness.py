@@ -35,9 +35,10 @@ def located(
     node = snapshot.nodes.get(record.node) if snapshot else None
     if published is None or published.attempt != observed.attempt or node is None:
         return status
-    accepted = (status.host, status.port) == (node.address, published.port)
     problem = _refused(observed.endpoint, address=node.address, port=published.port)
-    if problem and not accepted:
+    if problem and status.host == node.address and status.port is not None:
+        return status
+    if problem:
         return status.model_copy(
             update={
                 "reason": Reason.ADDRESS_REFUSED,
