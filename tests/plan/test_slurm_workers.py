@@ -110,6 +110,11 @@ def test_a_worker_that_starts_and_is_no_member_serves_nobody() -> None:
         (status(Phase.SUBMITTING, reason="Submitting"), PendingClass.SUBMISSION, None),
         (status(Phase.SUBMIT_UNKNOWN, reason="SubmitUnknown"), PendingClass.SUBMISSION, None),
         (status(Phase.PENDING, reason="PendingResources"), PendingClass.RESOURCES, None),
+        (
+            status(Phase.PENDING, reason="PendingResources", state=None),
+            PendingClass.SUBMISSION,
+            None,
+        ),
         (status(Phase.PENDING, reason="PendingQuota"), PendingClass.QUOTA, None),
         (status(Phase.PENDING, reason="PendingHeld"), PendingClass.HELD, None),
         (status(Phase.PENDING, reason="PendingNever"), PendingClass.NEVER, None),

@@ -114,6 +114,8 @@ def _draining(status: SlurmJobStatus) -> Draining | None:
 
 def _pending(status: SlurmJobStatus, phase: Phase) -> Pending:
     kind = _CLASSES.get(status.reason or "") or _BY_PHASE.get(phase, PendingClass.FAILING)
+    if phase == Phase.PENDING and status.state is None:
+        kind = PendingClass.SUBMISSION  # not seen in the queue yet: it need not wait for a place
     moments = (status.submit_time, status.submit_started_at)
     return Pending(
         pending_class=kind,
