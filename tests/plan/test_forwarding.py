@@ -289,6 +289,18 @@ class TestBroken:
         assert plan.status.forward == forward(in_traffic=True)
 
 
+class TestOver:
+    """A status that was wiped and a submission that was refused: the job of before still runs."""
+
+    def test_it_leaves_the_rotation_before_it_is_cancelled(self) -> None:
+        over = serving(phase=Phase.FAILED, finished_at=rfc3339(NOW))
+        observed = job(record(), status=over, network=network(tunnel()))
+        assert plan_slurm_job(observed, now=NOW + 1).actions == ()
+        assert plan_slurm_job(observed, now=NOW + 60).actions == (WithdrawTunnels(),)
+        out = replace(observed, network=network(tunnel(ready=False)))
+        assert plan_slurm_job(out, now=NOW + 1).actions == (Cancel(job_id=101),)
+
+
 class TestDrain:
     def test_no_scancel_either(self) -> None:
         """An old copy of SLURM's answer may say of a worker in rotation that it waits."""

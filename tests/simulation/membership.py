@@ -84,7 +84,12 @@ class MembershipRules(Ledger):
     def _forward(self, attempt: Attempt, forward: Json | None) -> None:
         """A worker leaves the membership when its supervisors are told, as far as we do it."""
         told = forward is not None and not forward.get("inTraffic")
-        attempt.withdrawn = told or attempt.over_at is not None
+        before, attempt.withdrawn = attempt.withdrawn, told or attempt.over_at is not None
+        if before and not attempt.withdrawn and in_tunnels(self._api, attempt.uid):
+            # Let in again before a supervisor had taken it out: no slice will say so.
+            for members in self._members.values():
+                if attempt.uid in members:
+                    members[attempt.uid] = None
         for members in self._members.values() if attempt.withdrawn else ():
             if members.get(attempt.uid, 0.0) is None:
                 members[attempt.uid] = self.now

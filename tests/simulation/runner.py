@@ -187,6 +187,8 @@ async def _settle(world: World) -> float:
 async def _stay_quiet(world: World) -> None:
     """Settled is settled: nothing is written any more, and it stays as it is."""
     await _until(world, world.now + 130)  # two polls
+    while any(h.process is not None and h.process.asked_at is not None for h in world.hosts()):
+        await _until(world, world.now + 10)  # an upgrade that had begun with the faults
     writes, begin = world.api.writes, len(world.trace)
     await _until(world, world.now + QUIET_SECONDS)
     missing = unsettled(world)

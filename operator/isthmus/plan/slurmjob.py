@@ -26,11 +26,12 @@ from isthmus.plan.actions import (
     Cancel,
     ConfirmGone,
     Submit,
+    WithdrawTunnels,
 )
 from isthmus.plan.policy import degraded, submission
 from isthmus.plan.policy.clocks import not_in_the_future
 from isthmus.plan.policy.ending import ended
-from isthmus.plan.policy.forwarding import with_forward
+from isthmus.plan.policy.forwarding import in_rotation, with_forward
 from isthmus.plan.policy.giving_up import cancel, give_up
 from isthmus.plan.policy.identity import choose, recorded, start_forgotten
 from isthmus.plan.policy.membership import with_membership
@@ -78,6 +79,11 @@ def _over(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     ghosts = [record for record in observed.records if observe(record).live]
     if not (ghosts and cluster.usable and cluster.fresh):
         return SlurmJobPlan(status=status)
+    if in_rotation(observed):  # a status that was wiped: its supervisors still send it requests
+        since = epoch(status.finished_at)
+        patient = since is not None and now - since < observed.limits.tunnel_patience
+        withdrawn = () if patient else (WithdrawTunnels(),)
+        return SlurmJobPlan(status=status, actions=withdrawn, requeue_after=_SOON)
     sent = epoch(status.cancelled_at)
     if sent is not None and now - sent < observed.limits.repeat:
         return SlurmJobPlan(status=status, requeue_after=sent + observed.limits.repeat - now)
