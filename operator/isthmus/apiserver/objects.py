@@ -36,7 +36,7 @@ def dig(obj: object, *path: str | int, default: object = None) -> object:
     """
     value = obj
     for step in path:
-        if type(step) is str and (type(value) is dict or _is_mapping(value)):
+        if isinstance(step, str) and (type(value) is dict or _is_mapping(value)):
             value = value.get(step)
         elif isinstance(step, int) and isinstance(value, list | tuple):
             value = value[step] if -len(value) <= step < len(value) else None
