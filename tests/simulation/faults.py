@@ -117,7 +117,8 @@ def watch_gap(world: World, random: Random) -> None:
     seconds = random.choice([5, 30, 120])
     world.tell("fault: watches are broken")
     world.watches_broken = True
-    world.caches_late(seconds + 200)  # what was deleted meanwhile is found by the periodic list
+    world.caches_late(seconds + 40)
+    world.oracle.deletions_untold_until = world.now + seconds + 200
     later(world, seconds, lambda: mend_watches(world))
 
 

@@ -64,6 +64,7 @@ class Ledger:
         self.clocks_jumped = False
         self.stale_after = 120.0
         self.caches_late_until = 0.0
+        self.deletions_untold_until = 0.0  # until the periodic list: no watch will tell of them
         self.lag = 3.0
         self._replicas: dict[tuple[str, str], list[tuple[float, int]]] = {}
         self._members: dict[str, dict[str, float | None]] = {}  # Service → member → left at

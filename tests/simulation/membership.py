@@ -233,7 +233,7 @@ class MembershipRules(Ledger):
             if k8s.labels(pod).get(names.LABEL_DEPLOYMENT) == place[1]
         )
         said = obj.get("status", {}).get("replicas", 0)
-        if not self.caches_late:
+        if not self.caches_late and self.now >= self.deletions_untold_until:
             self.require(said <= jobs + pods, f"{place}: {said} replicas of {jobs + pods} are told")
 
     def _ends(self, since: float | None) -> bool:

@@ -103,10 +103,10 @@ class Oracle(CommandRules, MembershipRules):
             # Two complete snapshots that both lie, and a job that nobody has ever seen.
             lied = self.now - self._slurm.lied_at < 150
             attempt.forsaken = lied and k8s.dig(obj, "status", "state") is None
-            # Nobody can close a gate on a cluster whose object is deleted.
-            attempt.forsaken |= not self._api.all(SLURM_CLUSTERS)
             good = attempt.forsaken or attempt.lost or not running
             self.require(good, f"SlurmJob of {job_name} let go while its engine runs")
+            # Nobody can close a gate on a cluster whose object is deleted: what is late starts.
+            attempt.forsaken |= not self._api.all(SLURM_CLUSTERS)
             return
         if k8s.deletion_timestamp(obj) and attempt.deleted_at is None:
             attempt.deleted_at = self.now
