@@ -156,7 +156,7 @@ def _job(fields: Sequence[str]) -> JobRecord:
         start_time=_time(value["StartTime"]),
         end_time=_time(value["EndTime"]),
         time_limit_minutes=parse_time_limit(value["TimeLimit"]),
-        exit_code=_number(value["exit_code"]),
+        exit_code=_exit_code(value["exit_code"]),
         partition=value["Partition"],
         qos=_text(value["QOS"]),
         reason=_text(value["Reason"]),
@@ -168,6 +168,14 @@ def _number(text: str) -> int:
     if not text.isascii() or not text.isdigit():
         raise OutputError(f"not a number: {text[:60]!r}")
     return int(text)
+
+
+def _exit_code(text: str) -> int:
+    """The raw wait status: 22.05 prints it, 23.02 and newer print `code:signal`, or nothing."""
+    code, _, signal = text.partition(":")
+    if signal:
+        return _number(code) << 8 | _number(signal)
+    return _number(code) if code else 0
 
 
 def _time(text: str) -> int | None:
