@@ -400,6 +400,7 @@ WRONG_INPUTS = (
     _hpc("sbatch memory", "slurm.sbatchOptions", ["--mem=0"], SBATCH),
     _hpc("sbatch partition", "slurm.sbatchOptions", ["--partition=x"], SBATCH),
     _hpc("sbatch test", "slurm.sbatchOptions", ["--test-only"], SBATCH),
+    _hpc("sbatch power", "slurm.sbatchOptions", ["--power=level"], "this sbatch option cannot be"),
     _hpc("sbatch short form", "slurm.sbatchOptions", ["-J", "x"], SBATCH_FORM),
     _hpc("sbatch with a space", "slurm.sbatchOptions", ["--constraint a100"], SBATCH_FORM),
     _hpc("sbatch with a command", "slurm.sbatchOptions", ["--constraint=$(id)"], SBATCH_FORM),

@@ -220,6 +220,7 @@ def _reconcilers(shared: _Shared, routers: ExternalRouters) -> Mapping[str, Reco
             clusters=shared.clusters,
             settings=shared.settings,
             clock=time.time,
+            events=shared.events,
         ),
         SLURM_JOB: _of_slurm_jobs(shared),
         MODEL_DEPLOYMENT: _of_model_deployments(shared, routers),

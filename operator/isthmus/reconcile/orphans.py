@@ -48,8 +48,14 @@ class Orphans:
         self._sightings: dict[ClusterReference, Sightings] = {}
         self._cancelled: dict[ClusterReference, float] = {}  # → begin of that snapshot
 
-    def look(self, reference: ClusterReference, snapshot: Snapshot) -> tuple[Orphan, ...]:
-        """Take in a fresh, complete snapshot and return what has been an orphan for long."""
+    def look(self, reference: ClusterReference, snapshot: Snapshot) -> tuple[Orphan, ...] | None:
+        """Take in a fresh, complete snapshot and return what has been an orphan for long.
+
+        Returns:
+            None for a snapshot that does not show all jobs: it makes nothing an orphan.
+        """
+        if not snapshot.shows_all:
+            return None
         found = policy.find(
             snapshot.jobs,
             installation_id=self._installation_id,

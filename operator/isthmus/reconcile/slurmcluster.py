@@ -14,7 +14,9 @@ from isthmus.apiserver.objects import Object, dig, finalizers
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.apiserver.secrets import SecretRef
 from isthmus.backends.slurm.login import ClusterAccess, SshAccess
+from isthmus.observe.events import EventSink
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
+from isthmus.reconcile.cluster_events import tell_of_records
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.orphans import Orphans, shown
@@ -39,8 +41,10 @@ class SlurmClusterReconciler:
         clusters: Clusters,
         settings: Settings,
         clock: Callable[[], float],
+        events: EventSink,
     ) -> None:
         """Prepare; `clock` is the wall clock in epoch seconds."""
+        self._events = events
         self._store = store
         self._api = api
         self._states = states
@@ -88,17 +92,14 @@ class SlurmClusterReconciler:
         state = self._states.get(reference)
         fresh = state is not None and state.fresh(now=self._clock())
         snapshot = state.snapshot if state is not None and fresh else None
-        orphans = () if snapshot is None else self._orphans.look(reference, snapshot)
+        orphans = None if snapshot is None else self._orphans.look(reference, snapshot)
         observed = replace(
             self._observe(cluster, reference, used),
-            orphans=None if snapshot is None else shown(orphans),
+            orphans=None if orphans is None else shown(orphans),
         )
-        await write_status(
-            self._api,
-            SLURM_CLUSTERS,
-            obj=raw,
-            status=slurm_cluster_status(observed, now=self._clock()),
-        )
+        status = slurm_cluster_status(observed, now=self._clock())
+        await write_status(self._api, SLURM_CLUSTERS, obj=raw, status=status)
+        tell_of_records(self._events, raw, before=observed.status, after=status)
         if snapshot is not None and orphans and cluster.spec.orphan_policy == "Cancel":
             client = self._clusters.client(reference)
             await self._orphans.cancel(reference, orphans, client=client, snapshot=snapshot)
