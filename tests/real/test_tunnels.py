@@ -160,7 +160,7 @@ def answers(world: World, job: Json) -> bool:
 @pytest.mark.timeout(240)
 def test_an_unreachable_login_host_costs_no_worker(far: World, tunnels: TunnelHost) -> None:
     """Short form of two minutes."""
-    login_host_away(far, seconds=20)
+    login_host_away(far, seconds=8)
 
 
 @pytest.mark.soak

@@ -22,7 +22,9 @@ from playground.operator_process import Operator
 Json = dict[str, Any]
 PATIENCE = 60.0
 MODEL = "hf://meta-llama/Llama-3.1-8B-Instruct"
-FAST = [("SIMULATOR_LOAD_SECONDS", "0.3")]
+FAST = [("SIMULATOR_LOAD_SECONDS", "0.3"), ("SIMULATOR_DRAIN_POLL_SECONDS", "0.3")]
+"""Engines that are ready and drained at once; `test_drain` and `test_tunnels` have real drains."""
+
 LIVE_STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED,COMPLETING"
 
 
