@@ -23,8 +23,6 @@ FAST_SETTINGS = {
     "slurm-timeout": "15s",
     "slurm-submit-timeout": "15s",
     "submit-unknown-wait": "12s",
-    "lease-duration": "6s",
-    "renew-interval": "3s",
     "deregister-delay": "1s",
     "pre-stop-seconds": "1s",
     "termination-grace": "60s",
@@ -32,6 +30,9 @@ FAST_SETTINGS = {
     "failure-backoff-cap": "10s",
     "retry-cap": "5s",
     "resync-interval": "10s",
+    "secrets-interval": "1s",
+    "ssh-reconnect-pause": "2s",
+    "orphan-after": "20s",
     "liveness-port": "0",
 }
 

@@ -212,6 +212,7 @@ def test_a_drain_cut_by_its_budget_is_told(world: World, backend: str) -> None:
     world.wait_agree("short", **{backend: 1})
     (worker,) = world.status("short")["workers"]
     streams = open_streams(worker["url"], 3)
+    job_name = "".join(job["name"] for job in world.jobs("short"))
     world.scale("short", 0)
 
     def told() -> object:
@@ -230,6 +231,11 @@ def test_a_drain_cut_by_its_budget_is_told(world: World, backend: str) -> None:
         "and so does an event",
     )
     assert any(stream.is_alive() for stream in streams)
+    # All is told; who waits for it to end, waits for the rest of forty tokens.
+    if backend == "kubernetes":
+        world.kubectl("delete", "pod", worker["name"], "--force", "--grace-period=0")
+    else:
+        world.playground.slurm.command("scancel", f"--name={job_name}", user="svc")
 
 
 def _place(worker: dict[str, str]) -> str:

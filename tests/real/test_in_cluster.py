@@ -154,8 +154,11 @@ def test_operator_as_a_pod(world: World, pod: OperatorPod) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_frozen_pod_is_restarted_by_its_probe(world: World, pod: OperatorPod) -> None:
+def test_frozen_pod_is_restarted_by_its_probe(world: World, release: Release) -> None:
     """A process that hangs holds no Lease, and its probe ends it."""
+    probe = {"periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3}
+    release.install(chart_values(world, livenessProbe=probe))
+    pod = OperatorPod(world)
     pod.wait_leading()
     before = pod.holder()
     world.apply(deployment("frozen", kubernetes_pool(), replicas=1))
