@@ -23,12 +23,20 @@ def assert_one_engine_per_attempt(world: World, name: str) -> None:
     assert set(live) <= known
 
 
-def kill_and_start(operator: Operator, *, lead: bool = True) -> None:
-    """KILL and start again; the new one leads only when the dead one's Lease has run out.
+def kill_and_start(
+    world: World, operator: Operator, *, lead: bool = True, expire: bool = False
+) -> None:
+    """KILL and start again; the new one leads when the dead one's Lease is over.
 
-    Killed before it leads it has done nothing, so wait for that unless told not to.
+    Args:
+        world: where it runs.
+        operator: which one.
+        lead: wait until it leads; killed before that it has done nothing.
+        expire: let the Lease run out, as in life, instead of taking it away.
     """
     operator.kill()
+    if not expire:
+        world.end_lease(operator)
     before = operator.output().count("is ours")
     operator.start()
     if lead:
@@ -43,7 +51,7 @@ def test_killed_again_and_again_while_scaling_up(world: World, operator: Operato
         world.scale("kills", 2 + kill % 5)
         # The moments spread over the decision, the submissions and what follows from them.
         time.sleep(choice.uniform(0.0, 1.5))
-        kill_and_start(operator)
+        kill_and_start(world, operator, expire=kill == KILLS // 2)
     world.scale("kills", 6)
     world.wait_agree("kills", kubernetes=2, slurm=4, timeout=120)
     assert_one_engine_per_attempt(world, "kills")
@@ -159,10 +167,9 @@ def test_memory_and_status_lost(world: World, operator: Operator) -> None:
     jobs = {job["id"] for job in world.jobs("adopt")}
     operator.kill()
     for sj in world.objects("sj", "adopt"):
-        world.kubectl(
-            "patch", "sj", sj["metadata"]["name"], "--subresource=status", "--type=json",
-            "-p", '[{"op": "remove", "path": "/status"}]',
-        )  # fmt: skip
+        path = world.path("sj", sj["metadata"]["name"], subresource="status")
+        world.api.patch(path, [{"op": "remove", "path": "/status"}], kind="json")
+    world.end_lease(operator)
     operator.start()
     world.wait_agree("adopt", slurm=2)
     assert {job["id"] for job in world.jobs("adopt")} == jobs

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 from playground.operator_process import Operator
+from tests.real.conftest import save_logs
 from tests.real.fronts import fronts, managed, operator_with_fronts, wait_fronts
 from tests.real.test_crash import kill_and_start
 from tests.real.test_keys import held
@@ -86,12 +87,14 @@ def deployed(installed_world: World) -> Iterator[Served]:
 
 
 @pytest.fixture
-def served(deployed: Served) -> Iterator[Served]:
+def served(deployed: Served, request: pytest.FixtureRequest) -> Iterator[Served]:
+    deployed.world.require()
     if deployed.lost:
         pytest.fail(deployed.lost, pytrace=False)
     if not deployed.operator.running:
         deployed.operator.start()
     yield deployed
+    save_logs(deployed.world, request)
     restore(deployed)
 
 
@@ -190,7 +193,7 @@ def node_drained(served: Served) -> None:
 def slurm_job_deleted(served: Served) -> None:
     world = served.world
     victims = [world.objects("sj", name)[0]["metadata"]["name"] for name in NAMES]
-    world.kubectl("delete", "sj", *victims, timeout=120)
+    world.remove("sj", *victims)
     served.wait()
 
 
@@ -200,7 +203,7 @@ def operator_restarted(served: Served) -> None:
 
 
 def operator_killed(served: Served) -> None:
-    kill_and_start(served.operator)
+    kill_and_start(served.world, served.operator)
     served.wait()
 
 
@@ -220,7 +223,7 @@ def fronts_restarted(served: Served) -> None:
     """One by one, as a rollout of them does."""
     world = served.world
     for pod in fronts(world, FRONTED):
-        world.kubectl("delete", "pod", pod["metadata"]["name"], "--wait=false")
+        world.remove("pod", pod["metadata"]["name"], wait=False)
         wait_fronts(world, FRONTED)
 
 
@@ -228,7 +231,7 @@ def key_changed(served: Served) -> None:
     """Another key, a worker at a time: each request gets the key of the worker that it meets."""
     world = served.world
     before, old = world.key(FRONTED), workers(world, FRONTED)
-    world.kubectl("delete", "secret", f"{FRONTED}-api-key")
+    world.remove("secret", f"{FRONTED}-api-key", wait=False)
     until(lambda: len(held(world, FRONTED)) == 2, "both keys are held", timeout=90)
     wait_replaced(served, old, FRONTED)
     assert world.key(FRONTED) != before
@@ -362,7 +365,7 @@ def test_a_pod_that_is_replaced_while_the_operator_is_down_gets_requests(served:
         gone = old[0]["metadata"]["name"]
         known = {pod["metadata"]["name"] for pod in old}
         with Traffic(world.service_url(FRONTED)) as traffic:
-            world.kubectl("delete", "pod", gone, "--wait=false")
+            world.remove("pod", gone, wait=False)
             until(
                 lambda: len(world.members(SERVICES[FRONTED])) == PODS + JOBS,
                 "the new pod is a member",

@@ -12,18 +12,10 @@ import time
 
 import pytest
 
+from playground.errors import PlaygroundError
 from playground.operator_process import Operator
 from tests.real.conftest import arguments
-from tests.real.fleet import (
-    LISTS,
-    UNAVAILABLE,
-    Fleet,
-    leading,
-    lease,
-    request,
-    second_operator,
-    start_again,
-)
+from tests.real.fleet import Fleet, leading, lease, second_operator, start_again
 from tests.real.world import World, until
 
 SEED = int(os.environ.get("KILL_SEED", "20261125"))
@@ -53,6 +45,7 @@ def operator_killed(world: World, operator: Operator, *, size: int, kills: int) 
         time.sleep(deployments.choice.uniform(0.0, 1.5))
         deployments.churn(size // 2)
         operator.kill()
+        world.end_lease(operator)
         led = operator.output().count("is ours")
         start_again(operator)
         if deployments.choice.random() > 0.2:
@@ -155,8 +148,8 @@ def controller_killed(world: World, operator: Operator, *, size: int, rounds: in
 
 def job_ids(world: World) -> set[int]:
     """Job ids that the operator has written down."""
-    with contextlib.suppress(*UNAVAILABLE):
-        items = request(world, "GET", LISTS["sj"])["items"]
+    with contextlib.suppress(PlaygroundError):
+        items = world.objects("sj")
         return {i["status"]["jobId"] for i in items if i.get("status", {}).get("jobId")}
     return set()
 
