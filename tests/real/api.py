@@ -10,6 +10,7 @@ import http.client
 import json
 import ssl
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,12 +104,16 @@ class Api:
         """One call of the API; returns what it said.
 
         Raises:
-            Unavailable: no answer, or one that may be another one soon (429, 5xx).
+            Unavailable: no answer, or one that may be another one soon (429 for long, 5xx).
             Refused: any other answer over 299.
         """
         text = None if body is None else json.dumps(body)
         headers = self._headers if text is None else {**self._headers, "Content-Type": kind}
+        end = time.monotonic() + TIMEOUT
         status, content = self._answer(method, path, text, headers)
+        while status == 429 and time.monotonic() < end:  # nothing was done; as kubectl does
+            time.sleep(0.2)
+            status, content = self._answer(method, path, text, headers)
         if status > 299:
             what = f"{method} {path}: {status} {_words(content)}"
             raise Unavailable(what) if status == 429 or status >= 500 else Refused(status, what)
