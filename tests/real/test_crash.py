@@ -95,7 +95,7 @@ def test_controller_hangs_right_after_the_snapshot(world: World) -> None:
     for replicas in (2, 3):
         world.scale("ghosts", replicas)
         # Caught at the moment the new intent appears: sbatch is about to run, or runs.
-        until(lambda n=replicas: len(world.objects("sj", "ghosts")) == n, "the intent", every=0)
+        until(lambda n=replicas: len(world.objects("sj", "ghosts")) == n, "the intent", every=0.01)
         slurm.pause_controller()
         try:
             until(

@@ -134,7 +134,7 @@ def controller_killed(world: World, operator: Operator, *, size: int, rounds: in
         known = job_ids(world)
         deployments.churn(size)
         with contextlib.suppress(AssertionError):  # not each churn submits something
-            until(lambda k=known: job_ids(world) - k, "a submission", timeout=10, every=0.0)
+            until(lambda k=known: job_ids(world) - k, "a submission", timeout=10, every=0.01)
         slurm.kill_controller()
         acknowledged = job_ids(world)
         slurm.start_controller()

@@ -23,7 +23,7 @@ from playground.commands import run, wait_until
 from playground.config import Names
 from playground.errors import PlaygroundError
 from playground.files import listens
-from playground.operator_process import Operator
+from playground.operator_process import Operator, installed_record
 from playground.processes import all_processes, command_line, identify, marked
 from playground.progress import Progress
 from playground.python_environment import REPOSITORY, python_environment
@@ -384,6 +384,14 @@ def test_operators_kubeconfig_is_its_own(playground: Playground) -> None:
     ask = ["auth", "whoami", "-o", "jsonpath={.status.userInfo.username}"]
     who = run([*become, *kubectl, *ask]).stdout
     assert who == "system:serviceaccount:isthmus-system:isthmus"
+
+    before = operator.kubeconfig.read_text()
+    operator.prepare()
+    assert operator.kubeconfig.read_text() == before, "a restart asks for no other token"
+    installed_record(playground).unlink()  # as when a release, and its ServiceAccount, was removed
+    operator.prepare()
+    assert operator.kubeconfig.read_text() != before
+    assert run([*become, *kubectl, *ask]).stdout == who
 
 
 # -- nothing is left behind
