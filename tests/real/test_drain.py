@@ -117,7 +117,7 @@ def test_deleted_slurmjob_is_replaced(world: World) -> None:
     world.apply(deployment("renew", slurm_pool(), replicas=1))
     world.wait_agree("renew", slurm=1)
     (old,) = world.objects("sj", "renew")
-    world.kubectl("delete", "sj", old["metadata"]["name"], timeout=60)
+    world.remove("sj", old["metadata"]["name"], timeout=60)
     world.wait_agree("renew", slurm=1)
     (new,) = world.objects("sj", "renew")
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
@@ -167,7 +167,7 @@ def test_a_deleted_pod_finishes_its_streams_without_any_operator(world: World) -
     streams = open_streams(worker["url"], 4)
     for operator in world.operators:
         operator.kill()
-    world.kubectl("delete", "pod", worker["name"], "--wait=false")
+    world.remove("pod", worker["name"], wait=False)
     assert_finished(streams)
     until(lambda: worker["name"] not in _pods(world, "alone"), "it goes when it is idle")
 
@@ -191,11 +191,12 @@ def test_a_deleted_slurmjob_finishes_streams_also_over_an_operator_restart(world
     world.wait_agree("over", slurm=1)
     (worker,) = world.status("over")["workers"]
     streams = open_streams(worker["url"], 4)
-    world.kubectl("delete", "sj", worker["name"], "--wait=false")
+    world.remove("sj", worker["name"], wait=False)
     until(lambda: _place(worker) not in world.members("over"), "out of the membership first")
     since = world.get("sj", worker["name"])["status"].get("drainingSince")
     for operator in world.operators:
         operator.kill()
+        world.end_lease(operator)
         operator.start()
     assert_finished(streams)
     after = world.get("sj", worker["name"]).get("status", {}).get("drainingSince", since)
@@ -212,6 +213,7 @@ def test_a_drain_cut_by_its_budget_is_told(world: World, backend: str) -> None:
     world.wait_agree("short", **{backend: 1})
     (worker,) = world.status("short")["workers"]
     streams = open_streams(worker["url"], 3)
+    job_name = "".join(job["name"] for job in world.jobs("short"))
     world.scale("short", 0)
 
     def told() -> object:
@@ -225,11 +227,16 @@ def test_a_drain_cut_by_its_budget_is_told(world: World, backend: str) -> None:
     until(
         lambda: (
             "3 requests cut after drain.timeout 3s"
-            in world.kubectl("get", "events", "-o", "jsonpath={.items[*].message}{.items[*].note}")
+            in str([event.get("message") for event in world.objects("events")])
         ),
         "and so does an event",
     )
     assert any(stream.is_alive() for stream in streams)
+    # All is told; who waits for it to end, waits for the rest of forty tokens.
+    if backend == "kubernetes":
+        world.kubectl("delete", "pod", worker["name"], "--force", "--grace-period=0")
+    else:
+        world.playground.slurm.command("scancel", f"--name={job_name}", user="svc")
 
 
 def _place(worker: dict[str, str]) -> str:

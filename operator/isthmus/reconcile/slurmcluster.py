@@ -56,6 +56,7 @@ class SlurmClusterReconciler:
             gate=gate,
             installation_id=settings.installation_id,
             watched=settings.watch_namespaces,
+            after=settings.orphan_after,
         )
 
     async def reconcile(self, key: Key) -> float | None:
@@ -155,11 +156,11 @@ def cluster_access(cluster: SlurmCluster, *, settings: Settings) -> ClusterAcces
         timeout=timeout,
         submit_timeout=settings.slurm_submit_timeout or parse_duration(commands.submit_timeout),
         stale_after=settings.stale_after * interval + timeout,
-        ssh=_ssh_access(cluster),
+        ssh=_ssh_access(cluster, reconnect_pause=settings.ssh_reconnect_pause),
     )
 
 
-def _ssh_access(cluster: SlurmCluster) -> SshAccess | None:
+def _ssh_access(cluster: SlurmCluster, *, reconnect_pause: float) -> SshAccess | None:
     ssh = cluster.spec.login.ssh
     if ssh is None:
         return None
@@ -171,4 +172,5 @@ def _ssh_access(cluster: SlurmCluster) -> SshAccess | None:
         user=ssh.user,
         key=SecretRef(namespace=namespace, name=key.name, key=key.key),
         known_hosts=SecretRef(namespace=namespace, name=known_hosts.name, key=known_hosts.key),
+        reconnect_pause=reconnect_pause,
     )
