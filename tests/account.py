@@ -67,7 +67,9 @@ class Account:
     def seconds(self) -> float:
         """Processor time since the lane began; what a pod used just before its end may lack."""
         if self.group is None or (own := used(self.group)) is None:
-            usages = (resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+            usages = (
+                resource.getrusage(w) for w in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+            )
             return sum(usage.ru_utime + usage.ru_stime for usage in usages)
         now = {group: seconds for group in _pods() if (seconds := used(group)) is not None}
         for group, seconds in self._last.items():
