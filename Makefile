@@ -41,6 +41,10 @@ test: prepare ## Run all tests: lint, types, import contracts, every layer of te
 prepare: $(VENV)/ready ## Build and fetch all that takes minutes the first time (Kubernetes, helm, images); starts nothing.
 	@$(HERMETIC) $(RUN) -m playground prepare
 
+.PHONY: acceptance
+acceptance: prepare ## Run what is shown before an issue is closed (2000 seeds, all mutations); writes docs/acceptance/.
+	@$(HERMETIC) $(RUN) -m tests.acceptance
+
 .PHONY: lint
 lint: $(VENV)/ready ## Check format, style, types and import contracts.
 	@test ! -e operator/__init__.py -a ! -e operator.py || { echo "operator/__init__.py or operator.py would hide Python's own module operator: remove it"; exit 1; }

@@ -155,7 +155,8 @@ def _build_lock(target: Path, progress: Progress) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             progress.say("another start is building the same: waiting for it ...")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            with progress.heartbeat(lambda: "waiting for the other start that builds"):
+                fcntl.flock(handle, fcntl.LOCK_EX)
         for leftover in target.glob(".new-*"):
             leftover.unlink()
         yield

@@ -22,6 +22,7 @@ class Lane:
         entries: modules and folders below tests/, in the order of the run.
         background: it gets the processor time that the others leave.
         lint: check style and types before its tests.
+        select: an expression of pytest's -m; "" takes what is run by default.
     """
 
     name: str
@@ -29,6 +30,7 @@ class Lane:
     entries: tuple[str, ...]
     background: bool = False
     lint: bool = False
+    select: str = ""
 
     def modules(self) -> tuple[str, ...]:
         """Paths below tests/; a folder stands for all of its modules in the order of names."""
@@ -81,6 +83,11 @@ LANES = (
     Lane("D", "single processes", ("contract",)),
     Lane("E", "lint, plan, simulation", ("plan", "simulation"), background=True, lint=True),
 )
+
+ACCEPTANCE = Lane(
+    "acceptance", "what is shown before an issue is closed", ("simulation",), select="acceptance"
+)
+"""Run alone, by `make acceptance`."""
 
 
 def problems(lanes: Sequence[Lane] = LANES, *, tests: Path = TESTS) -> list[str]:

@@ -27,6 +27,7 @@ class Teller:
         self._file = path.open("a", encoding="utf-8", buffering=1)
         self._account = account
         self._outcomes: dict[str, tuple[str, str]] = {}
+        self._figures: dict[str, str] = {}
         self._used = 0.0
 
     def tell(self, event: str, **fields: object) -> None:
@@ -59,12 +60,16 @@ class Teller:
                 module=_module(item.nodeid),
                 outcome=outcome,
                 text=text,
+                figures=self._figures.pop(item.nodeid, ""),
                 wall=round(time.monotonic() - begin, 3),
                 cpu=self._since_last(),
             )
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """The worst of setup, call and teardown is the test's outcome; texts are put together."""
+        if report.user_properties:
+            said = [f"{name} {value}" for name, value in report.user_properties]
+            self._figures[report.nodeid] = ", ".join(said)
         former, text = self._outcomes.get(report.nodeid, ("passed", ""))
         if report.failed:
             said = f"{report.when}:\n{report.longreprtext}"

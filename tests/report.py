@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from tests import budgets
-from tests.workers import Failure, Module, Result
+from tests.workers import Failure, Module, Result, Test
 
+SLOWEST = 40
 LINES = 40  # of each failure that are printed; the log has all
 
 
@@ -27,14 +28,14 @@ class Report:
         wall: seconds.
         calibration: seconds, as `tests/calibration.py`; None when it was not measured.
         stopped: why not all was run; "" when it was.
-        complete: all lanes were wanted.
+        budgeted: what a module takes is compared with its budget.
     """
 
     workers: list[Result]
     wall: float
     calibration: float | None
     stopped: str
-    complete: bool
+    budgeted: bool
 
     @cached_property
     def allowed(self) -> budgets.Budgets:
@@ -59,11 +60,14 @@ class Report:
     @cached_property
     def over(self) -> list[str]:
         """What is over its budget; not judged where only this process's own time is known."""
-        if not all(worker.counted for worker in self.workers):
+        if not self.budgeted or not all(worker.counted for worker in self.workers):
             return []
         measured = {module.name: module.cpu for _, module in self.modules() if module.done}
-        found = budgets.judge(measured, self.allowed, factor=self.factor)
-        return found
+        return budgets.judge(measured, self.allowed, factor=self.factor)
+
+    def tests(self) -> list[Test]:
+        """Of all lanes."""
+        return [test for worker in self.workers for test in worker.tests]
 
     def failures(self) -> list[Failure]:
         """Of all lanes."""
@@ -161,17 +165,25 @@ class Report:
             "calibration": self.calibration or self.allowed.calibration,
             "factor": round(self.factor, 3),
             "stopped": self.stopped,
-            "complete": self.complete,
             "modules": modules,
             "failures": [failure.id for failure in self.failures()],
             "over": self.over,
         }
         (folder / "report.json").write_text(json.dumps(plain, indent=1), encoding="utf-8")
+        (folder / "report.md").write_text("\n".join(self.markdown()) + "\n", encoding="utf-8")
+
+    def markdown(self) -> Iterator[str]:
+        """The lines of report.md."""
+        yield from ("# Tests", "", *(f"* {line}" for line in self._summary()), "")
         head, *rows = self.rows()
-        lines = ["# Tests", "", *self._summary(), "", "| " + " | ".join(head) + " |"]
-        lines += ["| --- | --- | ---: | ---: | ---: | ---: | ---: |"]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
-        lines += ["", *(f"* failed: {failure.id}" for failure in self.failures())]
-        lines += [f"* budget: {line}" for line in self.over]
-        lines += [f"* not all was run: {self.stopped}"] if self.stopped else []
-        (folder / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+        yield "| " + " | ".join(head) + " |"
+        yield "| --- | --- | ---: | ---: | ---: | ---: | ---: |"
+        yield from ("| " + " | ".join(row) + " |" for row in rows)
+        yield ""
+        yield from (f"* failed: {failure.id}" for failure in self.failures())
+        yield from (f"* budget: {line}" for line in self.over)
+        yield from [f"* not all was run: {self.stopped}"] if self.stopped else []
+        yield from ("", "The slowest tests, seconds:", "", "| test | wall | cpu |")
+        yield "| --- | ---: | ---: |"
+        for test in sorted(self.tests(), key=lambda test: -test.wall)[:SLOWEST]:
+            yield f"| {test.id} | {test.wall:.1f} | {test.cpu:.1f} |"

@@ -30,7 +30,8 @@ class Interrupted(Exception):
 class Run:
     """One run: starts the lanes, tells what happens, ends them."""
 
-    def __init__(self, wanted: tuple[lanes.Lane, ...], *, folder: Path) -> None:
+    def __init__(self, wanted: tuple[lanes.Lane, ...], *, folder: Path, hard_stop: float) -> None:
+        self.hard_stop = hard_stop
         self.begin = time.monotonic()
         self.folder = folder
         self.workers = [Worker(lane, folder=folder, say=self.say) for lane in wanted]
@@ -51,8 +52,8 @@ class Run:
             if any(worker.lint_failed for worker in self.workers):
                 self.stopped = "lint failed: the rest was not waited for"
                 return
-            if time.monotonic() - self.begin > HARD_STOP:
-                self.stopped = f"hard stop after {HARD_STOP / 60:.0f} minutes"
+            if time.monotonic() - self.begin > self.hard_stop:
+                self.stopped = f"hard stop after {self.hard_stop / 60:.0f} minutes"
                 return
             if time.monotonic() - self._said_at > STATUS_EVERY:
                 self.say("at work: " + ", ".join(worker.status() for worker in running))
@@ -72,8 +73,10 @@ class Run:
         self.calibration.end()
 
 
-def run(wanted: tuple[lanes.Lane, ...], *, folder: Path) -> int:
-    """Run lanes; returns the exit status."""
+def run(
+    wanted: tuple[lanes.Lane, ...], *, folder: Path, hard_stop: float = HARD_STOP
+) -> report.Report:
+    """Run lanes, and print and write their report."""
 
     def stop(number: int, _: object) -> None:
         raise Interrupted(signal.Signals(number).name)
@@ -81,7 +84,7 @@ def run(wanted: tuple[lanes.Lane, ...], *, folder: Path) -> int:
     # SIGINT too: a shell's background jobs ignore it, and so would what is started here
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
-    this = Run(wanted, folder=folder)
+    this = Run(wanted, folder=folder, hard_stop=hard_stop)
     for worker in this.workers:
         this.say(f"lane {worker.lane.name} ({worker.lane.about}): {worker.log}")
     try:
@@ -96,11 +99,11 @@ def run(wanted: tuple[lanes.Lane, ...], *, folder: Path) -> int:
         wall=time.monotonic() - this.begin,
         calibration=this.calibration.seconds(),
         stopped=this.stopped,
-        complete=set(wanted) == set(lanes.LANES),
+        budgeted=lanes.ACCEPTANCE not in wanted,
     )
     made.write(folder)
     print(made.text(folder), flush=True)
-    return made.status()
+    return made
 
 
 def report_folder() -> Path:
@@ -137,7 +140,7 @@ def main() -> int:
         return 2
     os.chdir(REPOSITORY)
     wanted = tuple(lane for lane in lanes.LANES if lane.name in options.lanes or not options.lanes)
-    return run(wanted, folder=report_folder())
+    return run(wanted, folder=report_folder()).status()
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from playground import owners
 from playground.config import Config
@@ -55,6 +56,17 @@ class Failure:
     log: Path
 
 
+@dataclass(frozen=True, slots=True)
+class Test:
+    """One test that was run; `figures` are what it recorded (pytest's record_property)."""
+
+    id: str
+    outcome: str
+    wall: float
+    cpu: float
+    figures: str
+
+
 @dataclass(slots=True)
 class Result:
     """How a lane ended."""
@@ -62,6 +74,7 @@ class Result:
     lane: str
     modules: dict[str, Module] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
+    tests: list[Test] = field(default_factory=list)
     start: float = 0.0  # processor seconds before the first test
     counted: bool = True  # by a control group: with daemons
 
@@ -81,6 +94,7 @@ class Worker:
         self._result.counted = self._group is not None
         self._process: subprocess.Popen[bytes] | None = None
         self._linting = False
+        self._asked = False
         self._read = 0
         self._current = ""
         self._test = ""
@@ -99,6 +113,8 @@ class Worker:
     def _start_tests(self) -> None:
         options = ["-p", "tests.measure", "-p", "no:cacheprovider", "--color=no", "-v"]
         options += [f"--maxfail={MAXFAIL}", f"--junitxml={self._folder / self.lane.name}.xml"]
+        if self.lane.select:
+            options += ["-m", self.lane.select]
         if self.lane.background:
             options.append("--timeout=1200")  # it may get next to no processor time for a while
         files = [f"tests/{module}" for module in self.lane.modules()]
@@ -143,7 +159,7 @@ class Worker:
         if self._linting:
             return self._linted(code)
         self._finish_module()
-        if code != 0 and (code != 1 or not self._result.failures):
+        if code != 0 and not self._asked and (code != 1 or not self._result.failures):
             self._broken(f"pytest of lane {self.lane.name} ended with {code}")
         return False
 
@@ -167,6 +183,8 @@ class Worker:
             self._tell(module)
             self._start_tests()
             return True
+        if self._asked:
+            return False
         module.failed, self.lint_failed = 1, True
         self._tell(module)
         self._fail(LINT, text=_tail(self.log, lines=60))
@@ -202,16 +220,15 @@ class Worker:
             self._current = module
         self._test = id
 
-    def _on_test(
-        self, *, id: str, module: str, outcome: str, text: str, wall: float, cpu: float
-    ) -> None:
-        one = self._result.modules[module]
-        setattr(one, outcome, getattr(one, outcome) + 1)
-        one.wall += wall
-        one.cpu += cpu
+    def _on_test(self, *, module: str, text: str, **fields: Any) -> None:
+        test, one = Test(**fields), self._result.modules[module]
+        self._result.tests.append(test)
+        setattr(one, test.outcome, getattr(one, test.outcome) + 1)
+        one.wall += test.wall
+        one.cpu += test.cpu
         self._test = ""
-        if outcome == "failed":
-            self._fail(id, text=text)
+        if test.outcome == "failed":
+            self._fail(test.id, text=text)
 
     def _on_broken(self, *, id: str, module: str, text: str) -> None:
         self._result.modules.setdefault(module, Module(module)).failed += 1
@@ -242,6 +259,7 @@ class Worker:
         """Ask it to end: pytest then takes its fixtures down."""
         if self._process is None:
             return
+        self._asked = True
         if self._linting:
             _signal_group(self._process.pid, signal.SIGTERM)
         else:  # not the group: what a test has started is ended by its fixture
