@@ -60,13 +60,13 @@ DEBIAN = [
 ]
 
 
-def ensure(cache: Path, progress: Progress, *, state: Path) -> Path:
+def ensure(cache: Path, progress: Progress, *, state: Path | None = None) -> Path:
     """Build both targets, if the Dockerfile or a dependency is new.
 
     Args:
         cache: keeps the result by a digest of the Dockerfile, the dependencies and the base.
         progress: where each step is said.
-        state: the playground whose `down` ends the builder too.
+        state: the playground whose `down` ends the builder too, if it is one that builds.
 
     Returns:
         A folder that holds one folder for each target: `manifest.json` and blobs named by their
@@ -168,7 +168,7 @@ class _Build:
     """
 
     scratch: Path
-    state: Path
+    state: Path | None
 
     def make(self, base: Path, *, wheels: Path, result: Path) -> None:
         """Build both targets into the folder `result`."""
