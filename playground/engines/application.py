@@ -156,13 +156,13 @@ class Engine(abc.ABC):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def load(self, *, share: float) -> None:
-        """Spend a share of the loading time; fail or hang there if told to."""
+    async def load(self, *, share: float, part: int) -> None:
+        """Spend a share of the loading time, in part 1 or 2; fail or hang there if told to."""
         await asyncio.sleep(self.knobs.load_seconds * share)
         if self.knobs.exit_at_load >= 0:
             self.log("RuntimeError: told to fail by SIMULATOR_EXIT_AT_LOAD")
             leave(self.knobs.exit_at_load)
-        if self.knobs.hang_at_load:
+        if self.knobs.hang_at_load == part:
             await asyncio.Event().wait()
 
     @property

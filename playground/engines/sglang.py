@@ -61,7 +61,7 @@ class Sglang(Engine):
         """Load, listen, become ready, serve; return the exit code."""
         self.start_watching()
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, self._crash, 0.0)
-        await self.load(share=SILENT_SHARE)
+        await self.load(share=SILENT_SHARE, part=1)
         if self.config.ranks > 1 and self.knobs.rendezvous:
             self.leader = Leader(ranks=self.config.ranks - 1, lost=self.rank_lost)
             await self.leader.gather(
@@ -69,7 +69,7 @@ class Sglang(Engine):
             )
         await self.server.listen(bind(self.config.host, self.config.port))
         self.log(f"Uvicorn running on http://{self.config.host}:{self.config.port}")
-        await self.load(share=1.0 - SILENT_SHARE)
+        await self.load(share=1.0 - SILENT_SHARE, part=2)
         self.take_term()
         self.mark_ready()
         self.log("The server is fired up and ready to roll!")

@@ -70,14 +70,14 @@ class Vllm(Engine):
         self.start_watching()
         self.take_term()
         bound = bind(config.host, config.port)
-        await self.load(share=0.5)
+        await self.load(share=0.5, part=1)
         self._engine_starts = True
         self.log(f"Initializing a V1 LLM engine (v{VERSION})")
         self._share_memory()
         if config.ranks > 1 and self.knobs.rendezvous:
             self.leader = Leader(ranks=config.ranks - 1, lost=self.rank_lost)
             await self.leader.gather(port=config.leader_port, seconds=self.knobs.rendezvous_seconds)
-        await self.load(share=0.5)
+        await self.load(share=0.5, part=2)
         if self._stuck:
             await asyncio.Event().wait()
         await self.server.listen(bound)

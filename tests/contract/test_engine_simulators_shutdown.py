@@ -264,7 +264,7 @@ def test_sigterm_ends_a_vllm_that_begins_to_load(tree: Path, tmp_path: Path) -> 
 def test_sigterm_hangs_a_vllm_whose_engine_core_starts(
     tree: Path, tmp_path: Path, hangs: bool
 ) -> None:
-    knobs = {"SIMULATOR_LOAD_SECONDS": "2", "SIMULATOR_HANG_AT_TERM": str(int(hangs))}
+    knobs = {"SIMULATOR_HANG_AT_LOAD": "2", "SIMULATOR_HANG_AT_TERM": str(int(hangs))}
     with launch(tree, tmp_path / "log", "vllm", **knobs) as engine:
         eventually(lambda: "Initializing a V1 LLM engine" in engine.log)
         engine.terminate()
@@ -281,7 +281,7 @@ def test_sigterm_hangs_a_vllm_whose_engine_core_starts(
 
 def test_an_sglang_that_loads_has_no_handler_for_sigterm(tree: Path, tmp_path: Path) -> None:
     """As process 1 of a container it would not notice it at all."""
-    with launch(tree, tmp_path / "log", "sglang", SIMULATOR_LOAD_SECONDS="3") as engine:
+    with launch(tree, tmp_path / "log", "sglang", SIMULATOR_HANG_AT_LOAD="2") as engine:
         eventually(lambda: engine.status("/ready") == 503)
         assert not catches_sigterm(engine.pid)
         engine.terminate()

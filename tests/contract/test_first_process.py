@@ -1,7 +1,7 @@
 """Process 1 of an engine's container, as a real process with real engines below it.
 
 Its signals, exit codes and arguments; that it is process 1, and what the kernel does then, is seen
-on the playground (tests/real/test_pods.py).
+on the playground (tests/real/test_drain.py).
 """
 
 from __future__ import annotations
@@ -200,7 +200,19 @@ class TestTransparent:
             assert process.wait(20) == code
 
     def test_arguments_are_words_and_never_read_as_a_program(self) -> None:
-        words = ["a b", "", "'", '"', "$HOME", "$(id)", "`id`", "*", "\\", "--x={\"y\": 'z'}", "é\n"]
+        words = [
+            "a b",
+            "",
+            "'",
+            '"',
+            "$HOME",
+            "$(id)",
+            "`id`",
+            "*",
+            "\\",
+            "--x={\"y\": 'z'}",
+            "é\n",
+        ]
         program = "import json, sys; print(json.dumps(sys.argv[1:]))"
         assert json.loads(said([sys.executable, "-c", program, *words])) == words
 

@@ -130,8 +130,7 @@ sys.exit(follow(child))
 """
 
 _SHELL = (
-    "if command -v python3 >/dev/null; then "
-    'exec python3 -I -S -c "$0" "$@"; fi; shift 3; exec "$@"'
+    'if command -v python3 >/dev/null; then exec python3 -I -S -c "$0" "$@"; fi; shift 3; exec "$@"'
 )
 
 

@@ -1,9 +1,10 @@
 """What a pod does before its engine is told to end, whoever deleted it.
 
 The hook needs no operator: it holds for `kubectl delete pod`, an eviction, a drained node and a
-dead operator alike. A pod that loads is not waited for (and `firstprocess` ends it). It runs in the engine's container, where both engines' images have python3;
-one that has not still waits the floor. A constant text with its values as arguments, so that
-nothing of a user's object is ever read as a program.
+dead operator alike. A pod that loads is not waited for (and `firstprocess` ends it). It runs in the
+engine's container, where both engines' images have python3; one that has not still waits the floor.
+A constant text with its values as arguments, so that nothing of a user's object is ever read as a
+program.
 """
 
 from collections.abc import Sequence
