@@ -183,8 +183,8 @@ def _pool(pool: PoolSpec, *, operator_namespace: str) -> Pool:
 def _shared_memory(worker: WorkerSpec) -> str:
     """A GiB for each GPU, and one without any.
 
-    vLLM's processes talk through rings of 160 MiB in it, and vLLM ends where one does not fit, as in
-    the 64 MiB that a container gets by itself (measured, on CPU); NCCL uses it where GPUs do not
+    vLLM's processes talk through rings of 160 MiB in it, and vLLM ends where one does not fit, as
+    in the 64 MiB that a container gets by itself (measured, on CPU); NCCL uses it where GPUs do not
     reach each other directly. A bound that is too high costs nothing.
     """
     return worker.shared_memory or f"{max(1, worker.gpus_per_node)}Gi"
