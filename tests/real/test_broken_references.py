@@ -109,8 +109,21 @@ def test_image_that_does_not_exist(world: World) -> None:
 
 
 @pytest.mark.timeout(180)
+def test_an_image_without_the_engine(world: World) -> None:
+    """Process 1 says so, and what it says comes to the status."""
+    lost = {"env": [{"name": "PATH", "value": "/usr/bin:/bin"}]}
+    world.apply(deployment("bare", kubernetes_pool(engine=lost), replicas=1))
+    said = world.wait_condition("bare", "Ready", reason="ContainerStartError")
+    assert "the image does not have the program vllm" in said["message"]
+    assert "correct engine.image" in said["message"]
+
+
+@pytest.mark.timeout(180)
 def test_more_gpus_than_there_are(world: World) -> None:
-    """A pod that cannot be scheduled shows why; an update that finds no room keeps the old one."""
+    """A pod that cannot be scheduled shows why; an update that finds no room keeps the old one.
+
+    With so many processes an engine needs more shared memory than a container has by itself.
+    """
     full = kubernetes_pool(worker={"gpusPerNode": 8})
     world.apply(deployment("full", full, replicas=2))
     world.wait_agree("full", kubernetes=2)

@@ -173,6 +173,37 @@ def test_a_deleted_pod_finishes_its_streams_without_any_operator(world: World) -
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("engine", "part", "line"),
+    [
+        ("vllm", "2", "Initializing a V1 LLM engine"),
+        ("sglang", "1", "server_args="),
+        ("sglang", "2", "Uvicorn running on"),
+    ],
+)
+def test_a_pod_that_loads_goes_at_once(world: World, engine: str, part: str, line: str) -> None:
+    """Its engine hangs, or has no handler for TERM, and its grace is more than ten minutes."""
+    env = [{"name": "SIMULATOR_LOAD_SECONDS", "value": "0.3"}]
+    env += [{"name": "SIMULATOR_HANG_AT_LOAD", "value": part}]
+    image = f"localhost/{engine}-simulator:1"
+    pool = kubernetes_pool(engine={"type": engine, "image": image, "args": [], "env": env})
+    world.apply(deployment("loads", pool, replicas=1, drain={"timeout": "10m"}))
+
+    def loading() -> str:
+        (pod,) = _pods(world, "loads") or {""}
+        said = world.kubectl("logs", pod, "--ignore-errors") if pod else ""
+        return pod if line in said else ""
+
+    pod = until(loading, f"the engine says {line}")
+    assert world.get("pod", pod)["spec"]["terminationGracePeriodSeconds"] > 600
+    world.kubectl("delete", "pod", pod, "--wait=false")
+    until(lambda: pod not in _pods(world, "loads"), "it is gone")
+    # So are those that the operator gives up.
+    world.delete("loads", wait=False)
+    until(lambda: not world.leftovers("loads"), "all is gone")
+
+
+@pytest.mark.timeout(240)
 @pytest.mark.parametrize("backend", ["kubernetes", "slurm"])
 def test_deleting_the_deployment_finishes_streams(world: World, backend: str) -> None:
     pool = slow_pods() if backend == "kubernetes" else slow_pool()

@@ -214,7 +214,8 @@ class Reason(StrEnum):
     CONTAINER_OUT_OF_MEMORY = "ContainerOOMKilled"
     """The container used more than its memory limit: raise `worker.memory`."""
     CONTAINER_START_ERROR = "ContainerStartError"
-    """The container cannot be created: often a Secret or ConfigMap of `engine.env` is missing."""
+    """The engine has never run: mostly the image does not have its program (correct
+    `engine.image` or `engine.type`); the message has the words of who tried."""
     POD_EVICTED = "PodEvicted"
     """The node evicted the pod; it is replaced."""
     POD_STARTING = "PodStarting"

@@ -1,9 +1,10 @@
 """What a pod does before its engine is told to end, whoever deleted it.
 
 The hook needs no operator: it holds for `kubectl delete pod`, an eviction, a drained node and a
-dead operator alike. It runs in the engine's container, where both engines' images have python3;
-one that has not still waits the floor. A constant text with its values as arguments, so that
-nothing of a user's object is ever read as a program.
+dead operator alike. A pod that loads is not waited for (and `firstprocess` ends it). It runs in the
+engine's container, where both engines' images have python3; one that has not still waits the floor.
+A constant text with its values as arguments, so that nothing of a user's object is ever read as a
+program.
 """
 
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ SILENCE_SECONDS = 15
 Json = dict[str, object]
 
 SCRIPT = """\
-import sys, time, urllib.request
+import sys, time, urllib.error, urllib.request
 floor, budget, silence = (float(word) for word in sys.argv[1:4])
 url, gauges = sys.argv[4], sys.argv[5:]
 get = urllib.request.build_opener(urllib.request.ProxyHandler({})).open
@@ -28,6 +29,16 @@ def held():
             value = float(rest.split()[0])
             found[name] = found.get(name, 0.0) + value
     return sum(found.values()) if len(found) == len(gauges) else None
+def unborn():
+    try:
+        get(url, timeout=3).close()
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ConnectionRefusedError)
+    except Exception:
+        pass
+    return False
+if unborn():
+    sys.exit()
 time.sleep(floor)
 heard = begun = time.monotonic()
 while time.monotonic() - begun < budget:
@@ -42,7 +53,8 @@ while time.monotonic() - begun < budget:
     time.sleep(0.5)
 """
 """Waits the floor, then for an idle engine; ends when that shows, the budget is over, or the
-metrics say nothing for a while."""
+metrics say nothing for a while. Where nobody listens at the engine's port it ends at once: an
+engine that loads has no requests, and nobody was sent to it."""
 
 _SHELL = 'python3 -c "$0" "$@" || sleep "$1"'
 
