@@ -281,6 +281,7 @@ class Engine(abc.ABC):
         knobs, count = self.knobs, self.scheduler.taken + 1
         if 0 <= knobs.crash_after_requests < count:
             self.children.kill()
+            self.scheduler.stall()
         if 0 <= knobs.hang_after_requests < count:
             self.scheduler.stall()
         if self._random.random() < knobs.error_rate:
