@@ -92,8 +92,9 @@ def serve(argv: Sequence[str]) -> int:
         print(f"ValueError: {error}", file=sys.stderr)
         return 1
     config = _configure(arguments, knobs)
-    children = Children()
+    children = Children(orphans_live=True)
     children.start("VLLM::EngineCore")
+    children.start("VLLM::Worker_TP0")
     kind = HeadlessVllm if arguments.headless else Vllm
     try:
         return asyncio.run(_run(kind, config, knobs=knobs, children=children))
@@ -103,6 +104,8 @@ def serve(argv: Sequence[str]) -> int:
     except SharedMemoryError as error:
         print(f"RuntimeError: {error}", file=sys.stderr)
         return 1
+    finally:
+        children.kill()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ QUICK = {
     "SIMULATOR_TOKENS_PER_SECOND": "100",
     "SIMULATOR_DRAIN_POLL_SECONDS": "0.3",
     "SIMULATOR_CRASH_SECONDS": "0.5",
+    "SIMULATOR_TEARDOWN_SECONDS": "0",
 }
 MODEL = "org/model"
 
@@ -231,7 +232,48 @@ def test_sglang_without_its_scheduler_crashes(tree: Path, tmp_path: Path) -> Non
         assert "crashed with exit code -9" in engine.log
 
 
+def test_the_processes_of_a_killed_vllm_live_on(tree: Path, tmp_path: Path) -> None:
+    with launch(tree, tmp_path / "log", "vllm") as engine:
+        engine.wait_ready()
+        children = engine.children()
+        assert set(children) == {"VLLM::EngineCor", "VLLM::Worker_TP"}
+        engine.process.kill()
+        engine.wait()
+        time.sleep(0.5)  # in which nothing happens
+        assert all(running(pid) for pid in children.values())
+        os.kill(children["VLLM::EngineCor"], signal.SIGTERM)
+        eventually(lambda: not running(children["VLLM::EngineCor"]))
+
+
+@pytest.mark.parametrize("words", [(), ("--shutdown-timeout", "5")])
+def test_an_orderly_end_of_vllm_leaves_no_child_behind(
+    tree: Path, tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    with launch(tree, tmp_path / "log", "vllm", *words) as engine:
+        engine.wait_ready()
+        children = engine.children().values()
+        engine.terminate()
+        assert engine.wait() == 0
+        for pid in children:
+            eventually(lambda pid=pid: not running(pid))  # type: ignore[misc]
+
+
 @pytest.mark.parametrize("name", ["vllm", "sglang"])
+def test_the_end_takes_its_time_after_the_last_request(
+    tree: Path, tmp_path: Path, name: str
+) -> None:
+    knobs = {"SIMULATOR_TEARDOWN_SECONDS": "1", "SIMULATOR_DRAIN_POLL_SECONDS": "60"}
+    words = ["--shutdown-timeout", "30"] if name == "vllm" else []
+    with launch(tree, tmp_path / "log", name, *words, **knobs) as engine:
+        engine.wait_ready(path="/v1/models")
+        eventually(lambda: "startup complete" in engine.log or "ready to roll" in engine.log)
+        begun = time.monotonic()
+        engine.terminate()
+        assert engine.wait() == 0
+        assert time.monotonic() - begun >= 1
+
+
+@pytest.mark.parametrize("name", ["sglang"])
 def test_a_killed_engine_leaves_no_child_behind(tree: Path, tmp_path: Path, name: str) -> None:
     with launch(tree, tmp_path / "log", name) as engine:
         engine.wait_ready()

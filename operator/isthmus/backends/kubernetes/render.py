@@ -172,7 +172,7 @@ def _container(desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_sec
                 floor=pre_stop_seconds,
                 budget=drain_seconds,
                 metrics=f"http://127.0.0.1:{CONTAINER_PORT}{METRICS_PATH}",
-                gauges=engine.load_gauges,
+                rule=engine.load,
             )
         },
     }
