@@ -105,10 +105,10 @@ def test_what_has_an_object_is_none(store: Store) -> None:
 
 def test_a_look_that_does_not_show_all_jobs_makes_none(store: Store) -> None:
     found = orphans(store)
-    for moment in (0.0, 300.0, SECONDS_NEEDED, SECONDS_NEEDED + 30):
+    for moment in (0.0, 300.0, AFTER, AFTER + 30):
         strange = snapshot(record(name=NAME), nameless=("JobID is 'x'",), at=NOW + moment)
         assert found.look(HPC, strange) is None
-    assert found.look(HPC, snapshot(record(name=NAME), at=NOW + 2 * SECONDS_NEEDED)) == ()
+    assert found.look(HPC, snapshot(record(name=NAME), at=NOW + 2 * AFTER)) == ()
 
 
 def test_an_operator_of_one_namespace_judges_only_that(store: Store) -> None:
