@@ -13,7 +13,6 @@ NOT_TRIED = (
     "Debian releases other than 12, and other processors than x86_64 (the latter is refused)",
     "a machine whose firewall drops forwarded packets in another chain than the filter table's "
     "FORWARD, such as one of nftables alone",
-    "SLURM_PREFIX with a SLURM newer than Debian's 22.05",
 )
 """What the playground was written for but never run on."""
 
