@@ -19,12 +19,13 @@ from pathlib import Path
 import pytest
 
 from playground.operator_process import Operator
+from tests.real.api import Json
 from tests.real.conftest import save_logs
 from tests.real.fronts import fronts, managed, operator_with_fronts, wait_fronts
 from tests.real.test_crash import kill_and_start
 from tests.real.test_keys import held
 from tests.real.test_lifecycle import changed_args
-from tests.real.world import Json, Not, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
 from tests.traffic.client import Traffic
 
 BARE, FRONTED = "bare", "fronted"

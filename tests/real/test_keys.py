@@ -13,18 +13,10 @@ import httpx
 import pytest
 
 from playground.image import SGLANG_IMAGE
+from tests.real.api import Json
 from tests.real.conftest import arguments
 from tests.real.test_lifecycle import never_below
-from tests.real.world import (
-    FAST,
-    Json,
-    World,
-    bearer,
-    deployment,
-    kubernetes_pool,
-    slurm_pool,
-    until,
-)
+from tests.real.world import FAST, World, bearer, deployment, kubernetes_pool, slurm_pool, until
 
 ENV = [{"name": name, "value": value} for name, value in FAST]
 SGLANG_PODS = {"type": "sglang", "image": SGLANG_IMAGE, "args": [], "env": ENV}

@@ -17,7 +17,8 @@ from playground import manifests
 from playground.commands import run
 from playground.operator_process import NAMESPACE, Operator
 from playground.processes import children, command_line
-from tests.real.world import Json, Not, World, deployment, slurm_pool, until
+from tests.real.api import Json
+from tests.real.world import Not, World, deployment, slurm_pool, until
 
 CLUSTER = "hpc-ssh"
 
