@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from playground.operator_process import Operator
+from tests.patience import patience
 from tests.real.fronts import managed, operator_with_fronts, wait_fronts
 from tests.real.test_crash import kill_and_start
 from tests.real.test_lifecycle import changed_args
@@ -29,7 +30,7 @@ POOLS = [kubernetes_pool(priority=10, maxReplicas=PODS), slurm_pool()]
 BEFORE = 60
 """Requests answered before something happens, and after it."""
 PROXIES = 5
-"""Seconds within which every kube-proxy has followed the slices, on a machine that is busy."""
+"""Seconds within which every kube-proxy has followed the slices; more on a busy machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +238,6 @@ def test_a_killed_worker_fails_only_what_had_begun_on_it(served: Served) -> None
                     or Not(f"{member} in {found}")
                 ),
                 f"out of the membership of {name}",
-                timeout=20,
             )
         out_after = time.time() - killed_at
         served.wait()
@@ -246,7 +246,8 @@ def test_a_killed_worker_fails_only_what_had_begun_on_it(served: Served) -> None
     for name, client in zip(NAMES, clients, strict=True):
         failures = client.report["failures"]
         print(f"{name}: out {out_after:.1f} s after KILL; {len(failures)} requests failed")
-        late = [f for f in failures if f["started"] > killed_at + out_after + PROXIES]
+        followed = killed_at + out_after + PROXIES * patience()
+        late = [f for f in failures if f["started"] > followed]
         assert not late, [f["started"] - killed_at for f in late]
 
 
