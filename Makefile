@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 RUN := PYTHONPATH=operator:. $(BIN)/python
 PARTS ?= kubernetes,slurm
 # The tests use playgrounds of their own; what a shell points at is not theirs.
-HERMETIC := env -u KUBECONFIG -u SLURM_CONF -u CLUSTER -u STATE -u PARTS
+HERMETIC := env -u KUBECONFIG -u SLURM_CONF -u SLURM_PREFIX -u CLUSTER -u STATE -u INSTANCE -u PARTS
 
 export PARTS
 
@@ -37,8 +37,16 @@ down: $(VENV)/ready ## Stop the playground and remove every trace of it.
 
 ##@ Develop
 .PHONY: test
-test: lint ## Run all tests: lint, types, import contracts, then every layer of tests/ (the wheel and the CRDs too).
-	@$(HERMETIC) $(RUN) -m pytest tests
+test: prepare ## Run all tests: lint, types, import contracts, every layer of tests/, side by side (LANES="A D", REPORT=folder).
+	@$(HERMETIC) $(RUN) -m tests.run $(LANES)
+
+.PHONY: prepare
+prepare: $(VENV)/ready ## Build and fetch all that takes minutes the first time (Kubernetes, helm, images); starts nothing.
+	@$(HERMETIC) $(RUN) -m playground prepare
+
+.PHONY: acceptance
+acceptance: prepare ## Run what is shown before an issue is closed (2000 seeds, all mutations); writes docs/acceptance/.
+	@$(HERMETIC) $(RUN) -m tests.acceptance
 
 .PHONY: matrix
 matrix: $(VENV)/ready ## Run the core of the SLURM tests on 22.05, 24.11 and the newest at once; all three must be there.
@@ -77,6 +85,7 @@ bench-scale: $(VENV)/ready ## Measure with thousands of deployments and a thousa
 
 .PHONY: soak
 soak: $(VENV)/ready ## Run the long forms of the tests.
+	@$(HERMETIC) ISTHMUS_EXAMPLES=random $(RUN) -m pytest tests/plan --timeout=3600
 	@$(HERMETIC) $(RUN) -m pytest tests -m soak --timeout=3600
 
 # No prerequisites: the folder is named after their content, and a fresh clone has new file times.

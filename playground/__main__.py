@@ -1,4 +1,4 @@
-"""`python -m playground up|down|status|demo`: what the Makefile calls."""
+"""`python -m playground prepare|up|down|status|demo`: what the Makefile calls."""
 
 import contextlib
 import os
@@ -10,6 +10,7 @@ import typer
 
 from playground import demo as demonstration
 from playground import instances, preflight, slurm_releases
+from playground import prepare as preparation
 from playground.cluster import Config, Playground
 from playground.config import DEFAULT_STATE, INSTANCES, default_cache, describe_parts, parse_parts
 from playground.errors import PlaygroundError
@@ -96,6 +97,15 @@ def up(
             "srun --chdir=/tmp --gres=gpu:2 env | grep CUDA"
         )
     print(f"To stop: make down{'' if state is None else f' STATE={state}'}")
+
+
+@app.command()
+def prepare(
+    state: StateOption = None,
+    instance: InstanceOption = None,
+) -> None:
+    """Build and fetch everything that takes minutes, and start nothing."""
+    preparation.prepare(_config(state, instance), Progress())
 
 
 @app.command()

@@ -24,8 +24,6 @@ def operator_with_fronts(world: World) -> Iterator[Operator]:
             front_image=image,
             front_drain="60s",
             generate_api_keys="true",
-            lease_duration="15s",
-            renew_interval="2s",
         ),
         installation_id="testtest",
     )
