@@ -80,7 +80,8 @@ LANES = (
             "real/test_playground.py",
         ),
     ),
-    Lane("D", "single processes", ("contract",)),
+    # Both need an API server alone, and share it.
+    Lane("D", "releases of SLURM, single processes", ("real/test_slurm_matrix.py", "contract")),
     Lane("E", "lint, plan, simulation", ("plan", "simulation"), background=True, lint=True),
 )
 

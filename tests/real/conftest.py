@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from playground.cluster import Config, Playground
+from playground import slurm_releases
+from playground.cluster import Config, Playground, default_cache
 from playground.errors import PlaygroundError
 from playground.operator_process import Operator
+from playground.progress import Progress
 from tests.real.world import Not, World, until
 
 FAST_SETTINGS = {
@@ -48,7 +50,15 @@ def playground() -> Iterator[Playground]:
     """A real Kubernetes and a real SLURM, started for this run alone and taken away after it."""
     state = Path(tempfile.mkdtemp(prefix="isthmus-test-", dir="/var/tmp"))
     state.chmod(0o755)
-    config = Config(state=state, instance=None)
+    prefix = os.environ.get(
+        "SLURM_PREFIX"
+    )  # another release for the whole layer, as in `make demo`
+    release = (
+        slurm_releases.resolve(prefix, cache=default_cache(), progress=Progress())
+        if prefix
+        else None
+    )
+    config = Config(state=state, instance=None, slurm_prefix=release)
     with Playground(config) as started:
         yield started
 

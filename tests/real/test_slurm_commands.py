@@ -127,10 +127,14 @@ class SlurmEnvironment:
 
 @pytest.fixture(scope="session")
 def slurm_environment(request: pytest.FixtureRequest) -> Iterator[SlurmEnvironment]:
-    """The playground's SLURM, or with ISTHMUS_TEST_SLURM_CONF one that runs already."""
+    """The playground's SLURM, or with ISTHMUS_TEST_SLURM_CONF one that runs already.
+
+    SLURM_PREFIX names the folder of its programs, where they are not the machine's own.
+    """
     running = os.environ.get("ISTHMUS_TEST_SLURM_CONF")
     if running is not None:
-        configuration, user, bin_folder = Path(running), "svc", Path("/usr/bin")
+        prefix = Path(os.environ.get("SLURM_PREFIX", "/usr"))
+        configuration, user, bin_folder = Path(running), "svc", prefix / "bin"
     else:
         playground: Playground = request.getfixturevalue("playground")
         configuration, user = playground.slurm.configuration, playground.config.user
