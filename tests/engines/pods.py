@@ -1,4 +1,4 @@
-"""How a pod of the playground gets the real engines: libraries by an image, all else by a host path.
+"""How pods of the playground get real engines: libraries by an image, all else by a host path.
 
 Six GB are not put into an image, which each node would unpack once more: the image holds Debian's
 Python and the few libraries that the packages expect of a system, and an admission policy of the

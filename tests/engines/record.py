@@ -21,7 +21,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 DOCUMENT = REPOSITORY / "docs" / "engines.md"
 BEGIN, END = "<!-- rows: written by `make engines` -->\n", "<!-- end of rows -->"
 SHOWN = ("operator", "playground", "charts", "crds", "deploy")
-MOST_WORDS = 160
+NAMES = {"vllm": "vLLM", "sglang": "SGLang"}
+MOST_LETTERS = 160
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +53,13 @@ class Record:
 
     def __init__(self, cache: Path) -> None:
         self._path = cache / "engines-results.json"
-        self._results: dict[str, Result] = {}
-        if self._path.exists():
-            plain = json.loads(self._path.read_text(encoding="utf-8"))
-            self._results = {name: Result(**one) for name, one in plain.items()}
+        self._results = self._read()
+
+    def _read(self) -> dict[str, Result]:
+        if not self._path.exists():
+            return {}
+        plain = json.loads(self._path.read_text(encoding="utf-8"))
+        return {name: Result(**one) for name, one in plain.items()}
 
     def get(self, site: str, row: str) -> Result | None:
         """The last result, None where there is none."""
@@ -63,7 +67,7 @@ class Record:
 
     def put(self, site: str, row: str, result: Result) -> None:
         """Keep a result, and write it down at once."""
-        self._results[f"{site} {row}"] = result
+        self._results = self._read() | {f"{site} {row}": result}  # another run may write too
         plain = {name: dataclasses.asdict(one) for name, one in sorted(self._results.items())}
         fresh = self._path.with_suffix(".new")
         fresh.write_text(json.dumps(plain, indent=1) + "\n", encoding="utf-8")
@@ -90,7 +94,7 @@ class Record:
         lines = [
             f"Run from {span}. {said}.",
             "",
-            f"| what holds | {' | '.join(site.replace('-', ', ') for site in SITES)} |",
+            f"| what holds | {' | '.join(map(_title, SITES))} |",
             f"| --- |{' --- |' * len(SITES)}",
         ]
         for row in ROWS:
@@ -100,10 +104,15 @@ class Record:
         if failed:
             lines += ["", "What failed says:", ""]
         lines += [
-            f"* {site.replace('-', ', ')}, *{row.replace('_', ' ')}*: {_short(result.problem)}"
+            f"* {_title(site)}, *{row.replace('_', ' ')}*: {_short(result.problem)}"
             for (site, row), result in failed
         ]
         return "\n".join(lines) + "\n"
+
+
+def _title(site: str) -> str:
+    engine, _, scheduler = site.partition("-")
+    return f"{NAMES[engine]} {scheduler}"
 
 
 def _cell(row: Row, site: str, result: Result | None) -> str:
@@ -118,7 +127,7 @@ def _cell(row: Row, site: str, result: Result | None) -> str:
 
 def _short(text: str) -> str:
     line = " ".join(text.split())
-    return line if len(line) <= MOST_WORDS else f"{line[:MOST_WORDS]}…"
+    return line if len(line) <= MOST_LETTERS else f"{line[:MOST_LETTERS]}…"
 
 
 def key(row: Row) -> str:

@@ -201,7 +201,7 @@ def kill_main(site: Site) -> str:
 
 
 def kill_child(site: Site) -> str:
-    """After kill -9 of a process that computes the engine ends as a whole, and another one serves."""
+    """After kill -9 of a process that computes the whole engine ends, and another one serves."""
     (worker,) = site.serve()
     titles = {process: running.title(process) for process in worker.processes[1:]}
     mark = "EngineCore" if site.engine == "vllm" else "scheduler"
