@@ -112,14 +112,23 @@ def sources() -> Iterator[Path]:
             yield path
 
 
+def wheels_folder(cache: Path) -> Path:
+    """Where the wheels are, once `ensure_wheels` has fetched them."""
+    version = "{}.{}".format(*debian_python())
+    fixed = (REPOSITORY / "constraints.txt").read_bytes()
+    key = hashlib.sha256(repr((FORMAT, version, sorted(_wanted()))).encode() + fixed).hexdigest()
+    return cache / f"wheels-{version}-{key[:12]}"
+
+
+def _wanted() -> list[str]:
+    return [*dependencies(), "hatchling", "pip", default_argument("ENVOY")]
+
+
 def ensure_wheels(cache: Path, progress: Progress) -> Path:
     """A folder with pip, the build backend, Envoy and all dependencies, for Debian's Python."""
-    version = "{}.{}".format(*debian_python())
-    wanted = [*dependencies(), "hatchling", "pip", default_argument("ENVOY")]
+    version, wanted = "{}.{}".format(*debian_python()), _wanted()
     constraints = REPOSITORY / "constraints.txt"
-    fixed = constraints.read_bytes()
-    key = hashlib.sha256(repr((FORMAT, version, sorted(wanted))).encode() + fixed).hexdigest()
-    target = cache / f"wheels-{version}-{key[:12]}"
+    target = wheels_folder(cache)
     with (cache / "wheels.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.exists():

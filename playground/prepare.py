@@ -18,9 +18,11 @@ from playground import (
     preflight,
     python_environment,
     routers,
+    slurm_releases,
 )
 from playground.cluster import ensure_accounts
 from playground.config import Config
+from playground.errors import PlaygroundError
 from playground.progress import Progress
 
 BUILDER = {"buildah": "builds the images of the Dockerfile"}
@@ -49,6 +51,18 @@ def _routers(config: Config, progress: Progress) -> None:
         routers.environment(config.cache, requirement, progress)
 
 
+def _slurm_releases(config: Config, progress: Progress) -> None:
+    """What cannot be had is told: all tests but those of that release run without it."""
+    for wanted in slurm_releases.SUITES:
+        try:
+            found = slurm_releases.ensure(wanted, cache=config.cache, progress=progress)
+        except PlaygroundError as error:
+            progress.say(f"SLURM {wanted} cannot be had, its tests will be skipped: {error}")
+        else:
+            lock = "" if found.locked else ", which is NOT the locked one"
+            progress.say(f"SLURM {wanted} is {found.version}{lock}")
+
+
 def _kubernetes(config: Config, progress: Progress) -> None:
     build.ensure(build.CLUSTER + build.NODE, cache=config.cache, progress=progress)
 
@@ -67,6 +81,7 @@ STEPS = (
     Step("images of the engines", lambda config, progress: image.ensure(config.cache, progress)),
     Step("images of Isthmus", lambda config, progress: images.ensure(config.cache, progress)),
     Step("Envoy and other routers", _routers),
+    Step("other releases of SLURM", _slurm_releases),
 )
 """In this order; the first that fails ends it."""
 

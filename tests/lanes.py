@@ -61,7 +61,6 @@ LANES = (
         "what a user does",
         (
             "real/test_data_path.py",
-            "real/test_front.py",
             "real/test_drain.py",
             "real/test_keys.py",
             "real/test_lifecycle.py",
@@ -80,7 +79,8 @@ LANES = (
             "real/test_playground.py",
         ),
     ),
-    Lane("D", "single processes", ("contract",)),
+    # Both need an API server alone, and share it.
+    Lane("D", "releases of SLURM, single processes", ("real/test_slurm_matrix.py", "contract")),
     Lane("E", "lint, plan, simulation", ("plan", "simulation"), background=True, lint=True),
 )
 

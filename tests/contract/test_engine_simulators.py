@@ -267,13 +267,28 @@ def test_bad_bodies_are_400(engine: EngineProcess) -> None:
             b"{",
             b"[]",
             b'{"model":"llama"}',
-            b'{"messages":[{"role":"user"}],"max_tokens":0}',
+            b'{"messages":[{"role":"user"}],"max_tokens":-1}',
+            b'{"messages":[{"role":"user"}],"temperature":-0.1}',
         ):
             answer = http.post(
                 "/v1/chat/completions", content=body, headers={"content-type": "application/json"}
             )
             assert answer.status_code == 400, body
         assert http.post("/v1/chat/completions", content=b"{}").status_code == 400
+
+
+def test_small_differences(vllm: EngineProcess, sglang: EngineProcess) -> None:
+    nothing = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 0}
+    with client(vllm) as http:
+        assert http.post("/v1/chat/completions", json=nothing).status_code == 400
+        answer = http.post("/v1/chat/completions", json=nothing | {"max_tokens": 1}).json()
+        assert answer["model"] == "llama"
+        assert answer["id"].startswith("chatcmpl-")
+    with client(sglang) as http:
+        answer = http.post("/v1/chat/completions", json=nothing).json()
+        assert answer["model"] == "default"
+        assert answer["usage"]["completion_tokens"] == 0
+        assert not answer["id"].startswith("chatcmpl-")
 
 
 def test_concurrency_is_bounded_and_the_rest_waits(engine: EngineProcess) -> None:

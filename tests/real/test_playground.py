@@ -22,7 +22,7 @@ from playground.commands import run, wait_until
 from playground.config import Names
 from playground.errors import PlaygroundError
 from playground.files import listens
-from playground.operator_process import Operator
+from playground.operator_process import Operator, installed_record
 from playground.processes import all_processes, command_line, identify, marked
 from playground.progress import Progress
 from playground.python_environment import REPOSITORY, python_environment
@@ -395,6 +395,14 @@ def test_operators_kubeconfig_is_its_own(playground: Playground) -> None:
     who = run([*become, *kubectl, *ask]).stdout
     assert who == "system:serviceaccount:isthmus-system:isthmus"
 
+    before = operator.kubeconfig.read_text()
+    operator.prepare()
+    assert operator.kubeconfig.read_text() == before, "a restart asks for no other token"
+    installed_record(playground).unlink()  # as when a release, and its ServiceAccount, was removed
+    operator.prepare()
+    assert operator.kubeconfig.read_text() != before
+    assert run([*become, *kubectl, *ask]).stdout == who
+
 
 # -- nothing is left behind
 
@@ -493,9 +501,16 @@ def test_two_playgrounds_do_not_meet_and_the_second_leaves_nothing(
     playground.slurm.command("scancel", job)
 
 
-@pytest.mark.parametrize(
-    "reached", ["instance", "run/node-gpu-1.pid", "run/kube-apiserver.pid", "run/kubelet-gpu-2.pid"]
-)
+SOAK = pytest.mark.soak
+REACHED = [  # in this order; those between what comes first and last are for `make soak`
+    "instance",
+    pytest.param("run/node-gpu-1.pid", marks=SOAK),
+    pytest.param("run/kube-apiserver.pid", marks=SOAK),
+    "run/kubelet-gpu-2.pid",
+]
+
+
+@pytest.mark.parametrize("reached", REACHED)
 def test_killed_start_is_cleaned_up(state: Path, reached: str) -> None:
     before = outside_files()
     with start_in_background(state) as starting:
