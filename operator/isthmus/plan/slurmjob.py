@@ -96,7 +96,7 @@ def _over(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
 
 def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     if not (observed.cluster.usable and observed.cluster.fresh):
-        return SlurmJobPlan(status=_unseen(observed))
+        return SlurmJobPlan(status=_unseen(observed, now=now))
     choice = choose(
         records=observed.records, attempt=observed.attempt, bound=observed.status.job_id
     )
@@ -111,7 +111,7 @@ def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     return _missing(observed, now=now)
 
 
-def _unseen(observed: SlurmJobObservation) -> SlurmJobStatus:
+def _unseen(observed: SlurmJobObservation, *, now: float) -> SlurmJobStatus:
     """The status while the cluster cannot be seen: what was, but probes go on."""
     status = observed.status
     if status.phase == Phase.SUBMITTING:
@@ -126,12 +126,14 @@ def _unseen(observed: SlurmJobObservation) -> SlurmJobStatus:
                 "message": observed.cluster.message,
             }
         )
-    return _probed(observed, status)
+    return _probed(observed, status, now=now)
 
 
-def _probed(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+def _probed(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
     """The status with what the probes say, which need no SLURM."""
-    return judged(observed, status=status) if status.phase in _PROBED and status.host else status
+    if status.phase not in _PROBED or not status.host:
+        return status
+    return judged(observed, status=status, now=now)
 
 
 def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -215,7 +217,7 @@ def _doubt(observed: SlurmJobObservation, why: str, *, now: float) -> SlurmJobPl
 
 def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     """A job that has an id and stands in no snapshot."""
-    status = _probed(observed, observed.status)
+    status = _probed(observed, observed.status, now=now)
     if observed.absent_snapshots < _SNAPSHOTS_BEFORE_DOUBT:
         return SlurmJobPlan(status=status, requeue_after=_SOON)
     if status.state is None:
@@ -304,7 +306,7 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
         *_PROBED,
         Phase.TERMINATING,
     }:
-        return SlurmJobPlan(status=_probed(observed, status))
+        return SlurmJobPlan(status=_probed(observed, status, now=now))
     return _running(observed, status=status, record=record, now=now)
 
 
@@ -350,7 +352,7 @@ def _running(
         # What the probes said was about another address, or about one that is not known any more.
         observed = replace(observed, probe_healthy=None, probe_reason="", probe_message="")
         found = found.model_copy(update={"phase": Phase.STARTING})
-    status = judged(observed, status=found)
+    status = judged(observed, status=found, now=now)
     if status.phase == Phase.DEGRADED:
         status = degraded.marked(observed, status, now=now)
         return _degraded(observed, status=status, record=record, now=now)
