@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -210,11 +211,9 @@ class TestShutdown:
         assert shell == "/bin/sh"
         compile(script, "prestop", "exec")
         assert words[:2] == ["5", "90"]
-        assert words[3:] == [
-            "http://127.0.0.1:8000/metrics",
-            "vllm:num_requests_running",
-            "vllm:num_requests_waiting",
-        ]
+        assert words[3] == "http://127.0.0.1:8000/metrics"
+        rule = json.loads(words[4])
+        assert rule["gauges"] == ["vllm:num_requests_running", "vllm:num_requests_waiting"]
 
     def test_vllm_always_gets_a_shutdown_timeout(self) -> None:
         """With 0, its default, streams hang until SIGKILL."""
