@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import contextlib
+import dataclasses
 import hashlib
 import os
 import random
@@ -22,6 +23,7 @@ from dataclasses import dataclass
 from . import openai
 from .generation import EngineStoppedError, Job, Scheduler
 from .knobs import Knobs
+from .metrics import HttpCounts
 from .processes import Children
 from .server import Handler, HttpServer, Request, Response, json_response
 
@@ -48,6 +50,8 @@ class EngineConfig:
     leader_host: str
     leader_port: int
     arguments: Mapping[str, object]
+    decode_log_interval: int = 40
+    default_model_name: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -65,10 +69,18 @@ class Engine(abc.ABC):
         self.knobs = knobs
         self.children = children
         self.scheduler = Scheduler(
-            limit=config.max_running, context_length=config.context_length, knobs=knobs
+            limit=config.max_running,
+            context_length=config.context_length,
+            knobs=knobs,
+            decode_log_interval=config.decode_log_interval,
         )
+        self.http = HttpCounts()
         self.server = HttpServer(
-            self.handle, keep_alive_seconds=config.keep_alive_seconds, access_log=self.log_access
+            self.handle,
+            keep_alive_seconds=config.keep_alive_seconds,
+            access_log=self.log_access,
+            begun=self._begun,
+            ended=self._ended,
         )
         self.ready = False
         self.draining = False
@@ -116,18 +128,37 @@ class Engine(abc.ABC):
     def rank_lost(self, rank: str) -> None:
         """React to the loss of another rank."""
 
-    def not_found(self, status: int, phrase: str) -> dict[str, object]:
-        """Build the document for an unknown path or method."""
-        return self.error_body(status, phrase, None)
+    def identifier(self) -> str | None:
+        """Name an answer; None for the way of OpenAI."""
+        return None
+
+    def endpoint(self, path: str) -> str:
+        """Name a path in the counts of requests."""
+        return path
+
+    def _begun(self, request: Request) -> None:
+        self.http.begin(self.endpoint(request.path), request.method)
+
+    def _ended(self, request: Request) -> None:
+        self.http.end(self.endpoint(request.path), request.method)
 
     # Life.
 
     def start_watching(self) -> None:
-        """Take over signals and children; SIGTERM while loading ends the process at once."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, number)
+        """Take over SIGINT and the children; SIGTERM stays as it is until `take_term`.
+
+        The kernel drops a SIGTERM that process 1 of a container has no handler for, so where a
+        handler is missing matters there.
+        """
+        self._take(signal.SIGINT)
         self.children.watch(self.child_lost)
+
+    def take_term(self) -> None:
+        """From now on there is a handler for SIGTERM."""
+        self._take(signal.SIGTERM)
+
+    def _take(self, number: int) -> None:
+        asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
 
     def mark_ready(self) -> None:
         """Begin to serve, and start the clock of the injected faults."""
@@ -147,13 +178,14 @@ class Engine(abc.ABC):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def load(self, *, share: float) -> None:
-        """Spend a share of the loading time; fail or hang there if told to."""
+    async def load(self, *, share: float, part: int) -> None:
+        """Spend a share of the loading time, in part 1 or 2; fail or hang there if told to."""
         await asyncio.sleep(self.knobs.load_seconds * share)
         if self.knobs.exit_at_load >= 0:
             self.log("RuntimeError: told to fail by SIMULATOR_EXIT_AT_LOAD")
-            _leave(self.knobs.exit_at_load)
-        if self.knobs.hang_at_load:
+            self.children.kill()
+            leave(self.knobs.exit_at_load)
+        if self.knobs.hang_at_load == part:
             await asyncio.Event().wait()
 
     @property
@@ -168,10 +200,16 @@ class Engine(abc.ABC):
             async with asyncio.timeout(seconds):
                 await self.server.quiet.wait()
 
+    def interrupt_loading(self, number: int) -> None:
+        """React to a signal before the engine is ready: end at once."""
+        self.children.kill()
+        leave(128 + number)
+
     def _signalled(self, number: int) -> None:
-        if not self.ready:
-            _leave(128 + number)
-        self.terminate()
+        if self.ready:
+            self.terminate()
+        else:
+            self.interrupt_loading(number)
 
     async def _crash_later(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -181,20 +219,21 @@ class Engine(abc.ABC):
 
     async def handle(self, request: Request) -> Response:
         """Answer one request."""
-        if not self.check_access(request):
+        # Neither engine guards OPTIONS, which leads nowhere.
+        if request.method != "OPTIONS" and not self.check_access(request):
             return json_response({"error": "Unauthorized"}, status=401)
         methods = self.find_route(request.path)
         if methods is None:
-            return json_response(self.not_found(404, "Not Found"), status=404)
+            return json_response({"detail": "Not Found"}, status=404)
         handler = methods.get(request.method)
         if handler is None:
-            body = json_response(self.not_found(405, "Method Not Allowed"), status=405)
+            body = json_response({"detail": "Method Not Allowed"}, status=405)
             return Response(405, body.body, body.content_type, {"allow": ", ".join(methods)})
         return await handler(request)
 
     def find_route(self, path: str) -> dict[str, Handler] | None:
         """Return the handlers of a path by method, None if there is no such path."""
-        return self.routes.get(path)
+        return self.routes.get("/metrics" if path == "/metrics/" else path)
 
     def log_access(self, request: Request, status: int) -> None:
         """Log a request as uvicorn does, but not the probes."""
@@ -256,13 +295,19 @@ class Engine(abc.ABC):
         knobs, count = self.knobs, self.scheduler.taken + 1
         if 0 <= knobs.crash_after_requests < count:
             self.children.kill()
+            self.scheduler.stall()
         if 0 <= knobs.hang_after_requests < count:
             self.scheduler.stall()
         if self._random.random() < knobs.error_rate:
             raise EngineStoppedError("Injected error (SIMULATOR_ERROR_RATE)")
 
     async def _generate(self, completion: openai.Completion, job: Job) -> Response:
-        answer = openai.envelope(completion, identifier=None, fingerprint=self.config.fingerprint)
+        named = completion.model or self.config.default_model_name or self.config.served_names[0]
+        answer = openai.envelope(
+            dataclasses.replace(completion, model=named),
+            identifier=self.identifier(),
+            fingerprint=self.config.fingerprint,
+        )
         tokens = self.scheduler.generate(job)
         if completion.stream:
             if self._random.random() < self.knobs.stream_error_rate:
@@ -336,7 +381,8 @@ def _surroundings() -> str:
     return "plain process"
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> None:
+    """End the process at once, with its output written."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

@@ -55,8 +55,19 @@ class Scheduler:
     `idle` is set while none runs or waits; `stalled` after `stall`.
     """
 
-    def __init__(self, *, limit: int, context_length: int, knobs: Knobs) -> None:
-        """`limit` is the number of running requests, `context_length` in tokens."""
+    def __init__(
+        self, *, limit: int, context_length: int, knobs: Knobs, decode_log_interval: int = 40
+    ) -> None:
+        """Prepare.
+
+        Args:
+            limit: number of running requests.
+            context_length: in tokens.
+            knobs: how fast it is.
+            decode_log_interval: decode steps after which the gauges of SGLang are written.
+        """
+        self._decode_log_interval = max(1, decode_log_interval)
+        self._decode_steps = 0.0
         self.statistics = Statistics(token_capacity=max(1, limit * context_length))
         self.stalled = False
         self._knobs = knobs
@@ -116,7 +127,8 @@ class Scheduler:
             statistics.queue_time.observe(last - arrival)
             statistics.prompt_tokens += job.prompt_tokens
             for index, word in enumerate(words(job.greeting, job.output_tokens)):
-                await self._pause(self._delay(index))
+                await self._pause(self._delay(index, job))
+                self._note_step(first=index == 0)
                 now = time.monotonic()
                 if index == 0:
                     statistics.first_token.observe(now - arrival)
@@ -140,9 +152,24 @@ class Scheduler:
             self._note_idle()
             statistics.request_latency.observe(time.monotonic() - arrival)
 
-    def _delay(self, index: int) -> float:
+    def _delay(self, index: int, job: Job) -> float:
         knobs = self._knobs
-        return knobs.first_token_seconds if index == 0 else 1.0 / knobs.tokens_per_second
+        if index:
+            return 1.0 / knobs.tokens_per_second
+        return knobs.first_token_seconds + knobs.prefill_token_seconds * job.prompt_tokens
+
+    def _note_step(self, *, first: bool) -> None:
+        """A decode step makes a token for each request that runs; the gauges follow now and then.
+
+        The first token of a request is that of its prefill.
+        """
+        if first:
+            return
+        before = self._decode_steps
+        self._decode_steps += 1.0 / max(1, self.statistics.running)
+        every = self._decode_log_interval
+        if int(before / every) != int(self._decode_steps / every):
+            self.statistics.show(running=self.statistics.running)
 
     async def _take_place(self) -> None:
         # Stopping needs no wake-up here: running jobs fail, give their places back, and whoever
@@ -151,13 +178,18 @@ class Scheduler:
         self.idle.clear()
         try:
             await self._places.acquire()
+            running = self.statistics.running
             self.statistics.running += 1
-        finally:
+        except asyncio.CancelledError:
             self.statistics.waiting -= 1
             self._note_idle()
+            raise
+        self.statistics.waiting -= 1
+        self.statistics.show(running=running)  # a prefill is scheduled: who ran before it
 
     def _note_idle(self) -> None:
         if not self.busy:
+            self.statistics.show(running=0)
             self.idle.set()
 
     async def _pause(self, seconds: float) -> None:

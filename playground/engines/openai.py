@@ -65,6 +65,10 @@ def parse(body: bytes, *, chat: bool) -> Completion:
         raise RejectedError(400, f"JSON decode error: {error}") from None
     if not isinstance(data, dict):
         raise RejectedError(400, "Input should be a valid dictionary")
+    temperature = data.get("temperature")
+    if isinstance(temperature, int | float) and temperature < 0:
+        message = f"temperature must be non-negative, got {temperature}."
+        raise RejectedError(400, message, "temperature")
     texts = _chat_texts(data) if chat else _prompt_texts(data)
     options = data.get("stream_options")
     model = data.get("model")
@@ -94,7 +98,7 @@ def _max_tokens(data: Mapping[str, object]) -> int | None:
     for key in ("max_completion_tokens", "max_tokens"):
         value = _integer(data, key)
         if value is not None:
-            if value < 1:
+            if value < 0:
                 raise RejectedError(400, f"{key} must be at least 1, got {value}.", key)
             return value
     return None

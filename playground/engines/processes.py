@@ -1,8 +1,8 @@
 """The child processes of an engine (vLLM's EngineCore, SGLang's scheduler) and how they die.
 
 They do no work here, but signals reach them as they reach the real ones: they are in the engine's
-process group, die of SIGTERM, and never outlive the main process. They are forked before any thread
-or event loop exists.
+process group, die of SIGTERM, and end with the main process: SGLang's however that ends, vLLM's not
+if it is killed (measured). They are forked before any thread or event loop exists.
 """
 
 from __future__ import annotations
@@ -17,8 +17,12 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Children:
-    """The children of this process by pid, each under its name."""
+    """The children of this process by pid, each under its name.
 
+    With `orphans_live` they do not notice that this process was killed.
+    """
+
+    orphans_live: bool = False
     names: dict[int, str] = field(default_factory=dict)
     _life_line: tuple[int, int] | None = None
 
@@ -28,7 +32,7 @@ class Children:
             self._life_line = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _child_life(name, self._life_line)
+            _child_life(name, self._life_line, orphan_lives=self.orphans_live)
         self.names[pid] = name
         return pid
 
@@ -52,8 +56,8 @@ class Children:
                 os.kill(pid, signal.SIGKILL)
 
 
-def _child_life(name: str, life_line: tuple[int, int]) -> None:
-    """Wait for the end of the main process: the pipe then reads as closed."""
+def _child_life(name: str, life_line: tuple[int, int], *, orphan_lives: bool) -> None:
+    """Wait for a signal, or for the end of the main process: the pipe then reads as closed."""
     reading, writing = life_line
     os.close(writing)
     for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
@@ -61,8 +65,8 @@ def _child_life(name: str, life_line: tuple[int, int]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with contextlib.suppress(OSError), open("/proc/self/comm", "w", encoding="ascii") as comm:
         comm.write(name[:15])
-    while os.read(reading, 1):
-        pass
+    while os.read(reading, 1) or orphan_lives:
+        signal.pause()
     os._exit(0)
 
 

@@ -93,8 +93,19 @@ class HttpServer:
         *,
         keep_alive_seconds: float = 5.0,
         access_log: Callable[[Request, int], None] | None = None,
+        begun: Callable[[Request], None] = lambda _request: None,
+        ended: Callable[[Request], None] = lambda _request: None,
     ) -> None:
-        """Prepare; nothing listens before `listen`."""
+        """Prepare; nothing listens before `listen`.
+
+        Args:
+            handler: makes the answers.
+            keep_alive_seconds: how long a connection may idle.
+            access_log: told each request with the status of its answer.
+            begun: told each request when it has come.
+            ended: told it when its whole answer is sent, or nobody waits for it any more.
+        """
+        self._begun, self._ended = begun, ended
         self._handler = handler
         self._keep_alive_seconds = keep_alive_seconds
         self._access_log = access_log
@@ -175,6 +186,7 @@ class HttpServer:
     async def _exchange(self, request: Request, writer: asyncio.StreamWriter) -> bool:
         self._in_flight += 1
         self.quiet.clear()
+        self._begun(request)
         try:
             try:
                 response = await self._handler(request)
@@ -186,6 +198,7 @@ class HttpServer:
             await _send(writer, request, response, keep_alive=keep_alive)
             return keep_alive
         finally:
+            self._ended(request)
             self._in_flight -= 1
             if not self._in_flight:
                 self.quiet.set()

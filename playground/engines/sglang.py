@@ -1,9 +1,11 @@
 """`sglang serve` as SGLang 0.5.23 behaves (shutdown and health measured).
 
-Listens before it is ready and answers 503 then. /health is a real one-token probe and takes at
-least a second. SIGTERM to the main process makes /health and /ready 503 at once, still serves, and
-ends when idle, however long that takes. SIGTERM to the process group kills the scheduler, which is
-a crash: streams are cut and the exit code is 137.
+What its metrics say of running and waiting requests is late; what they say of HTTP requests is not
+(see `generation` and `metrics`). Listens before it is ready and answers 503 then. /health is a real
+one-token probe and takes at least a second. SIGTERM to the main process makes /health and /ready
+503 at once, still serves, and ends when idle, however long that takes. SIGTERM to the process group
+kills the scheduler, which is a crash: streams are cut and the exit code is 137. While it loads it
+has no handler for SIGTERM (measured).
 """
 
 from __future__ import annotations
@@ -13,11 +15,12 @@ import os
 import signal
 import sys
 import time
+import uuid
 
 from . import openai
 from .application import Engine, EngineConfig, bearer, bind, constant, empty
 from .knobs import Knobs
-from .metrics import CONTENT_TYPE, sglang_page
+from .metrics import SGLANG_CONTENT_TYPE, sglang_page
 from .processes import Children, kill_self
 from .rendezvous import Leader, RendezvousError, follow
 from .server import Handler, Request, Response, json_response
@@ -60,7 +63,7 @@ class Sglang(Engine):
         """Load, listen, become ready, serve; return the exit code."""
         self.start_watching()
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, self._crash, 0.0)
-        await self.load(share=SILENT_SHARE)
+        await self.load(share=SILENT_SHARE, part=1)
         if self.config.ranks > 1 and self.knobs.rendezvous:
             self.leader = Leader(ranks=self.config.ranks - 1, lost=self.rank_lost)
             await self.leader.gather(
@@ -68,7 +71,8 @@ class Sglang(Engine):
             )
         await self.server.listen(bind(self.config.host, self.config.port))
         self.log(f"Uvicorn running on http://{self.config.host}:{self.config.port}")
-        await self.load(share=1.0 - SILENT_SHARE)
+        await self.load(share=1.0 - SILENT_SHARE, part=2)
+        self.take_term()
         self.mark_ready()
         self.log("The server is fired up and ready to roll!")
         code = await self.exit_code
@@ -96,9 +100,15 @@ class Sglang(Engine):
         """Nest the flat document, as SGLang does inside streams."""
         return {"error": self.error_body(status, message, param)}
 
-    def not_found(self, status: int, phrase: str) -> dict[str, object]:
-        """Build FastAPI's own document, which SGLang leaves as it is."""
-        return {"detail": phrase}
+    def identifier(self) -> str:
+        """Name an answer without saying what it is."""
+        return uuid.uuid4().hex
+
+    def endpoint(self, path: str) -> str:
+        """Name a path as the metrics do: its route, or itself if there is none."""
+        if path.startswith("/v1/models/"):
+            return "/v1/models/{model:path}"
+        return "/metrics" if path.startswith("/metrics") else path
 
     def check_access(self, request: Request) -> bool:
         """Guard everything but health, readiness and metrics."""
@@ -106,7 +116,7 @@ class Sglang(Engine):
         return not keys or request.path.startswith(OPEN_PATHS) or bearer(request) in keys
 
     def check_completion(self, completion: openai.Completion) -> None:
-        """Take any model name, also while draining."""
+        """Take any model name, also while draining, and no tokens at all."""
 
     def find_route(self, path: str) -> dict[str, Handler] | None:
         """Know also one model by its name."""
@@ -115,7 +125,7 @@ class Sglang(Engine):
         return super().find_route(path)
 
     def terminate(self) -> None:
-        """Drain without limit; the first look at what still runs comes after one interval."""
+        """Drain without limit; the first look at what still runs comes at once (measured)."""
         if not self.draining:
             self.draining = True
             self.log(
@@ -155,13 +165,13 @@ class Sglang(Engine):
 
     async def _drain(self) -> None:
         poll = self.knobs.drain_poll_seconds
-        await asyncio.sleep(poll)
         while self.scheduler.busy and not self._unhealthy:
             count = self.scheduler.busy
             self.log(f"Gracefully exiting... Remaining number of requests {count}.")
             await asyncio.sleep(poll)
         if not self.dead:
             await self.let_answers_end()
+            await asyncio.sleep(self.knobs.teardown_seconds)
             self.finish(0)
 
     async def _ready(self, _request: Request) -> Response:
@@ -189,8 +199,9 @@ class Sglang(Engine):
             self.scheduler.measure(),
             model_name=self.config.served_names[0],
             engine_type="unified" if mode == "null" else mode,
+            http=self.http,
         )
-        return Response(200, page, CONTENT_TYPE)
+        return Response(200, page, SGLANG_CONTENT_TYPE)
 
     async def _one_model(self, request: Request) -> Response:
         name = request.path.removeprefix("/v1/models/")
@@ -266,9 +277,9 @@ class Sglang(Engine):
         statistics = self.scheduler.measure()
         load = {
             "dp_rank": 0,
-            "num_running_reqs": statistics.running,
-            "num_waiting_reqs": statistics.waiting,
-            "num_total_reqs": statistics.running + statistics.waiting,
+            "num_running_reqs": statistics.shown_running,
+            "num_waiting_reqs": statistics.shown_waiting,
+            "num_total_reqs": statistics.shown_running + statistics.shown_waiting,
             "num_used_tokens": statistics.tokens_held,
             "max_total_num_tokens": statistics.token_capacity,
             "token_usage": statistics.cache_use,
@@ -288,6 +299,7 @@ class SglangOtherRank(Sglang):
     async def main(self) -> int:
         """Serve the dummy routes and stay with rank 0; return the exit code."""
         self.start_watching()
+        self.take_term()
         self.ready = True
         await self.server.listen(bind(self.config.host, self.config.port))
         self.log(f"Dummy health check server started at {self.config.host}:{self.config.port}")

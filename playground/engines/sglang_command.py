@@ -103,6 +103,8 @@ def _configure(arguments: argparse.Namespace, knobs: Knobs) -> EngineConfig:
         leader_host=leader_host,
         leader_port=leader_port,
         arguments=vars(arguments),
+        decode_log_interval=arguments.decode_log_interval or 40,
+        default_model_name="default",
     )
 
 

@@ -12,7 +12,10 @@ import pytest
 
 from isthmus.backends.kubernetes import prestop
 from isthmus.engines import ENGINES
-from playground.engines.metrics import Statistics, sglang_page, vllm_page
+from playground.engines.launch import free_port
+from playground.engines.metrics import HttpCounts, Statistics, sglang_page, vllm_page
+
+RULE = ENGINES["vllm"].load
 
 
 class Engine:
@@ -21,6 +24,9 @@ class Engine:
     def __init__(self, name: str = "vllm") -> None:
         self.name = name
         self.held: Statistics | None = Statistics()
+        self.http: HttpCounts | None = HttpCounts()
+        self.http.begin("/metrics", "GET")  # the question itself
+        self.more = b""
         self.url = ""
         self.asked = 0
 
@@ -29,8 +35,10 @@ class Engine:
         if self.held is None:
             return None
         if self.name == "vllm":
-            return vllm_page(self.held, model_name="a} b")
-        return sglang_page(self.held, model_name="llama", engine_type="unified")
+            return self.more + vllm_page(self.held, model_name="a} b")
+        return self.more + sglang_page(
+            self.held, model_name="llama", engine_type="unified", http=self.http
+        )
 
 
 @contextmanager
@@ -60,7 +68,7 @@ def started(engine: Engine, *, floor: int = 0, budget: int = 60) -> "subprocess.
         floor=floor,
         budget=budget,
         metrics=engine.url,
-        gauges=ENGINES[engine.name].load_gauges,
+        rule=ENGINES[engine.name].load,
     )
     return subprocess.Popen(hook["exec"]["command"], env={"PATH": "/usr/bin:/bin"})
 
@@ -68,11 +76,46 @@ def started(engine: Engine, *, floor: int = 0, budget: int = 60) -> "subprocess.
 @pytest.mark.parametrize("name", ["vllm", "sglang"])
 def test_it_waits_for_running_and_waiting_requests(name: str) -> None:
     with shown(Engine(name)) as engine:
-        engine.held = Statistics(running=1)
+        engine.held = Statistics(running=1, shown_running=1)
         process = started(engine)
         _asked_again(engine)
         assert process.poll() is None
-        engine.held = Statistics(waiting=1)
+        engine.held = Statistics(waiting=1, shown_waiting=1)
+        _asked_again(engine)
+        assert process.poll() is None
+        engine.held = Statistics()
+        assert process.wait(20) == 0
+
+
+def test_it_waits_for_a_prefill_that_no_gauge_shows() -> None:
+    with shown(Engine("sglang")) as engine:
+        assert engine.http is not None
+        engine.http.begin("/v1/chat/completions", "POST")
+        process = started(engine)
+        _asked_again(engine, times=4)
+        assert process.poll() is None
+        engine.http.end("/v1/chat/completions", "POST")
+        assert process.wait(20) == 0
+
+
+def test_a_release_that_counts_no_requests_is_watched_for_longer() -> None:
+    with shown(Engine("sglang")) as engine:
+        engine.http = None
+        process = started(engine)
+        _asked_again(engine, times=6)
+        assert process.poll() is None, "two looks are no proof here"
+        process.kill()
+        process.wait(10)
+
+
+@pytest.mark.parametrize("name", ["vllm", "sglang"])
+def test_it_sees_the_load_on_a_page_of_five_megabytes(name: str) -> None:
+    line = b'sglang:http_requests_total{endpoint="/%d",method="GET"} 1.0\n'
+    with shown(Engine(name)) as engine:
+        engine.more = b"".join(line % number for number in range(100_000))
+        assert len(engine.more) > 5_000_000
+        engine.held = Statistics(running=1, shown_running=1)
+        process = started(engine)
         _asked_again(engine)
         assert process.poll() is None
         engine.held = Statistics()
@@ -88,7 +131,7 @@ def test_an_idle_engine_is_left_after_the_floor() -> None:
 
 def test_it_gives_up_at_the_end_of_the_budget() -> None:
     with shown(Engine()) as engine:
-        engine.held = Statistics(running=5)
+        engine.held = Statistics(running=5, shown_running=5)
         assert started(engine, budget=1).wait(20) == 0
 
 
@@ -102,9 +145,16 @@ def test_it_gives_up_when_the_metrics_are_silent(monkeypatch: pytest.MonkeyPatch
         assert engine.asked > 1
 
 
+def test_an_engine_that_does_not_listen_yet_is_not_waited_for_at_all() -> None:
+    """It has no requests, and never was an endpoint: neither floor nor silence."""
+    engine = Engine()
+    engine.url = f"http://127.0.0.1:{free_port()}/metrics"
+    assert started(engine, floor=600, budget=600).wait(30) == 0
+
+
 def test_an_image_without_python_still_waits_the_floor() -> None:
     engine = Engine()
-    hook: Any = prestop.pre_stop(floor=1, budget=60, metrics="http://127.0.0.1:1/", gauges=())
+    hook: Any = prestop.pre_stop(floor=1, budget=60, metrics="http://127.0.0.1:1/", rule=RULE)
     begun = time.monotonic()
     bare = {"PATH": "/nowhere"}
     command = [word.replace("|| sleep", "|| /bin/sleep") for word in hook["exec"]["command"]]
@@ -113,9 +163,9 @@ def test_an_image_without_python_still_waits_the_floor() -> None:
     assert not engine.asked
 
 
-def _asked_again(engine: Engine) -> None:
+def _asked_again(engine: Engine, *, times: int = 2) -> None:
     seen = engine.asked
     deadline = time.monotonic() + 20
-    while engine.asked < seen + 2:
+    while engine.asked < seen + times:
         assert time.monotonic() < deadline, "the hook asks for the metrics"
         time.sleep(0.05)

@@ -42,7 +42,8 @@ class Engine:
     ready: int = 200
     takes: float = 0.01
     refuses: bool = False
-    load: int | None = 0
+    load: int | None = 0  # what the gauges say, None for no metrics at all
+    active: int | None = 0  # what the HTTP server says, None for a release that does not count
     silent_at: str = ""  # begin of the URLs at which nothing answers
     asked: list[tuple[float, str, str]] = field(default_factory=list)
 
@@ -66,9 +67,26 @@ class Engine:
             case "/model_info":
                 return _json({"weight_version": self.attempt})
             case "/metrics" if self.load is not None:
-                page = f"sglang:num_running_reqs {self.load}\nsglang:num_queue_reqs 0\n"
-                return EngineAnswer(200, page.encode())
+                return EngineAnswer(200, self.page())
         return EngineAnswer(404, b"")
+
+    def page(self) -> bytes:
+        lines = [f"sglang:num_running_reqs {self.load}", "sglang:num_queue_reqs 0"]
+        if self.active is not None:
+            counted = {"/metrics": 1, "/v1/chat/completions": self.active}
+            lines += [
+                f'sglang:http_requests_active{{endpoint="{path}",method="POST"}} {count}'
+                for path, count in counted.items()
+            ]
+        return ("\n".join(lines) + "\n").encode()
+
+    async def stream(
+        self, url: str, *, headers: Mapping[str, str], take: Callable[[bytes], bool]
+    ) -> int:
+        """See `isthmus.health.client.ProbeClient`."""
+        answer = await self.get(url, headers=headers)
+        take(answer.body)
+        return answer.status
 
     def paths(self) -> list[str]:
         return [path for _, path, _ in self.asked]
@@ -173,12 +191,51 @@ def test_draining_worker_is_read_every_second_and_told_when_idle() -> None:
         assert 9 <= len(watching.engine.asked) <= 11
         watching.changes.clear()
         watching.engine.load = 0
-        await asyncio.sleep(1.5)
+        await asyncio.sleep(2.5)
         assert len(watching.changes) == 1
         found = watching.prober.load(KEY)
         assert found is not None
         assert (found.requests, found.silent_for) == (0, 0.0)
         assert found.age < 1.1
+        assert found.idle_for >= found.proof > 0
+
+    watched(test)
+
+
+def test_a_request_in_prefill_is_load_though_no_gauge_shows_it() -> None:
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(True)
+        watching.engine.active = 1
+        watching.prober.watch(KEY, SGLANG, draining=True)
+        watching.changes.clear()
+        await asyncio.sleep(30)
+        found = watching.prober.load(KEY)
+        assert found is not None
+        assert (found.requests, found.idle_for) == (1, 0.0)
+        assert watching.state.load == 1
+        assert not watching.changes
+
+    watched(test)
+
+
+def test_the_idleness_of_a_release_that_counts_no_requests_is_watched_for_longer() -> None:
+    async def test(watching: Watching) -> None:
+        watching.engine.active = None
+        watching.engine.load = 1
+        await watching.until_healthy(True)
+        watching.prober.watch(KEY, SGLANG, draining=True)
+        await asyncio.sleep(5)
+        watching.engine.load = 0
+        watching.changes.clear()
+        await asyncio.sleep(20)
+        assert not watching.changes
+        watching.engine.load = None  # a gap in the readings begins the row anew
+        await asyncio.sleep(3)
+        watching.engine.load = 0
+        await asyncio.sleep(25)
+        assert not watching.changes
+        await asyncio.sleep(10)
+        assert len(watching.changes) == 1
 
     watched(test)
 
@@ -430,7 +487,12 @@ def test_malformed_answers_name_no_models(body: bytes) -> None:
 
 @asynccontextmanager
 async def server(behaviour: str, *, takes: float = 0.0) -> AsyncIterator[str]:
-    """An HTTP server that is a healthy SGLang, or drips or floods; yields its address."""
+    """An HTTP server that is a healthy SGLang, or drips or floods; yields its address.
+
+    Its metrics stand on a page of five megabytes, and show a request in prefill.
+    """
+    unknown = b'sglang:http_requests_total{endpoint="/%d",method="GET"} 1.0\n'
+    metrics = b"".join(unknown % number for number in range(100_000)) + Engine(active=1).page()
     connections: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -445,6 +507,7 @@ async def server(behaviour: str, *, takes: float = 0.0) -> AsyncIterator[str]:
                 await asyncio.sleep(0 if behaviour == "floods" else 0.05)
             body = {"data": [{"id": "llama"}], "weight_version": "x7k2qp"}
             text = json.dumps(body if path != "/health" else {}).encode()
+            text = metrics if path == "/metrics" else text
             head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
             writer.write(head.encode() + text)
             await writer.drain()
@@ -512,6 +575,18 @@ async def test_bad_servers_cost_neither_time_nor_memory(
         prober.watch(KEY, replace(SGLANG, url_base=address, timeout=0.5))
         await until(lambda: prober.state(KEY) is not None)
         assert (prober.state(KEY) or NEVER).last.reason == reason
+
+
+async def test_the_load_is_seen_on_a_page_of_five_megabytes() -> None:
+    async with server("healthy") as address, real_prober() as prober:
+        target = replace(SGLANG, url_base=address)
+        assert await prober.loads({"a": target}, time_limit=20) == {"a": 1}
+
+
+async def test_a_bottomless_page_of_metrics_costs_no_more_than_its_time() -> None:
+    async with server("floods") as address, real_prober() as prober:
+        target = replace(SGLANG, url_base=address)
+        assert await prober.loads({"a": target}, time_limit=20) == {"a": None}
 
 
 async def test_closed_port_is_refused() -> None:

@@ -28,6 +28,7 @@ from isthmus.backends.slurm.script import (
     render_script,
     sbatch_options,
 )
+from playground.engines.install import install
 
 ATTEMPT = "x7k2qp"
 NAME = f"llama-test0001-0123456789-0-{ATTEMPT}"
@@ -373,9 +374,25 @@ def node(tmp_path: Path) -> Iterator[Node]:
     node.command("squeue", "echo N/A")
     yield node
     for process in node.started:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        end_session(process.pid)
         process.wait(timeout=10)
+
+
+def end_session(leader: int) -> None:
+    """Kill all that a job has started, as SLURM does: an engine has a process group of its own."""
+    for place in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            session = int(place.read_text().rsplit(")", 1)[1].split()[3])
+            if session == leader:
+                os.kill(int(place.parent.name), signal.SIGKILL)
+
+
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The simulators, installed once."""
+    destination = tmp_path_factory.mktemp("engines")
+    install(destination)
+    return destination
 
 
 def publishing(node: Node) -> str:
@@ -430,6 +447,106 @@ def test_codes_of_the_script_are_kept_for_the_script(node: Node, code: int, expe
 def test_engine_that_does_not_exist(node: Node) -> None:
     node.template = JobTemplate(argv=("no-such-engine",))
     assert node.end(node.start()) == 127
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs; one that nobody has reaped does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    except OSError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+
+
+def left_behind(node: Node, *, stubborn: bool = False) -> tuple[str, Path]:
+    """Shell text that starts a process beside the engine, and the file that says its id."""
+    place = node.folder / "left"
+    ignore = "trap '' TERM; " if stubborn else ""
+    child = f"{ignore}echo $$ > {place}.new; mv {place}.new {place}; while :; do sleep 0.1; done"
+    return f"bash -c {shlex.quote(child)} & while [ ! -e {place} ]; do sleep 0.05; done;", place
+
+
+@pytest.mark.parametrize("stubborn", [False, True])
+def test_nothing_of_an_engine_outlives_its_main_process(node: Node, stubborn: bool) -> None:
+    child, place = left_behind(node, stubborn=stubborn)
+    node.template = JobTemplate(argv=("bash", "-c", f"{child} exit 3"))
+    assert node.end(node.start()) == 3
+    assert not alive(int(place.read_text()))
+
+
+def test_nothing_of_a_killed_vllm_outlives_its_job(node: Node, engines: Path) -> None:
+    node.environment["SIMULATOR_LOAD_SECONDS"] = "0"
+    node.template = JobTemplate(argv=(str(engines / "bin/vllm"), "serve", "m", "--port=@PORT@"))
+    process = node.start()
+    eventually(lambda: "Application startup complete." in node.log(), node)
+    said = re.search(r"APIServer pid=(\d+)", node.log())
+    assert said is not None
+    main = int(said[1])
+    children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+    assert len(children) == 2
+    os.kill(main, signal.SIGKILL)
+    assert node.end(process) == 137
+    assert [pid for pid in children if alive(int(pid))] == []
+
+
+def test_what_is_left_of_an_engine_ends_before_it_is_started_again(node: Node) -> None:
+    """Its port was taken while it loaded."""
+    first = node.site.ports_from + 17 * 37 % 50
+    child, place = left_behind(node)
+    again = f'if [ -e {place} ]; then kill -0 "$(cat {place})" && exit 9; exit 0; fi'
+    wait = f"while [ ! -e {node.folder}/go ]; do sleep 0.05; done; exit 3"
+    with socket.socket() as taken:
+        node.template = JobTemplate(argv=("bash", "-c", f"{again}; {child} {wait}"))
+        process = node.start()
+        eventually(place.exists, node)
+        taken.bind(("127.0.0.1", first))
+        taken.listen()
+        (node.folder / "go").touch()
+        assert node.end(process) == 0
+
+
+def test_what_is_not_the_engines_is_left_alone(node: Node) -> None:
+    other = subprocess.Popen(["sleep", "60"], start_new_session=True)
+    try:
+        child, place = left_behind(node)
+        node.template = JobTemplate(argv=("bash", "-c", f"{child} exit 0"))
+        assert node.end(node.start()) == 0
+        assert not alive(int(place.read_text()))
+        assert other.poll() is None
+    finally:
+        other.kill()
+        other.wait(10)
+
+
+def test_an_engine_that_is_suspended_has_not_ended(node: Node) -> None:
+    process = node.start()
+    serving(node)
+    pid = engine_of(process.pid, node)
+    os.kill(pid, signal.SIGSTOP)
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)  # in which nothing may happen
+    assert process.poll() is None
+    assert "the engine ended" not in node.log()
+    os.kill(pid, signal.SIGCONT)
+    assert node.end(process) == 0
+
+
+def test_the_engine_leads_a_process_group_of_its_own(node: Node) -> None:
+    process = node.start()
+    serving(node)
+    pid = engine_of(process.pid, node)
+    assert os.getpgid(pid) == pid
+    assert os.getpgid(process.pid) == process.pid
+    process.terminate()
+    assert node.end(process) == 0
+
+
+def engine_of(shell: int, node: Node) -> int:
+    """The engine among the children of a batch shell."""
+    for word in Path(f"/proc/{shell}/task/{shell}/children").read_text().split():
+        if str(node.folder / "engine.py") in Path(f"/proc/{word}/cmdline").read_text():
+            return int(word)
+    raise AssertionError("there is no engine")
 
 
 def test_gate_lets_one_start_through(node: Node) -> None:
@@ -525,35 +642,48 @@ def test_publishing_is_tried_again_while_the_controller_is_away(node: Node) -> N
 def test_script_ends_at_once_though_the_controller_is_away(node: Node) -> None:
     node.command("scontrol", "exit 1")
     node.command("squeue", "exit 1")
+    node.command("sleep", f"touch {node.folder}/waits; exec /bin/sleep 3600")
     process = node.start()
     serving(node)
-    started = time.monotonic()
+    eventually((node.folder / "waits").exists, node)
     process.terminate()
     assert node.end(process) == 0
-    assert time.monotonic() - started < 5
+
+
+def waits(node: Node, until: str) -> None:
+    """A `sleep` that notes its seconds; the first one lasts until a file is there, others go on."""
+    folder = node.folder
+    first = f"until [ -e {folder}/{until} ]; do /bin/sleep 0.02; done"
+    others = f'[ "$(wc -l < {folder}/slept)" -eq 1 ] || exec /bin/sleep 3600'
+    node.command("sleep", f'echo "$1" >> {folder}/slept\n{others}\n{first}')
 
 
 def test_engine_is_ended_before_the_granted_end(node: Node) -> None:
-    node.term_lead = 2
-    node.command("squeue", f"echo {int(time.time()) + 5}")
-    started = time.time()
+    node.term_lead = 300
+    asked = node.folder / "asked"
+    later = f"touch {asked}; echo $(($(date +%s) + 1000))"
+    node.command("squeue", f"if [ -e {asked} ]; then date +%s; else {later}; fi")
+    waits(node, until="up")
     process = node.start()
-    serving(node)
     assert node.end(process) == 0
-    assert 1.5 < time.time() - started < 5
     assert (node.folder / "up.term").read_text() == "TERM\n"
+    assert 600 < int((node.folder / "slept").read_text()) <= 700, "until 300 s before the end"
 
 
 def test_end_that_was_moved_is_kept(node: Node) -> None:
-    node.term_lead = 2
+    node.term_lead = 300
     end = node.folder / "end"
-    end.write_text(str(int(time.time()) + 4))
+    end.write_text(str(int(time.time()) + 1000))
     node.command("squeue", f"cat {end}; echo x >> {node.folder}/asked")
+    waits(node, until="moved")
     process = node.start()
     serving(node)
-    eventually((node.folder / "asked").exists, node)
+    eventually((node.folder / "slept").exists, node)
     end.write_text(str(int(time.time()) + 3600))
-    eventually(lambda: (node.folder / "asked").read_text() == "x\nx\n", node)
+    (node.folder / "moved").touch()
+    slept = node.folder / "slept"
+    eventually(lambda: len(slept.read_text().split()) == 2, node)
+    assert 3200 < int(slept.read_text().split()[1]) <= 3300
     assert process.poll() is None
     assert not (node.folder / "up.term").exists()
     process.terminate()

@@ -46,7 +46,7 @@ def test_derived_defaults_are_filled_in() -> None:
     (text,) = pools.values()
     container = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "vllm/vllm-openai:v0.33.0"
-    assert container["command"] == ["vllm", "serve"]
+    assert container["args"][:2] == ["vllm", "serve"]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     assert "--shutdown-timeout=300" in container["args"]
 

@@ -1,5 +1,7 @@
 """When a worker that is out of rotation may be told to end."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -40,6 +42,21 @@ def test_idle_before_the_floor_shows_nothing() -> None:
     """A request may have come after that reading."""
     assert isinstance(after(6.0, Load(requests=0, age=1.5)), Wait)
     assert after(6.0, Load(requests=0, age=0.5)) == Proceed(cut=0)
+
+
+def test_idleness_must_have_stood_for_as_long_as_metrics_are_late() -> None:
+    late = Load(requests=0, proof=30.0)
+    assert isinstance(after(40.0, late), Wait), "one reading"
+    assert isinstance(after(40.0, replace(late, idle_for=29.0)), Wait)
+    assert after(40.0, replace(late, idle_for=30.0)) == Proceed(cut=0)
+
+
+def test_of_a_row_of_idle_readings_the_part_after_the_floor_counts() -> None:
+    """A request may have come just before it, and be on no gauge yet."""
+    row = Load(requests=0, idle_for=3600.0, proof=2.0)
+    assert isinstance(after(6.9, row), Wait)
+    assert after(7.0, row) == Proceed(cut=0)
+    assert isinstance(after(7.5, replace(row, age=1.0)), Wait)
 
 
 def test_running_requests_are_waited_for_until_the_budget_ends() -> None:
@@ -87,6 +104,8 @@ loads = st.builds(
     requests=st.none() | st.integers(0, 50),
     age=st.floats(0, 400),
     silent_for=st.just(0.0) | st.floats(0, 400),
+    idle_for=st.just(0.0) | st.floats(0, 400),
+    proof=st.sampled_from([0.0, 0.5, 30.0]),
 )
 moments = st.floats(-100, 1000)
 times = st.builds(DrainTimes, floor=st.floats(0, 60), budget=st.floats(0, 600))

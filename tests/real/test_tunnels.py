@@ -13,11 +13,13 @@ import pytest
 from playground import manifests
 from playground.commands import succeeds
 from playground.errors import PlaygroundError
+from playground.operator_process import NAMESPACE
 from playground.processes import Process, alive, children, identify, send
 from playground.tunnels_process import TunnelHost
+from tests.real.api import Json
 from tests.real.test_drain import assert_finished, open_streams
 from tests.real.tunnels import reverse_cluster, ssh_cluster, tunnel_host
-from tests.real.world import Json, Not, World, deployment, slurm_pool, until
+from tests.real.world import Not, World, deployment, slurm_pool, until
 from tests.traffic.client import Traffic
 
 JOBS = 2
@@ -40,10 +42,10 @@ def tunnels(installed_world: World) -> Iterator[TunnelHost]:
     world.playground.kubernetes.refuse_pods_to_slurm()
     try:
         host.start()
-        world.apply(manifests.ssh_secret(world.playground.slurm), ssh_cluster(world))
+        world.apply(dict(manifests.ssh_secret(world.playground.slurm)), ssh_cluster(world))
         yield host
         host.kill()
-        world.kubectl("delete", "slc", "far", "-n", "isthmus-system", "--wait=false")
+        world.remove("slc", "far", namespace=NAMESPACE, wait=False)
     finally:
         world.playground.kubernetes.allow_pods_to_slurm()
 
@@ -102,9 +104,9 @@ def sessions(world: World) -> list[Process]:
 def test_traffic_flows_only_through_the_tunnel(far: World, tunnels: TunnelHost, mode: str) -> None:
     name, cluster = mode.lower(), f"only-{mode.lower()}"
     if mode == "Reverse":
-        far.apply(*reverse_cluster(far, tunnels, cluster))
+        far.extra(*reverse_cluster(far, tunnels, cluster))
     else:
-        far.apply(ssh_cluster(far, cluster, mode=mode))
+        far.extra(ssh_cluster(far, cluster, mode=mode))
     far.apply(deployment(name, slurm_pool(cluster=cluster), replicas=JOBS))
     far.wait_agree(name, slurm=JOBS)
     wait_up(far, name)
@@ -123,7 +125,7 @@ def test_traffic_flows_only_through_the_tunnel(far: World, tunnels: TunnelHost, 
         traffic.wait_answered(100)
     traffic.assert_no_failure(at_least=100)
     far.delete(name)
-    far.kubectl("delete", "slc", cluster, "-n", "isthmus-system", timeout=60)
+    far.remove("slc", cluster, namespace=NAMESPACE, timeout=60)
 
 
 def from_a_node(world: World, url: str) -> bool:
@@ -160,7 +162,7 @@ def answers(world: World, job: Json) -> bool:
 @pytest.mark.timeout(240)
 def test_an_unreachable_login_host_costs_no_worker(far: World, tunnels: TunnelHost) -> None:
     """Short form of two minutes."""
-    login_host_away(far, seconds=20)
+    login_host_away(far, seconds=8)
 
 
 @pytest.mark.soak
@@ -206,7 +208,7 @@ def test_the_next_login_host_takes_over(far: World, tunnels: TunnelHost) -> None
     cluster = ssh_cluster(far, "two-hosts")
     hosts = [slurm.login.address, slurm.address("gpu04")]
     cluster["spec"]["login"]["ssh"]["hosts"] = hosts
-    far.apply(cluster)
+    far.extra(cluster)
     far.apply(deployment("next", slurm_pool(cluster="two-hosts"), replicas=JOBS))
     wait_through(far, "next", hosts[0])
     far.wait_agree("next", slurm=JOBS)
@@ -223,7 +225,7 @@ def test_the_next_login_host_takes_over(far: World, tunnels: TunnelHost) -> None
     far.wait_agree("next", slurm=JOBS)
     assert identities(far, "next") == before
     far.delete("next")
-    far.kubectl("delete", "slc", "two-hosts", "-n", "isthmus-system", timeout=60)
+    far.remove("slc", "two-hosts", namespace=NAMESPACE, timeout=60)
 
 
 def wait_through(world: World, name: str, host: str) -> None:
@@ -271,6 +273,7 @@ def test_an_operator_that_dies_cuts_no_stream(far: World) -> None:
     far.wait_agree("kill9", slurm=JOBS)
     streams = open_streams(far.service_url("kill9"), 60)
     far.operators[0].kill()
+    far.end_lease(far.operators[0])
     assert any(stream.is_alive() for stream in streams)
     assert_finished(streams)
     far.operators[0].start()

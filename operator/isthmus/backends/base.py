@@ -36,11 +36,17 @@ class Load:
         requests: running and waiting together at the last reading; None if there was none.
         age: seconds since that reading.
         silent_for: seconds since which no reading succeeds; infinite where none can be made.
+        idle_for: seconds from the first to the last of the readings in a row that found it idle;
+            0 for a single one.
+        proof: seconds for which idleness must have stood before it is believed: how late what the
+            engine says of itself may be.
     """
 
     requests: int | None
     age: float = 0.0
     silent_for: float = 0.0
+    idle_for: float = 0.0
+    proof: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,8 @@ line and for probe paths and know no engine by name.
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from isthmus.engines.metrics import LoadRule
+
 METRICS_PATH: Final = "/metrics"
 """Where both engines show their metrics, open even where an API key guards the rest."""
 
@@ -46,7 +48,8 @@ class EngineProfile(Protocol):
         health_path: answers 200 once requests are served; may take seconds.
         readiness_path: the cheap path for frequent probes of a pod.
         health_timeout: seconds within which `health_path` answers on a loaded engine.
-        load_gauges: metrics whose sum over all labels is the number of requests it holds.
+        load: how a page of its metrics becomes the number of requests it holds.
+        open_paths: what it answers to whoever reaches its port, though it has an API key.
         key_variable: environment variable by which it takes its API key; None for an engine that
             takes it by a configuration file only. Never by an argument, which everybody can read.
     """
@@ -68,8 +71,12 @@ class EngineProfile(Protocol):
         """Seconds within which `health_path` answers on a loaded engine."""
 
     @property
-    def load_gauges(self) -> tuple[str, ...]:
-        """Metrics whose sum is the number of requests it holds, running and waiting."""
+    def load(self) -> LoadRule:
+        """How a page of its metrics becomes the number of requests it holds."""
+
+    @property
+    def open_paths(self) -> tuple[str, ...]:
+        """Paths that it answers without its API key."""
 
     @property
     def key_variable(self) -> str | None:

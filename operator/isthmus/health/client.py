@@ -5,7 +5,7 @@ fifth of httpx's processor time for it (docs/benchmarks.md): one process asks th
 every few seconds.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
 
@@ -36,6 +36,21 @@ class ProbeClient(Protocol):
             EngineAnswerError: what came is no answer, or is larger than `MOST_BYTES`.
         """
 
+    async def stream(
+        self, url: str, *, headers: Mapping[str, str], take: Callable[[bytes], bool]
+    ) -> int:
+        """Ask for a page of any size, of which nothing is kept; returns its status code.
+
+        Args:
+            url: the page.
+            headers: sent with the question.
+            take: told each piece of the body as it comes, whatever the status; False ends it.
+
+        Raises:
+            EngineRefusedError: no connection could be made.
+            EngineAnswerError: what came is no answer, or not all of it came.
+        """
+
 
 class HttpProbeClient:
     """A `ProbeClient` over HTTP: no redirects, no cookies, no proxies from the environment.
@@ -60,20 +75,29 @@ class HttpProbeClient:
 
     async def get(self, url: str, *, headers: Mapping[str, str]) -> EngineAnswer:
         """See `ProbeClient`."""
+        body = b""
+
+        def take(piece: bytes) -> bool:
+            nonlocal body
+            body += piece
+            return len(body) <= MOST_BYTES
+
+        status = await self.stream(url, headers=headers, take=take)
+        if len(body) > MOST_BYTES:
+            raise EngineAnswerError(f"{url} answers with more than {MOST_BYTES} bytes")
+        return EngineAnswer(status, body)
+
+    async def stream(
+        self, url: str, *, headers: Mapping[str, str], take: Callable[[bytes], bool]
+    ) -> int:
+        """See `ProbeClient`. Whatever listens there must not be able to fill our memory."""
         try:
             async with self._session.get(url, headers=headers, allow_redirects=False) as answer:
-                return EngineAnswer(answer.status, await _read(answer, url=url))
+                async for piece in answer.content.iter_chunked(_PIECE):
+                    if not take(piece):
+                        break
+                return answer.status
         except aiohttp.ClientConnectorError as error:
             raise EngineRefusedError(str(error.os_error)) from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise EngineAnswerError(f"{type(error).__name__}: {error}") from error
-
-
-async def _read(answer: aiohttp.ClientResponse, *, url: str) -> bytes:
-    """Piece by piece: whatever listens there must not be able to fill our memory."""
-    body = b""
-    async for piece in answer.content.iter_chunked(_PIECE):
-        body += piece
-        if len(body) > MOST_BYTES:
-            raise EngineAnswerError(f"{url} answers with more than {MOST_BYTES} bytes")
-    return body

@@ -34,7 +34,7 @@ from isthmus.apiserver.objects import dig
 from isthmus.backends.base import Load
 from isthmus.engines import ENGINES
 from isthmus.engines.base import METRICS_PATH
-from isthmus.engines.metrics import held_requests
+from isthmus.engines.metrics import LoadReader, Reading
 from isthmus.errors import EngineError, EngineRefusedError
 from isthmus.health.client import ProbeClient
 from isthmus.health.verdict import (
@@ -62,6 +62,9 @@ class _Watched:
     Attributes:
         wake: set to have the next probe at once.
         load: the last reading that succeeded, `load_at` its time.
+        idle_since: time of the first of the readings in a row that found it idle, None if the last
+            one did not.
+        proof: seconds for which such a row must have lasted before it is believed.
         silent_since: when the readings began to fail, or when the watch was begun.
         detours: URLs by which the load can be read too.
     """
@@ -75,6 +78,18 @@ class _Watched:
     state: ProbeState | None = None
     load: int | None = None
     load_at: float = 0.0
+    idle_since: float | None = None
+    proof: float = 0.0
+
+    @property
+    def idle_for(self) -> float:
+        """Seconds from the first to the last reading in a row that found it idle."""
+        return 0.0 if self.idle_since is None else self.load_at - self.idle_since
+
+    @property
+    def idle(self) -> bool:
+        """Whether the readings have shown for long enough that it is idle."""
+        return self.idle_since is not None and self.idle_for >= self.proof
 
 
 class Prober:
@@ -155,6 +170,8 @@ class Prober:
             requests=known.load,
             age=now - known.load_at,
             silent_for=0.0 if known.silent_since is None else now - known.silent_since,
+            idle_for=known.idle_for,
+            proof=known.proof,
         )
 
     async def loads(
@@ -164,7 +181,10 @@ class Prober:
         found = await asyncio.gather(
             *(self._read_load(target, limit=time_limit) for target in targets.values())
         )
-        return dict(zip(targets, found, strict=True))
+        return {
+            name: None if reading is None else reading.requests
+            for name, reading in zip(targets, found, strict=True)
+        }
 
     def state(self, key: Key) -> ProbeState | None:
         """Return what is known, None before the first probe and for what is not watched."""
@@ -239,43 +259,52 @@ class Prober:
 
     async def _follow_load(self, key: Key, known: _Watched) -> None:
         """One reading of a worker that drains; told when it becomes idle."""
-        before = known.load, known.silent_since is None
+        before = known.idle
         async with self._slots:
-            load = await self._read_load(known.target, limit=_READING_LIMIT)
-            if load is None and known.detours:
-                load = await self._read_by_detours(known)
-        self._note(known, load)
+            reading = await self._read_load(known.target, limit=_READING_LIMIT)
+            if reading is None and known.detours:
+                reading = await self._read_by_detours(known)
+        self._note(known, reading)
         if known.state is not None:
+            load = None if reading is None else reading.requests
             known.state = replace(known.state, load=load)
-        idle = load == 0
-        if self._current(key, known.target) is known and idle and before != (0, True):
+        if self._current(key, known.target) is known and known.idle and not before:
             self._on_change(key)
 
-    def _note(self, known: _Watched, load: int | None) -> None:
-        if load is not None:
-            known.load, known.load_at, known.silent_since = load, self._clock(), None
-        elif known.silent_since is None:
-            known.silent_since = self._clock()
+    def _note(self, known: _Watched, reading: Reading | None) -> None:
+        now = self._clock()
+        if reading is None:
+            known.idle_since = None
+            known.silent_since = now if known.silent_since is None else known.silent_since
+            return
+        known.load, known.proof = reading
+        known.load_at, known.silent_since = now, None
+        if known.load:
+            known.idle_since = None
+        elif known.idle_since is None:
+            known.idle_since = now
 
-    async def _read_by_detours(self, known: _Watched) -> int | None:
+    async def _read_by_detours(self, known: _Watched) -> Reading | None:
         ways = [replace(known.target, url_base=url) for url in known.detours]
-        loads = [self._read_load(way, limit=_READING_LIMIT) for way in ways]
-        return next((load for load in await asyncio.gather(*loads) if load is not None), None)
+        found = [self._read_load(way, limit=_READING_LIMIT) for way in ways]
+        return next((each for each in await asyncio.gather(*found) if each is not None), None)
 
-    async def _read_load(self, target: ProbeTarget, *, limit: float) -> int | None:
+    async def _read_load(self, target: ProbeTarget, *, limit: float) -> Reading | None:
         """Requests that an engine holds, None where it does not say within `limit` seconds."""
+        page = LoadReader(ENGINES[target.engine].load)
         try:
             async with asyncio.timeout(limit):
-                status, page = await self._get(target, METRICS_PATH)
+                status = await self._client.stream(
+                    f"{target.url_base}{METRICS_PATH}",
+                    headers=_headers(target),
+                    take=page.feed,
+                )
         except (TimeoutError, EngineError):
             return None
         except Exception:
             _log.exception("Metrics of %s failed unexpectedly", target.url_base)
             return None
-        if status != 200:
-            return None
-        gauges = ENGINES[target.engine].load_gauges
-        return held_requests(page.decode(errors="replace"), names=gauges)
+        return page.reading() if status == 200 else None
 
     async def _probe(self, target: ProbeTarget, *, full: bool) -> ProbeResult:
         try:
@@ -324,11 +353,15 @@ class Prober:
         return "WrongAttempt", f"is attempt {version or 'unknown'} instead of {target.attempt}"
 
     async def _get(self, target: ProbeTarget, path: str) -> tuple[int, bytes]:
-        headers = dict(target.headers)
-        if target.api_key:
-            headers["Authorization"] = f"Bearer {target.api_key}"
-        answer = await self._client.get(f"{target.url_base}{path}", headers=headers)
+        answer = await self._client.get(f"{target.url_base}{path}", headers=_headers(target))
         return answer.status, answer.body
+
+
+def _headers(target: ProbeTarget) -> dict[str, str]:
+    headers = dict(target.headers)
+    if target.api_key:
+        headers["Authorization"] = f"Bearer {target.api_key}"
+    return headers
 
 
 def served_models(body: bytes) -> frozenset[str]:

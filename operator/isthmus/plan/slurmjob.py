@@ -3,8 +3,8 @@
 The order of the questions is the order of trust: an object being deleted stops; an attempt that is
 over stays over; a record with the attempt's name is followed; without one, an attempt that was
 never submitted is submitted, one whose submission is unclear is resolved, and one that was seen
-and is gone needs two snapshots and a second source. While the cluster cannot be seen, only probes
-speak.
+and is gone needs two snapshots and a second source. While the cluster cannot be seen, or what it
+says of the job cannot be read, only probes speak.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from isthmus.plan.actions import (
     Submit,
     WithdrawTunnels,
 )
-from isthmus.plan.policy import degraded, submission
+from isthmus.plan.policy import degraded, submission, unreadable
 from isthmus.plan.policy.clocks import not_in_the_future
 from isthmus.plan.policy.ending import ended
 from isthmus.plan.policy.forwarding import in_rotation, with_forward
@@ -95,11 +95,17 @@ def _over(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
 
 
 def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
-    if not (observed.cluster.usable and observed.cluster.fresh):
-        return SlurmJobPlan(status=_unseen(observed))
+    cluster = observed.cluster
+    if not (cluster.usable and cluster.fresh):
+        status = _unseen(observed, reason=cluster.reason, message=cluster.message)
+        return SlurmJobPlan(status=status)
+    if observed.unreadable:
+        return _unread(observed)
     choice = choose(
         records=observed.records, attempt=observed.attempt, bound=observed.status.job_id
     )
+    if not unreadable.is_believed(observed, choice.primary):
+        return _unread(observed)
     if choice.primary is not None:
         plan = _follow(observed, record=choice.primary, now=now)
         cancels = tuple(Cancel(job_id=record.job_id) for record in choice.surplus)
@@ -111,20 +117,24 @@ def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     return _missing(observed, now=now)
 
 
-def _unseen(observed: SlurmJobObservation) -> SlurmJobStatus:
+def _unread(observed: SlurmJobObservation) -> SlurmJobPlan:
+    """SLURM's answer does not say how the job is: as unseen, with the cause."""
+    reason, message = unreadable.why(observed)
+    status = unreadable.explained(observed, _unseen(observed, reason=reason, message=message))
+    # A record of this name that changes is told; one that nobody could name is not.
+    return SlurmJobPlan(status=status, requeue_after=None if observed.unreadable else _SOON)
+
+
+def _unseen(observed: SlurmJobObservation, *, reason: str, message: str) -> SlurmJobStatus:
     """The status while the cluster cannot be seen: what was, but probes go on."""
     status = observed.status
     if status.phase == Phase.SUBMITTING:
         return status.model_copy(update={"phase": Phase.SUBMIT_UNKNOWN})
-    if status.phase is None and observed.cluster.reason == Reason.NOT_OBSERVED_YET:
+    if status.phase is None and reason == Reason.NOT_OBSERVED_YET:
         return status  # in seconds either it or a failure is seen: not worth a write for each job
     if status.phase in {None, Phase.WAITING}:
         return status.model_copy(
-            update={
-                "phase": Phase.WAITING,
-                "reason": observed.cluster.reason,
-                "message": observed.cluster.message,
-            }
+            update={"phase": Phase.WAITING, "reason": reason, "message": message}
         )
     return _probed(observed, status)
 
@@ -318,7 +328,7 @@ def _pending(
     observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
     kind = reasons.classify(record.reason)
-    word = reasons.first_word(record.reason)
+    word = reasons.spoken(record.reason)
     reason = _PENDING_REASONS[kind]
     message = f"{word}: waits for {reasons.unblocked_by(record.reason)}"
     again = None

@@ -181,6 +181,8 @@ class Supervisor:
         ):
             await self._sleep(0.2)
         self._leaving = True
+        if not self._held:
+            return  # nobody was told of anything that goes now
         self.wake()
         await self._sleep(self._times.leave_floor)
         ports = frozenset(held.wanted.port for held in self._held.values())

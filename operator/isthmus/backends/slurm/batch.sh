@@ -238,7 +238,9 @@ call_bastion() {
 }
 
 # ---- The engine. TERM and USR1 to this shell become TERM to the engine's main process: TERM to all
-# processes of an engine crashes it instead of draining it.
+# processes of an engine crashes it instead of draining it. It leads a process group of its own: what
+# its main process leaves behind when it ends (a vLLM that is killed leaves all its GPU processes)
+# ends with it, and nothing else can be in that group.
 engine=""
 signalled=""
 ending=""
@@ -256,20 +258,38 @@ stop_helpers() {
   helpers=()
 }
 
+end_group() {
+  local tries
+  kill -0 -- "-$1" 2>/dev/null || return 0
+  say "ending what the engine's main process has left running"
+  kill -TERM -- "-$1" 2>/dev/null
+  for ((tries = 0; tries < 50; tries++)); do
+    sleep 0.1
+    kill -0 -- "-$1" 2>/dev/null || return 0
+  done
+  kill -KILL -- "-$1" 2>/dev/null
+}
+
 run_engine() {
-  local now previous=""
+  local now group previous=""
   hand_over_key
   set_command
   [ -z "$private" ] || { remove_key_file "$engine_port" & helpers+=("$!"); }
   say "starting the engine on port $engine_port"
+  # Job control is what makes a group. With it on, `wait` would come back for an engine that is only
+  # suspended, and a command in the background would keep standard input.
+  set -m
   (
+    set +m
     exec {port_lock}>&-
     set_environment
     [ -z "$key_variable" ] || export "$key_variable=$api_key"
     [ -z "$private" ] || exec >"$private/output" 2>&1
     exec "${engine_command[@]}"
-  ) &
+  ) </dev/null &
   engine=$!
+  set +m
+  group=$engine
   [ -z "$ending" ] || kill -TERM "$engine" 2>/dev/null
   while :; do
     signalled=""
@@ -282,6 +302,7 @@ run_engine() {
   done
   engine=""
   say "the engine ended with $code"
+  end_group "$group"
 }
 
 main() {

@@ -2,8 +2,9 @@
 
 Every node and every client has to hear of it first (the floor); then its requests have a budget to
 finish. Idle is what the engine's metrics say, read after the floor: before it a request may still
-have been on its way. Where they say nothing, waiting shows nothing either: after a while the engine
-is told to end, and finishes what it holds by its own means.
+have been on its way. Metrics are late, each engine's by another time, so idleness must have stood
+for that long after the floor. Where they say nothing, waiting shows nothing either: after a while
+the engine is told to end, and finishes what it holds by its own means.
 """
 
 from dataclasses import dataclass
@@ -63,8 +64,7 @@ def decide(*, out_since: float, now: float, load: Load, times: DrainTimes) -> De
     heard_of = out_since + times.floor
     if now < heard_of:
         return Wait(min(heard_of - now, max(LOOK, times.floor)))
-    silent = load.requests is None or load.silent_for > 0
-    if not silent and load.requests == 0 and load.age <= now - heard_of:
+    if _idle(load, heard_for=now - heard_of):
         return Proceed(cut=0)
     over = heard_of + times.budget
     if now >= over:
@@ -72,6 +72,16 @@ def decide(*, out_since: float, now: float, load: Load, times: DrainTimes) -> De
     if load.silent_for >= SILENCE:
         return Proceed(cut=None)
     return Wait(min(LOOK, over - now))
+
+
+def _idle(load: Load, *, heard_for: float) -> bool:
+    """Whether the metrics have shown for long enough that no request is left.
+
+    What counts of a row of idle readings is its part after the floor, `heard_for` seconds ago.
+    """
+    if load.requests != 0 or load.silent_for > 0 or load.age > heard_for:
+        return False
+    return min(load.idle_for, heard_for - load.age) >= load.proof
 
 
 def told(decision: Proceed, *, budget: float) -> str:

@@ -197,7 +197,7 @@ def _in_traffic(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
     if status.phase == Phase.READY or status.reason == Reason.LAST_IN_ROTATION:
         return True
     before = observed.status.forward is not None and bool(observed.status.forward.in_traffic)
-    if status.phase in _UNSUBMITTED and not observed.cluster.fresh:
+    if status.phase in _UNSUBMITTED and not observed.clear:
         return before or in_rotation(observed)  # wiped and not seen: nothing is taken away
     return before and status.phase == Phase.DEGRADED and status.reason in BROKEN
 
