@@ -88,6 +88,10 @@ soak: $(VENV)/ready ## Run the long forms of the tests.
 	@$(HERMETIC) ISTHMUS_EXAMPLES=random $(RUN) -m pytest tests/plan --timeout=3600
 	@$(HERMETIC) $(RUN) -m pytest tests -m soak --timeout=3600
 
+.PHONY: engines
+engines: $(VENV)/ready ## Run real vLLM and SGLang on processors and write docs/engines.md (some GB, most of an hour; FRESH=1, SITES=, ROWS=).
+	@$(HERMETIC) $(RUN) -m tests.engines $(if $(FRESH),--fresh) $(if $(SITES),--sites $(SITES)) $(if $(ROWS),--rows $(ROWS))
+
 # No prerequisites: the folder is named after their content, and a fresh clone has new file times.
 $(VENV)/ready:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Isthmus needs Python 3.11 or newer as python3; this is $$(python3 --version)"; exit 1; }

@@ -42,12 +42,18 @@ def check(config: Config) -> None:
             "set XDG_CACHE_HOME to another folder"
         )
     for name, path in (("STATE", config.state), ("SLURM_PREFIX", config.slurm_prefix)):
-        parents = path.parents if path else ()
-        closed = [str(p) for p in parents if p.exists() and not p.stat().st_mode & 0o001]
+        if path is None:
+            continue
+        closed = [str(p) for p in path.parents if p.exists() and not p.stat().st_mode & 0o001]
         if closed:
             problems.append(
                 f"the account {config.user} cannot reach {name}={path}: {closed[0]} is closed "
                 "to others; choose a folder below /var/tmp"
+            )
+        if "slurm" in config.parts and path.is_relative_to("/tmp"):
+            problems.append(
+                f"{name}={path}: SLURM nodes have a /tmp of their own; choose a folder below "
+                "/var/tmp"
             )
     if config.slurm_prefix:
         for program in ("bin/sbatch", "sbin/slurmctld", "sbin/slurmd", "lib/slurm"):

@@ -41,7 +41,7 @@ def python_environment(config: Config, progress: Progress) -> Path:
     packages = config.state / "python"
     cached = ensure_packages(config.cache, progress)
     if not packages.exists():
-        _link_tree(cached, packages)
+        link_tree(cached, packages)
     _copy_operator(packages)
     return _write_commands(config, packages)
 
@@ -111,7 +111,7 @@ def _traverse(path: Path) -> int:
     return stat.S_IXGRP | stat.S_IXOTH if path.is_dir() else 0
 
 
-def _link_tree(source: Path, target: Path) -> None:
+def link_tree(source: Path, target: Path) -> None:
     """Hard links where the file system allows, else copies; all or nothing."""
     fresh = target.with_name(f".new-{target.name}")
     shutil.rmtree(fresh, ignore_errors=True)

@@ -341,7 +341,7 @@ def _unpack(archives: Sequence[Path], *, prefix: Path) -> None:
         name = path.name.removesuffix("-wlm")  # Debian's alternatives are slurmctld-wlm and so on
         if PROGRAMS.fullmatch(name) and path.is_file() and not path.is_symlink():
             target = Path(shutil.copy2(path, binaries / name))
-            own = ["--set-interpreter", prefix / "lib" / INTERPRETER]
+            own: list[str | Path] = ["--set-interpreter", prefix / "lib" / INTERPRETER]
             run(["patchelf", *own, "--force-rpath", "--set-rpath", rpath, target])
     shutil.rmtree(root)
     (prefix / "sbin").symlink_to("bin")

@@ -13,6 +13,8 @@ from pathlib import Path
 FILE = Path(__file__).parent / "budgets.toml"
 LIMIT = 2.0
 """A module that takes so many times its budget fails the run."""
+LINT = "lint"
+"""Counts as a module."""
 SLACK = 3.0
 """Seconds that a module may take beyond it: short modules vary more."""
 HEADER = """\
@@ -84,17 +86,16 @@ def judge(measured: Mapping[str, float], budgets: Budgets, *, factor: float) -> 
 
 
 def write(report: Path, *, former: Budgets, path: Path = FILE) -> None:
-    """Write the budgets anew from the report of a run; folders that have an entry keep it."""
+    """Write the budgets anew from the report of a run; what was not run keeps its own."""
     plain = json.loads(report.read_text(encoding="utf-8"))
-    folders = {key for key in former.modules if not key.endswith(".py") and "/" not in key}
-    sums = {key: seconds for key, seconds in former.modules.items() if key not in folders}
-    sums = {key: s for key, s in sums.items() if (FILE.parent / key).exists() or key == "lint"}
-    for key in folders:
-        sums[key] = 0.0
+    folders = {key for key in former.modules if (FILE.parent / key).is_dir()}
+    measured: dict[str, float] = {}
     for module in plain["modules"]:
-        key = str(Path(module["module"]).parent)
-        key = key if key in folders else module["module"]
-        sums[key] = sums[key] + module["cpu"] if key in folders else module["cpu"]
+        folder = str(Path(module["name"]).parent)
+        key = folder if folder in folders else module["name"]
+        measured[key] = measured.get(key, 0.0) + module["cpu"]
+    there = {key for key in former.modules if key == LINT or (FILE.parent / key).exists()}
+    sums = {key: former.modules[key] for key in there} | measured
     lines = [HEADER, f"calibration = {plain['calibration']:.2f}", f"total = {former.total:.0f}", ""]
     lines += ["[modules]", *(f'"{key}" = {max(1, round(sums[key]))}' for key in sorted(sums)), ""]
     path.write_text("\n".join(lines), encoding="utf-8")

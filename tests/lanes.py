@@ -61,7 +61,6 @@ LANES = (
         "what a user does",
         (
             "real/test_data_path.py",
-            "real/test_front.py",
             "real/test_drain.py",
             "real/test_keys.py",
             "real/test_lifecycle.py",

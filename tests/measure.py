@@ -37,19 +37,24 @@ class Teller:
         former, self._used = self._used, self._account.seconds()
         return round(self._used - former, 3)
 
-    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+    @pytest.hookimpl(wrapper=True)
+    def pytest_make_collect_report(
+        self, collector: pytest.Collector
+    ) -> Iterator[pytest.CollectReport]:
+        report: pytest.CollectReport = yield
         if report.failed:
-            text = report.longreprtext[-TEXT:]
-            self.tell("broken", id=report.nodeid, module=_module(report.nodeid), text=text)
+            module, text = _module(collector.path), report.longreprtext[-TEXT:]
+            self.tell("broken", id=module, module=module, text=text)
+        return report
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
-        modules = Counter(_module(item.nodeid) for item in session.items)
+        modules = Counter(_module(item.path) for item in session.items)
         self.tell("collected", modules=modules, cpu=self._since_last())
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_protocol(self, item: pytest.Item) -> Iterator[None]:
         begin = time.monotonic()
-        self.tell("start", id=item.nodeid, module=_module(item.nodeid))
+        self.tell("start", id=item.nodeid, module=_module(item.path))
         try:
             return (yield)
         finally:
@@ -57,7 +62,7 @@ class Teller:
             self.tell(
                 "test",
                 id=item.nodeid,
-                module=_module(item.nodeid),
+                module=_module(item.path),
                 outcome=outcome,
                 text=text,
                 figures=self._figures.pop(item.nodeid, ""),
@@ -76,14 +81,13 @@ class Teller:
             self._outcomes[report.nodeid] = ("failed", f"{text}\n{said}".strip()[-TEXT:])
         elif report.skipped and former == "passed":
             self._outcomes[report.nodeid] = ("skipped", "")
-        else:
+        elif report.when != "setup":  # or a test that is interrupted would have passed
             self._outcomes[report.nodeid] = (former, text)
 
 
-def _module(nodeid: str) -> str:
-    """The module below tests/ of a test's id."""
-    path = Path(nodeid.partition("::")[0]).absolute()
-    return str(path.relative_to(TESTS)) if path.is_relative_to(TESTS) else nodeid
+def _module(path: Path) -> str:
+    """The name of a module: its path below tests/."""
+    return str(path.relative_to(TESTS)) if path.is_relative_to(TESTS) else str(path)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -60,9 +60,9 @@ class Report:
     @cached_property
     def over(self) -> list[str]:
         """What is over its budget; not judged where only this process's own time is known."""
-        if not self.budgeted or not all(worker.counted for worker in self.workers):
+        if self.stopped or not self.budgeted or not all(w.counted for w in self.workers):
             return []
-        measured = {module.name: module.cpu for _, module in self.modules() if module.done}
+        measured = {module.name: module.cpu for _, module in self.modules() if module.expected}
         return budgets.judge(measured, self.allowed, factor=self.factor)
 
     def tests(self) -> list[Test]:

@@ -17,6 +17,7 @@ from playground.config import Config
 from playground.errors import PlaygroundError
 from playground.processes import Process, end, identify
 from tests import account
+from tests.budgets import LINT
 from tests.lanes import Lane
 from tests.measure import EVENTS, GROUP
 
@@ -27,7 +28,6 @@ PATIENCE = 60.0
 CALIBRATE_EVERY = 180.0
 WITH_PARENT = ["setpriv", "--pdeathsig", "INT"]
 """Also a runner that is ended by KILL takes its lanes along."""
-LINT = "lint"
 
 
 @dataclass(slots=True)
@@ -112,7 +112,9 @@ class Worker:
 
     def _start_tests(self) -> None:
         options = ["-p", "tests.measure", "-p", "no:cacheprovider", "--color=no", "-v"]
+        options += ["--continue-on-collection-errors"]
         options += [f"--maxfail={MAXFAIL}", f"--junitxml={self._folder / self.lane.name}.xml"]
+        options += [f"--rootdir={REPOSITORY}", f"--config-file={REPOSITORY / 'pyproject.toml'}"]
         if self.lane.select:
             options += ["-m", self.lane.select]
         if self.lane.background:
@@ -159,7 +161,8 @@ class Worker:
         if self._linting:
             return self._linted(code)
         self._finish_module()
-        if code != 0 and not self._asked and (code != 1 or not self._result.failures):
+        told = code in (1, 2) and self._result.failures
+        if code != 0 and not told and not self._asked:
             self._broken(f"pytest of lane {self.lane.name} ended with {code}")
         return False
 
@@ -212,7 +215,7 @@ class Worker:
         linted = self._result.modules.get(LINT)
         self._result.start = cpu - (linted.cpu if linted else 0.0)
         for name, count in modules.items():
-            self._result.modules[name] = Module(name, expected=count)
+            self._result.modules.setdefault(name, Module(name)).expected = count
 
     def _on_start(self, *, id: str, module: str) -> None:
         if module != self._current:

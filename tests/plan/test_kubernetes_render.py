@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -263,8 +264,9 @@ class TestShutdown:
         assert shell == "/bin/sh"
         compile(script, "prestop", "exec")
         assert words[:2] == ["5", "90"]
-        assert words[3:] == [
-            "http://127.0.0.1:8000/metrics",
+        metrics, rule = words[3:]
+        assert metrics == "http://127.0.0.1:8000/metrics"
+        assert json.loads(rule)["gauges"] == [
             "vllm:num_requests_running",
             "vllm:num_requests_waiting",
         ]

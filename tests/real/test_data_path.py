@@ -19,12 +19,14 @@ from pathlib import Path
 import pytest
 
 from playground.operator_process import Operator
+from tests.patience import patience
+from tests.real.api import Json
 from tests.real.conftest import save_logs
 from tests.real.fronts import fronts, managed, operator_with_fronts, wait_fronts
 from tests.real.test_crash import kill_and_start
 from tests.real.test_keys import held
 from tests.real.test_lifecycle import changed_args
-from tests.real.world import Json, Not, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
 from tests.traffic.client import Traffic
 
 BARE, FRONTED = "bare", "fronted"
@@ -38,7 +40,7 @@ BEFORE = 30
 GENTLE = {"concurrency": 6, "pause": 0.1}
 """Lanes of a client: some hundred requests while something happens, and cores left for it."""
 PROXIES = 5
-"""Seconds within which every kube-proxy has followed the slices, on a machine that is busy."""
+"""Seconds within which every kube-proxy has followed the slices; more on a busy machine."""
 
 
 @dataclass(slots=True)
@@ -299,7 +301,6 @@ def test_a_killed_worker_fails_only_what_had_begun_on_it(served: Served) -> None
                     or Not(f"{member} in {found}")
                 ),
                 f"out of the membership of {name}",
-                timeout=20,
             )
         out_after = time.time() - killed_at
         served.wait()
@@ -308,7 +309,8 @@ def test_a_killed_worker_fails_only_what_had_begun_on_it(served: Served) -> None
     for name, client in zip(NAMES, clients, strict=True):
         failures = client.report["failures"]
         print(f"{name}: out {out_after:.1f} s after KILL; {len(failures)} requests failed")
-        late = [f for f in failures if f["started"] > killed_at + out_after + PROXIES]
+        followed = killed_at + out_after + PROXIES * patience()
+        late = [f for f in failures if f["started"] > followed]
         assert not late, [f["started"] - killed_at for f in late]
 
 

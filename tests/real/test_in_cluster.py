@@ -16,9 +16,10 @@ from playground import images, manifests
 from playground.errors import PlaygroundError
 from playground.operator_process import NAMESPACE, Operator
 from playground.release import Release, values
+from tests.real.api import Json
 from tests.real.conftest import FAST_SETTINGS
 from tests.real.tunnels import calling_cluster
-from tests.real.world import Json, Not, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
 
 NAME = "isthmus"
 LEASE = "isthmus"

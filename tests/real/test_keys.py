@@ -6,25 +6,16 @@ import base64
 import json
 import subprocess
 from collections.abc import Iterator
-from datetime import datetime
-from pathlib import Path
 
 import httpx
 import pytest
 
+from playground.config import slurm_node_names
 from playground.image import SGLANG_IMAGE
+from tests.real.api import Json
 from tests.real.conftest import arguments
 from tests.real.test_lifecycle import never_below
-from tests.real.world import (
-    FAST,
-    Json,
-    World,
-    bearer,
-    deployment,
-    kubernetes_pool,
-    slurm_pool,
-    until,
-)
+from tests.real.world import FAST, World, bearer, deployment, kubernetes_pool, slurm_pool, until
 
 ENV = [{"name": name, "value": value} for name, value in FAST]
 SGLANG_PODS = {"type": "sglang", "image": SGLANG_IMAGE, "args": [], "env": ENV}
@@ -138,15 +129,11 @@ def places_to_look(world: World, name: str) -> Iterator[tuple[str, str]]:
     assert "server_args=" in logs, "the engine that tells all it knows was looked at"
     yield "files of the work directory", logs
     jobs = [job["id"] for job in world.jobs(name)]
-    began = datetime.fromisoformat(world.get("mdep", name)["metadata"]["creationTimestamp"])
-    # Another SLURM on this machine may have had jobs of these numbers, and have been killed.
-    kept = [
-        path
-        for job in jobs
-        for path in Path("/dev/shm").glob(f"isthmus-{job}.*")
-        if path.stat().st_mtime >= began.timestamp()
-    ]
-    assert not kept, "private folders outlive their use"
+    slurm = world.playground.slurm
+    kept = [slurm.run_on(node, "ls", "/dev/shm") for node in slurm_node_names(slurm.config)]
+    assert not [job for job in jobs if f"isthmus-{job}." in "".join(kept)], (
+        "private folders outlive their use"
+    )
     for pod in world.objects("pods", name):
         if "vllm" in pod["metadata"]["labels"]["isthmus.dev/pool"]:
             yield "the log of a pod", world.kubectl("logs", pod["metadata"]["name"])

@@ -10,7 +10,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.real.world import Json, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.api import Json
+from tests.real.world import World, deployment, kubernetes_pool, slurm_pool, until
 
 LAYOUTS = {
     "kubernetes": [kubernetes_pool()],

@@ -9,7 +9,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -277,12 +276,23 @@ def test_pods_and_slurm_nodes_reach_each_other_until_it_is_refused(playground: P
 
 def test_nothing_leaves_the_machine(playground: Playground) -> None:
     code = "import socket; socket.create_connection(('192.0.2.1', 80), timeout=5)"
-    begin = time.monotonic()
+    # socket's time limit would say "timed out" instead
     with pytest.raises(PlaygroundError, match=r"refused|unreachable"):
         playground.kubectl("exec", pods(playground)[0]["name"], "--", "python3", "-c", code)
     with pytest.raises(PlaygroundError, match=r"refused|unreachable"):
         playground.slurm.run_on("gpu01", "python3", "-c", code)
-    assert time.monotonic() - begin < 5, "refused at once, not by a time limit"
+
+
+def test_nodes_share_neither_tmp_nor_memory_files(playground: Playground) -> None:
+    slurm = playground.slurm
+    for folder in ("/tmp", "/dev/shm"):
+        mine = f"{folder}/isthmus-{os.getpid()}"
+        write = f"echo hello > {mine} && cat {mine}"
+        srun = ["srun", "--chdir=/", "-w", "gpu01", "bash", "-c", write]
+        assert slurm.command(*srun, user="svc", timeout=60) == "hello\n", "the job user may write"
+        assert slurm.run_on("gpu01", "cat", mine) == "hello\n"
+        assert mine not in slurm.run_on("gpu02", "find", folder)
+        assert not Path(mine).exists()
 
 
 def test_login_node_lets_the_job_user_in(playground: Playground) -> None:
@@ -533,10 +543,8 @@ def test_down_works_without_the_state_folder(state: Path) -> None:
 
 
 def test_only_the_api_server(state: Path) -> None:
-    begin = time.monotonic()
     started = quiet(Config(state=state, instance=None, parts=parse_parts("apiserver")))
     started.up()
-    assert time.monotonic() - begin < 30
     assert "default" in started.kubectl("get", "namespaces")
     assert started.running() == ("etcd", "kube-apiserver")
     started.up()

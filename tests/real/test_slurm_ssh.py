@@ -17,7 +17,8 @@ from playground import manifests
 from playground.commands import run
 from playground.operator_process import NAMESPACE, Operator
 from playground.processes import children, command_line
-from tests.real.world import Json, Not, World, deployment, slurm_pool, until
+from tests.real.api import Json
+from tests.real.world import Not, World, deployment, slurm_pool, until
 
 CLUSTER = "hpc-ssh"
 
@@ -127,7 +128,7 @@ def test_a_killed_master_is_made_again(reachable: World, operator: Operator) -> 
     before = logins(world)
     (master,) = masters(operator.pid)
     os.kill(master, signal.SIGKILL)
-    until(lambda: logins(world) == before + 1, "there is a new login", timeout=20)
+    until(lambda: logins(world) == before + 1, "there is a new login")
     world.scale("killed", 3)
     world.wait_agree("killed", slurm=3)
     assert jobs < job_ids(world, "killed"), "nothing was submitted again"
@@ -246,7 +247,7 @@ def test_masters_end_with_the_operator(reachable: World, operator: Operator, how
     folder = Path(words[words.index("-S") + 1]).parent
     assert folder.stat().st_mode & 0o777 == 0o700
     getattr(operator, how)()
-    until(lambda: not alive(master), "the master has ended", timeout=10)
+    until(lambda: not alive(master), "the master has ended")
     operator.start()
     wait_reachable(reachable)
     reachable.wait_agree("ending", slurm=1)

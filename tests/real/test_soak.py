@@ -15,8 +15,9 @@ import pytest
 
 from playground.errors import PlaygroundError
 from playground.operator_process import Operator
+from tests.real.api import Json
 from tests.real.test_crash import assert_one_engine_per_attempt, kill_and_start
-from tests.real.world import Json, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.world import World, deployment, kubernetes_pool, slurm_pool, until
 
 pytestmark = pytest.mark.soak
 

@@ -16,9 +16,10 @@ from playground.errors import PlaygroundError
 from playground.operator_process import NAMESPACE
 from playground.processes import Process, alive, children, identify, send
 from playground.tunnels_process import TunnelHost
+from tests.real.api import Json
 from tests.real.test_drain import assert_finished, open_streams
 from tests.real.tunnels import reverse_cluster, ssh_cluster, tunnel_host
-from tests.real.world import Json, Not, World, deployment, slurm_pool, until
+from tests.real.world import Not, World, deployment, slurm_pool, until
 from tests.traffic.client import Traffic
 
 JOBS = 2

@@ -120,8 +120,9 @@ def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
 def _unread(observed: SlurmJobObservation) -> SlurmJobPlan:
     """SLURM's answer does not say how the job is: as unseen, with the cause."""
     reason, message = unreadable.why(observed)
-    status = _unseen(observed, reason=reason, message=message)
-    return SlurmJobPlan(status=unreadable.explained(observed, status))
+    status = unreadable.explained(observed, _unseen(observed, reason=reason, message=message))
+    # A record of this name that changes is told; one that nobody could name is not.
+    return SlurmJobPlan(status=status, requeue_after=None if observed.unreadable else _SOON)
 
 
 def _unseen(observed: SlurmJobObservation, *, reason: str, message: str) -> SlurmJobStatus:

@@ -157,22 +157,26 @@ async def _serve(
         asyncio.create_task(relist.run(), name="relist"),
         asyncio.create_task(_watch(settings, connection, store, relist, asked), name="watch"),
     ]
-    waiting = asyncio.create_task(asked.wait(), name="asked to end")
+    ending = asyncio.create_task(_leave(supervisor, asked), name="asked to end")
     try:
-        done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {waiting}:
+        done, _ = await asyncio.wait([ending, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
             task.result()
+        if ending not in done:
             raise RuntimeError("a background task ended by itself")
-        _log.info("Asked to end: waiting for a successor and for open connections")
-        leaving = asyncio.create_task(supervisor.leave(), name="leave")
-        await asyncio.wait([leaving, *tasks], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (waiting, *tasks):
+        for task in (ending, *tasks):
             task.cancel()
-        await asyncio.gather(waiting, *tasks, return_exceptions=True)
+        await asyncio.gather(ending, *tasks, return_exceptions=True)
         with contextlib.suppress(ApiError):
             await supervisor.close()
         await status.close()
+
+
+async def _leave(supervisor: Supervisor, asked: asyncio.Event) -> None:
+    await asked.wait()
+    _log.info("Asked to end: waiting for a successor and for open connections")
+    await supervisor.leave()
 
 
 async def _watch(

@@ -98,7 +98,8 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
         return _stop_unreadable(observed, now=now)
     choice = choose(records=observed.records, attempt=observed.attempt, bound=status.job_id)
     if not unreadable.is_believed(observed, choice.primary):
-        return SlurmJobPlan(status=_unread(observed, _draining(status, now=now)))
+        held = _unread(observed, _draining(status, now=now))
+        return SlurmJobPlan(status=held, requeue_after=5 * _SOON)
     if not submitted and not observed.records:
         return _done(observed, now=now, close_gate=False)
     if choice.primary is not None:
