@@ -61,6 +61,58 @@ def test_unreachable_slurmcluster(world: World) -> None:
     world.delete("blind")
 
 
+@pytest.mark.timeout(240)
+def test_a_record_in_an_unknown_form_leaves_its_worker_alone(world: World) -> None:
+    """A release that prints a field anew, in the place of which a filter behind squeue stands."""
+    folder = world.playground.state / "strange"
+    folder.mkdir()
+    change = folder / "change.sed"
+    change.write_text("")
+    programs = world.playground.slurm.bin_folder
+    for command in ("sbatch", "scancel", "scontrol", "sinfo"):
+        (folder / command).symlink_to(programs / command)
+    (folder / "squeue").write_text(
+        f'#!/bin/bash\n{programs}/squeue "$@" | sed -f {change}\nexit "${{PIPESTATUS[0]}}"\n'
+    )
+    (folder / "squeue").chmod(0o755)
+    cluster = world.cluster("strange")
+    cluster["spec"]["commands"]["binDir"] = str(folder)
+    world.apply(cluster, deployment("strange", slurm_pool(cluster="strange"), replicas=2))
+    world.wait_agree("strange", slurm=2)
+    members = world.members("strange")
+    job = world.jobs("strange")[0]
+
+    def said(reason: str) -> str:
+        def look() -> Any:
+            status = world.get("slc", "strange", namespace="isthmus-system").get("status", {})
+            found = next(c for c in status["conditions"] if c["type"] == "SlurmReachable")
+            return found["message"] if found["reason"] == reason else Not(str(found))
+
+        message: str = until(look, f"SlurmReachable with reason {reason}")
+        return message
+
+    exit_codes = "s/^\\(\\([^\x1f]*\x1f\\)\\{9\\}\\)[^\x1f]*/\\10:0:0/"  # the tenth field
+    change.write_text(f"/^{job['id']}\x1f/{exit_codes}\n")
+    message = said("RecordsUnreadable")
+    assert f"{job['id']} {job['name']} (exit_code is '0:0:0')" in message
+    # Others are served as ever meanwhile, and the worker itself stays.
+    world.scale("strange", 3)
+    world.wait_agree("strange", slurm=3)
+    assert members < world.members("strange")
+    until(lambda: job["id"] in {each["id"] for each in world.jobs("strange")}, "its job goes on")
+    change.write_text(f"{exit_codes}\n")
+    message = said("UnknownFormat")
+    version = world.get("slc", "strange", namespace="isthmus-system")["status"]["version"]
+    assert f"SLURM {version}: " in message
+    assert "exit_code is '0:0:0'" in message
+    assert len(world.members("strange")) == 3
+    change.write_text("")
+    said("SnapshotComplete")
+    world.delete("strange")
+    until(lambda: not world.leftovers("strange"), "nothing is left after the delete")
+    world.kubectl("delete", "slc", "strange", "-n", "isthmus-system", timeout=60)
+
+
 @pytest.mark.timeout(180)
 def test_unknown_partition(world: World) -> None:
     world.apply(deployment("lost", slurm_pool(slurm={"partitions": ["nosuch"]}), replicas=1))

@@ -40,8 +40,8 @@ def why(observed: SlurmJobObservation) -> tuple[Reason, str]:
         snapshot = observed.cluster.snapshot
         nameless = () if snapshot is None else snapshot.nameless
         text = (
-            f"SLURM shows {len(nameless)} records whose id and name cannot be read "
-            f"({nameless[0] if nameless else ''}); any may be this job"
+            f"SLURM shows records whose id and name cannot be read ({len(nameless)}, "
+            f"{nameless[0] if nameless else ''}); any may be this job"
         )
     return Reason.RECORDS_UNREADABLE, f"{text}: what was known is kept"
 
@@ -85,8 +85,8 @@ def told(snapshot: Snapshot) -> str:
         parts.append(f"cannot read the records of jobs {shown}{more}: these are left as they are")
     if snapshot.nameless:
         parts.append(
-            f"cannot read id and name of {len(snapshot.nameless)} records "
-            f"({snapshot.nameless[0]}): until they are gone nothing is submitted on this cluster "
+            f"cannot read id and name of some records ({len(snapshot.nameless)}, "
+            f"{snapshot.nameless[0]}): until they are gone nothing is submitted on this cluster "
             "and no job is taken to be gone"
         )
     return f"{'; '.join(parts)}. Take a release of Isthmus that reads this SLURM, or report it"
