@@ -34,6 +34,7 @@ from tests.real.world import Json, Not, World, deployment, slurm_pool, until
 
 DEBIANS = "22.05"
 RELEASES = (DEBIANS, *slurm_releases.SUITES)
+LEASE = "matrix"
 NODES = 3
 EVERY = 0.3
 """Seconds between two looks: three worlds share the processors with their engines."""
@@ -131,17 +132,27 @@ class Site(World):
 
         return until(supervised, what, timeout=timeout, every=EVERY)
 
-    def ready(self, name: str, replicas: int, *, timeout: float = 90.0) -> list[Json]:
-        """Wait until all tell the same story: status, slices, objects and the queue."""
+    def ready(
+        self, name: str, replicas: int, *, comments: bool = True, timeout: float = 90.0
+    ) -> list[Json]:
+        """Wait until all tell the same story: status, slices, objects and the queue.
+
+        Args:
+            name: of the deployment.
+            replicas: how many workers it shall have.
+            comments: whether each job's comment must have the port that the status has.
+            timeout: seconds.
+        """
 
         def look() -> Any:
-            said = self.agree(name, kubernetes=0, slurm=replicas) or self.told_apart(name)
+            said = self.agree(name, kubernetes=0, slurm=replicas)
+            said = said or self.told_apart(name, comments=comments)
             return Not(said) if said else True
 
         self.until(look, f"{name} has {replicas} jobs and all agree", timeout=timeout)
         return list(self.status(name)["workers"])
 
-    def told_apart(self, name: str) -> str:
+    def told_apart(self, name: str, *, comments: bool) -> str:
         """Where the status and squeue differ about a worker's node, port and end; "" if nowhere."""
         queue = {job["id"]: job for job in self.queue()}
         for worker in self.status(name).get("workers", []):
@@ -150,10 +161,10 @@ class Site(World):
                 return f"job {worker.get('jobId')} of the status is not in the queue"
             ends = datetime.fromisoformat(worker.get("endsAt") or "1970-01-01T00:00:00+00:00")
             port = worker.get("url", "").rpartition(":")[2]
-            told = (worker.get("node"), ends, f":port={port}" in job["comment"])
-            seen = (job["node"], datetime.fromisoformat(job["end"]).astimezone(), True)
-            if told != seen:
-                return f"the status says {told}, squeue {seen} ({job})"
+            told = (worker.get("node"), ends)
+            seen = (job["node"], datetime.fromisoformat(job["end"]).astimezone())
+            if told != seen or (comments and f":port={port}" not in job["comment"]):
+                return f"the status says {worker}, squeue {job}"
         return ""
 
     def queue(self, states: str = "all") -> list[Json]:
@@ -272,6 +283,13 @@ class Matrix:
             )
             pytest.fail("\n".join([*failures, f"fine on: {good or 'none'}"]), pytrace=False)
 
+    def kill_operator(self) -> None:
+        """KILL, and its Lease is over, which otherwise takes as long as it lasts."""
+        self.operator.kill()
+        site = self.sites[0]
+        path = site.path("lease", LEASE, namespace=NAMESPACE)
+        site.api.patch(path, {"spec": {"holderIdentity": None}})
+
     def describe(self) -> str:
         found = [f"{site.version} ({site.release})" for site in self.sites]
         return "SLURM " + ", ".join([*found, *(f"NOT {name}" for name in self.missing)])
@@ -302,7 +320,7 @@ def start(stack: ExitStack, *, arguments: Callable[..., list[str]]) -> Matrix:
     settings = arguments(
         watch_namespaces=",".join([NAMESPACE, *(site.namespace for site in sites)]),
         slurm_poll_interval="500ms",
-        lease_name="matrix",
+        lease_name=LEASE,
     )
     operator = Operator(
         kubernetes, arguments=settings, installation_id="matrix00", name="matrix-operator"
