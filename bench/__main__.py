@@ -8,6 +8,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from bench.handover import measure_handovers
 from bench.idle import measure_idle
 from bench.lab import Lab
 from bench.report import Report, console_tables, markdown
@@ -38,6 +39,8 @@ def main() -> int:
             try:
                 report.comparisons = measure_startup(lab, runs=options.runs)
                 report.idles = measure_idle(lab, seconds=options.idle_seconds)
+                with progress.step("hand-overs"):
+                    report.handovers = measure_handovers(playground, operator, runs=options.runs)
             finally:
                 operator.stop()
     except PlaygroundError as error:

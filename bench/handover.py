@@ -6,6 +6,7 @@ operators of which one leads and one stands by.
 
 import argparse
 import json
+import random
 import signal
 import sys
 import tempfile
@@ -73,6 +74,8 @@ def _stand_by(operator: Operator) -> None:
 
 def _hand_over(client: Client, leader: Operator, second: Operator) -> HandOver:
     components = leader.playground.components
+    # Not always right after the second one has looked at the Lease, which it does now and then.
+    time.sleep(random.uniform(0.0, 2.5))
     holder = _holder(client)
     before = second.output().count("In sync")
     ended = released = reconciling = 0.0

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.table import Table
 
+from bench.handover import HandOver
 from bench.idle import Idle
 from bench.lab import LOAD_SECONDS
 from bench.startup import Comparison
@@ -22,6 +23,7 @@ class Report:
     runs: int
     comparisons: list[Comparison] = field(default_factory=list)
     idles: list[Idle] = field(default_factory=list)
+    handovers: list[HandOver] = field(default_factory=list)
 
 
 Rows = list[tuple[str, ...]]
@@ -70,6 +72,9 @@ def _sections(report: Report) -> Iterator[tuple[str, Rows]]:
         yield title, _comparison_rows(report.comparisons)
     if report.idles:
         yield "While nothing changes", _idle_rows(report.idles)
+    if report.handovers:
+        title = f"A hand-over between two operators, in seconds: median of {len(report.handovers)}"
+        yield title, _handover_rows(report.handovers)
 
 
 def _comparison_rows(comparisons: list[Comparison]) -> Rows:
@@ -87,6 +92,15 @@ def _comparison_rows(comparisons: list[Comparison]) -> Rows:
             )
         )
     return rows
+
+
+def _handover_rows(found: list[HandOver]) -> Rows:
+    return [
+        ("from SIGTERM until", "seconds"),
+        ("its Lease is free", _times([each.released for each in found])),
+        ("the other one reconciles", _times([each.reconciling for each in found])),
+        ("its process is gone", _times([each.ended for each in found])),
+    ]
 
 
 def _times(values: list[float]) -> str:

@@ -460,6 +460,18 @@ class TestSupervisor:
 
         run_virtual(main)
 
+    def test_one_that_waits_for_its_first_list_ends_at_once(self) -> None:
+        async def main() -> None:
+            async with supervisor() as lab:
+                lab.lists = False
+                task = lab.start()
+                await asyncio.sleep(20)
+                told = told_to_end(task)
+                await task
+                assert lab.loop.time() - told == 0
+
+        run_virtual(main)
+
     def test_with_forwards_only_its_own_times_are_waited_for(self) -> None:
         async def main() -> None:
             async with supervisor() as lab:
@@ -486,6 +498,8 @@ class TestSupervisor:
                 task = lab.start()
                 await asyncio.sleep(60)
                 (master,) = lab.masters
+                # Of requests that fail together kopf looks at one, and asyncio tells of the others.
+                lab.loop.set_exception_handler(lambda *_: None)
                 lab.session.refuse(500)
                 await asyncio.sleep(600)
                 assert not task.done()

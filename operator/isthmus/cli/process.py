@@ -4,6 +4,7 @@ Apart from the commands, of which one is the operator and one is the tunnel supe
 """
 
 import asyncio
+import gc
 import json
 import logging
 import sys
@@ -37,6 +38,14 @@ def pairs(texts: list[str]) -> dict[str, object]:
 
 def exit_code(run: Callable[[], Coroutine[None, None, None]], *, command: str) -> int:
     """Run until it ends; 0, or 2 for settings that cannot be, or 1 for any other end."""
+    try:
+        return _outcome(run, command=command)
+    finally:
+        # Python looks through all objects once more at its exit: a second or two for nothing.
+        gc.freeze()
+
+
+def _outcome(run: Callable[[], Coroutine[None, None, None]], *, command: str) -> int:
     try:
         asyncio.run(run())
     except KeyboardInterrupt:

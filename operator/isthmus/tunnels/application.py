@@ -24,7 +24,7 @@ from isthmus.apiserver.secrets import Secrets
 from isthmus.errors import ApiError
 from isthmus.reconcile.relist import Relist
 from isthmus.reconcile.store import Store
-from isthmus.signals import take_signals
+from isthmus.signals import take_signals, unless_asked
 from isthmus.tunnels.bastion import Bastions
 from isthmus.tunnels.checks import Checks, check_client
 from isthmus.tunnels.heartbeat import Heartbeat
@@ -48,13 +48,15 @@ _WATCH_AGAIN_SECONDS = 5.0
 
 
 async def run(settings: TunnelSettings) -> None:
-    """Run the supervisor until it is told to stop.
+    """Run the supervisor until it gets SIGTERM or SIGINT.
 
     Raises:
         SettingsError: no usable configuration.
         ApiError: the API server did not answer at the start.
         Exception: whatever ended a part; the process must end non-zero.
     """
+    asked = asyncio.Event()
+    take_signals(asked)
     connection = Connection(kubeconfig=settings.kubeconfig, context=settings.context)
     api = await KubernetesApiServer.connect(connection, timeout=settings.api_timeout)
     store = Store(watched=[resource for resource, _ in WATCHED])
@@ -66,7 +68,9 @@ async def run(settings: TunnelSettings) -> None:
         interval=settings.relist_interval,
     )
     try:
-        await relist.first_sync(deadline=settings.first_sync_deadline)
+        await unless_asked(asked, relist.first_sync(deadline=settings.first_sync_deadline))
+        if asked.is_set():
+            return
         async with check_client() as http:
 
             def checks(on_outcome: Callable[[str, Outcome], None]) -> Checks:
@@ -78,7 +82,7 @@ async def run(settings: TunnelSettings) -> None:
                 )
 
             supervisor, heartbeat = _supervisor(settings, api=api, store=store, checks=checks)
-            await _serve(settings, connection, supervisor, heartbeat, store, relist)
+            await _serve(settings, connection, supervisor, heartbeat, store, relist, asked)
     finally:
         await api.close()
 
@@ -140,8 +144,8 @@ async def _serve(
     heartbeat: Heartbeat,
     store: Store,
     relist: Relist,
+    asked: asyncio.Event,
 ) -> None:
-    asked = asyncio.Event()
     status = StatusServer(
         port=settings.status_port or 0,
         counts=supervisor.counts,
@@ -149,7 +153,6 @@ async def _serve(
     )
     if settings.status_port:
         await status.start()
-    take_signals(asked)
     _log.info("Supervisor %s holds forwards on %s", settings.host_id, settings.address)
     tasks = [
         asyncio.create_task(supervisor.run(), name="rounds"),
