@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tests import budgets
-from tests.workers import Failure, Module, Result, Test
+from tests.workers import Failure, Module, Ran, Result
 
 SLOWEST = 40
 LINES = 40  # of each failure that are printed; the log has all
@@ -65,7 +65,7 @@ class Report:
         measured = {module.name: module.cpu for _, module in self.modules() if module.expected}
         return budgets.judge(measured, self.allowed, factor=self.factor)
 
-    def tests(self) -> list[Test]:
+    def tests(self) -> list[Ran]:
         """Of all lanes."""
         return [test for worker in self.workers for test in worker.tests]
 

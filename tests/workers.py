@@ -57,7 +57,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Ran:
     """One test that was run; `figures` are what it recorded (pytest's record_property)."""
 
     id: str
@@ -74,7 +74,7 @@ class Result:
     lane: str
     modules: dict[str, Module] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-    tests: list[Test] = field(default_factory=list)
+    tests: list[Ran] = field(default_factory=list)
     start: float = 0.0  # processor seconds before the first test
     counted: bool = True  # by a control group: with daemons
 
@@ -224,7 +224,7 @@ class Worker:
         self._test = id
 
     def _on_test(self, *, module: str, text: str, **fields: Any) -> None:
-        test, one = Test(**fields), self._result.modules[module]
+        test, one = Ran(**fields), self._result.modules[module]
         self._result.tests.append(test)
         setattr(one, test.outcome, getattr(one, test.outcome) + 1)
         one.wall += test.wall
