@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -33,6 +34,8 @@ FAILURES = (AssertionError, PlaygroundError, httpx.HTTPError, OSError, KeyError,
 
 def main() -> int:
     options = _arguments()
+    for number in (signal.SIGTERM, signal.SIGINT):  # the playground goes with it
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     cache, progress = default_cache(), Progress()
     record = Record(cache)
     wanted = [

@@ -28,7 +28,7 @@ REPLACED = 2 * START
 """Seconds within which a worker that ended is replaced by one that serves."""
 PREFILL = 25.0
 """Seconds that the engine shall read a prompt."""
-STREAM = 25.0
+STREAM = 40.0
 """Seconds that a stream shall take."""
 BEFORE = 20
 """Requests answered before something happens, and after it."""
@@ -137,20 +137,19 @@ def drain_in_streams(site: Site) -> str:
         requests = [site.direct(worker, tokens=tokens) for _ in range(4)]
         for request in requests:
             assert request.begun.wait(60 * PATIENCE), "no first token"
-            assert not request.seconds, request.problem or "ended before the worker was deleted"
         site.remove(worker)
+        deleted = time.monotonic()
         for request in requests:
             request.join()
         problems = [request.problem for request in requests if request.problem]
         assert not problems, f"{len(problems)} of 4 streams: {problems[0]}"
-        shortest = min(request.seconds for request in requests)
-        assert shortest > 8, f"a stream took only {shortest:.0f} s: nothing is shown"
-        ended = time.monotonic()
+        last = max(request.ended for request in requests)
+        assert last - deleted > 8, "every stream had ended by then: nothing is shown"
         site.wait_gone(worker, timeout=90)
-        seconds = time.monotonic() - ended
+        seconds = time.monotonic() - last
         _assert_waited_for(log, *requests)
     site.wait_served()
-    return f"streams of {tokens} tokens; gone {seconds:.0f} s after the last"
+    return f"{last - deleted:.0f} s of streams; gone {seconds:.0f} s after the last"
 
 
 def _assert_waited_for(log: Log, *requests: Ask) -> None:
