@@ -29,6 +29,7 @@ class Report:
         calibration: seconds, as `tests/calibration.py`; None when it was not measured.
         stopped: why not all was run; "" when it was.
         budgeted: what a module takes is compared with its budget.
+        trouble: why there is no calibration.
     """
 
     workers: list[Result]
@@ -36,6 +37,7 @@ class Report:
     calibration: float | None
     stopped: str
     budgeted: bool
+    trouble: str = ""
 
     @cached_property
     def allowed(self) -> budgets.Budgets:
@@ -133,7 +135,7 @@ class Report:
             f"calibration: {self.calibration:.2f} s for ten seeds, {self.factor:.2f} times the "
             f"{self.allowed.calibration:.2f} s of the budgets"
             if self.calibration
-            else "calibration: not measured",
+            else f"calibration: not measured {self.trouble}".strip(),
         ]
         if not all(worker.counted for worker in self.workers):
             lines.append("budgets are not judged: no control group counts what daemons use here")

@@ -308,6 +308,7 @@ class Calibration:
     """Measures now and then how fast the machine is while the lanes run."""
 
     def __init__(self) -> None:
+        self.trouble = ""
         self._found: list[float] = []
         self._process: subprocess.Popen[str] | None = None
         self._next = 0.0
@@ -317,9 +318,11 @@ class Calibration:
         if self._process is not None:
             if self._process.poll() is None:
                 return
-            said, _ = self._process.communicate()
+            said, trouble = self._process.communicate()
             if self._process.returncode == 0:
                 self._found.append(float(said))
+            else:
+                self.trouble = trouble.strip()[-200:]
             self._process = None
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + CALIBRATE_EVERY
@@ -328,7 +331,7 @@ class Calibration:
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
             )
