@@ -85,8 +85,15 @@ STEPS = (
 )
 """In this order; the first that fails ends it."""
 
-PROGRAMS = ("Debian packages", "accounts", "Go", "Kubernetes and containerd", "helm")
-"""What tests with single processes need beside the routers, which they fetch in seconds."""
+PROGRAMS = (
+    "Debian packages",
+    "accounts",
+    "Go",
+    "Kubernetes and containerd",
+    "helm",
+    "Envoy and other routers",
+)
+"""What tests with single processes need."""
 
 
 def prepare(

@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tests import budgets
-from tests.workers import Failure, Module, Result, Test
+from tests.workers import Failure, Module, Ran, Result
 
 SLOWEST = 40
 LINES = 40  # of each failure that are printed; the log has all
@@ -29,6 +29,7 @@ class Report:
         calibration: seconds, as `tests/calibration.py`; None when it was not measured.
         stopped: why not all was run; "" when it was.
         budgeted: what a module takes is compared with its budget.
+        trouble: why there is no calibration.
     """
 
     workers: list[Result]
@@ -36,6 +37,7 @@ class Report:
     calibration: float | None
     stopped: str
     budgeted: bool
+    trouble: str = ""
 
     @cached_property
     def allowed(self) -> budgets.Budgets:
@@ -65,7 +67,7 @@ class Report:
         measured = {module.name: module.cpu for _, module in self.modules() if module.expected}
         return budgets.judge(measured, self.allowed, factor=self.factor)
 
-    def tests(self) -> list[Test]:
+    def tests(self) -> list[Ran]:
         """Of all lanes."""
         return [test for worker in self.workers for test in worker.tests]
 
@@ -133,7 +135,7 @@ class Report:
             f"calibration: {self.calibration:.2f} s for ten seeds, {self.factor:.2f} times the "
             f"{self.allowed.calibration:.2f} s of the budgets"
             if self.calibration
-            else "calibration: not measured",
+            else f"calibration: not measured {self.trouble}".strip(),
         ]
         if not all(worker.counted for worker in self.workers):
             lines.append("budgets are not judged: no control group counts what daemons use here")

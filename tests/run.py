@@ -99,6 +99,7 @@ def run(
         workers=[worker.result() for worker in this.workers],
         wall=time.monotonic() - this.begin,
         calibration=this.calibration.seconds(),
+        trouble=this.calibration.trouble,
         stopped=this.stopped,
         budgeted=lanes.ACCEPTANCE not in wanted,
     )

@@ -57,7 +57,7 @@ class Failure:
 
 
 @dataclass(frozen=True, slots=True)
-class Test:
+class Ran:
     """One test that was run; `figures` are what it recorded (pytest's record_property)."""
 
     id: str
@@ -74,7 +74,7 @@ class Result:
     lane: str
     modules: dict[str, Module] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
-    tests: list[Test] = field(default_factory=list)
+    tests: list[Ran] = field(default_factory=list)
     start: float = 0.0  # processor seconds before the first test
     counted: bool = True  # by a control group: with daemons
 
@@ -224,7 +224,7 @@ class Worker:
         self._test = id
 
     def _on_test(self, *, module: str, text: str, **fields: Any) -> None:
-        test, one = Test(**fields), self._result.modules[module]
+        test, one = Ran(**fields), self._result.modules[module]
         self._result.tests.append(test)
         setattr(one, test.outcome, getattr(one, test.outcome) + 1)
         one.wall += test.wall
@@ -308,6 +308,7 @@ class Calibration:
     """Measures now and then how fast the machine is while the lanes run."""
 
     def __init__(self) -> None:
+        self.trouble = ""
         self._found: list[float] = []
         self._process: subprocess.Popen[str] | None = None
         self._next = 0.0
@@ -317,9 +318,11 @@ class Calibration:
         if self._process is not None:
             if self._process.poll() is None:
                 return
-            said, _ = self._process.communicate()
+            said, trouble = self._process.communicate()
             if self._process.returncode == 0:
                 self._found.append(float(said))
+            else:
+                self.trouble = trouble.strip()[-200:]
             self._process = None
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + CALIBRATE_EVERY
@@ -328,7 +331,7 @@ class Calibration:
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
                 text=True,
                 start_new_session=True,
             )

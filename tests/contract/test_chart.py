@@ -20,8 +20,6 @@ GIVEN = ("--set", "installationId=prod0001")
 Json = dict[str, Any]
 Objects = dict[tuple[str, str], Json]
 
-pytestmark = pytest.mark.timeout(1800)  # the first one builds helm
-
 
 @pytest.fixture(scope="session")
 def helm() -> Path:

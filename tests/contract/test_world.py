@@ -20,7 +20,6 @@ from tests.real.conftest import made_anew
 from tests.real.world import World, deployment, kubernetes_pool, slurm_pool, until
 from tests.wrong_inputs import GOOD, changed
 
-pytestmark = pytest.mark.timeout(1800)  # the first one may build the API server
 _numbers = itertools.count(1)
 
 
