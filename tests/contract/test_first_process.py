@@ -1,7 +1,7 @@
 """Process 1 of an engine's container, as a real process with real engines below it.
 
-Its signals, exit codes and arguments; that it is process 1, and what the kernel does then, is seen
-on the playground (tests/real/test_drain.py).
+Its signals, exit codes and arguments; and as the first process of a PID namespace over the
+simulated engines, which is what it is in a pod.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import pytest
 
 from isthmus.backends.kubernetes import firstprocess
 from isthmus.backends.kubernetes.firstprocess import under_first_process
+from playground.engines.install import install
 from playground.engines.launch import free_port
 
 PR_SET_CHILD_SUBREAPER = 36
@@ -348,3 +349,82 @@ class TestServed:
     def test_one_that_listens_and_does_not_answer_may_serve(self, container: Container) -> None:
         container.says("silent")
         self.check_that_it_waits(container)
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    destination = tmp_path_factory.mktemp("engines")
+    install(destination)
+    return destination
+
+
+NAMESPACE = ("unshare", "--map-root-user", "--pid", "--fork", "--kill-child=KILL")
+LOADING = {"vllm": ("2", "Initializing a V1 LLM engine"), "sglang": ("1", "server_args=")}
+
+
+class TestNamespace:
+    """The simulated engines in a PID namespace, with and without our process 1."""
+
+    @contextmanager
+    def loading(self, command: Sequence[str], name: str, log: Path) -> Iterator[Namespace]:
+        """It loads for ever; process 1 of the namespace and the process that waits for it."""
+        part, line = LOADING[name]
+        environment = {"PATH": "/usr/bin:/bin", "SIMULATOR_LOAD_SECONDS": "0.1"}
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [*NAMESPACE, *command],
+                env={**environment, "SIMULATOR_HANG_AT_LOAD": part},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            until(lambda: line in log.read_text())
+            (first,) = children(process.pid)
+            yield Namespace(process, first)
+        finally:
+            process.kill()
+            process.wait(20)
+
+    def command(self, tree: Path, name: str) -> tuple[list[str], int]:
+        port = free_port()
+        model = ["org/model"] if name == "vllm" else ["--model-path=org/model"]
+        return [str(tree / "bin" / name), "serve", *model, f"--port={port}"], port
+
+    @pytest.mark.parametrize("name", LOADING)
+    def test_an_engine_that_is_process_1_is_not_ended(
+        self, tree: Path, tmp_path: Path, name: str
+    ) -> None:
+        """Why there is one of ours."""
+        engine, _ = self.command(tree, name)
+        with self.loading(engine, name, tmp_path / "log") as found:
+            os.kill(found.first, signal.SIGTERM)
+            with pytest.raises(subprocess.TimeoutExpired):
+                found.process.wait(firstprocess.PATIENCE_SECONDS + 2)
+
+    @pytest.mark.parametrize(("name", "code"), [("vllm", 137), ("sglang", 143)])
+    def test_under_ours_it_is_and_its_children_with_it(
+        self, tree: Path, tmp_path: Path, name: str, code: int
+    ) -> None:
+        engine, port = self.command(tree, name)
+        made = under_first_process(engine, port=port, path="/health")
+        with self.loading([*made.command, *made.args], name, tmp_path / "log") as found:
+            (main,) = children(found.first)
+            rest = children(main)
+            assert rest
+            os.kill(found.first, signal.SIGTERM)
+            assert found.process.wait(20) == code
+            assert not any(Path(f"/proc/{pid}").exists() for pid in (main, *rest))
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A PID namespace.
+
+    Attributes:
+        process: ends with it, and as it does.
+        first: its process 1, by its number outside.
+    """
+
+    process: subprocess.Popen[bytes]
+    first: int
