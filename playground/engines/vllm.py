@@ -212,7 +212,7 @@ class Vllm(Engine):
         return json_response({"detail": "Scale failed"}, status=500)
 
     def _openapi(self) -> object:
-        paths = {
+        paths: dict[str, object] = {
             path: {method.lower(): {} for method in methods}
             for path, methods in self.routes.items()
             if path not in ("/docs", "/redoc", "/openapi.json", "/metrics")
