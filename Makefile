@@ -7,26 +7,29 @@ CACHE := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/isthmus
 VENV := $(CACHE)/development-$(shell cat constraints.txt pyproject.toml | sha256sum | cut -c1-12)
 BIN := $(VENV)/bin
 RUN := PYTHONPATH=operator:. $(BIN)/python
-STATE ?= /var/tmp/isthmus-playground
 PARTS ?= kubernetes,slurm
 # The tests use playgrounds of their own; what a shell points at is not theirs.
-HERMETIC := env -u KUBECONFIG -u SLURM_CONF -u CLUSTER -u STATE -u PARTS
+HERMETIC := env -u KUBECONFIG -u SLURM_CONF -u SLURM_PREFIX -u CLUSTER -u STATE -u INSTANCE -u PARTS
 
-export STATE PARTS
+export PARTS
 
 ##@ Use
 .PHONY: help
 help: ## Show this list.
 	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} \
-	  /^[a-z-]+:.*## / {printf "  %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	  /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: $(VENV)/ready ## Start the playground, serve the sample on both schedulers, show it (CLUSTER=own: your cluster).
 	@$(RUN) -m playground demo
 
 .PHONY: playground
-playground: $(VENV)/ready ## Start a real Kubernetes and a real SLURM and leave them running (PARTS=, STATE=, CPUS=, SLURM_PREFIX=).
+playground: $(VENV)/ready ## Start a real Kubernetes and a real SLURM and leave them running (PARTS=, STATE=, INSTANCE=, CPUS=, SLURM_PREFIX=).
 	@$(RUN) -m playground up
+
+.PHONY: slurm-releases
+slurm-releases: $(VENV)/ready ## Fetch SLURM 24.11 and the newest, beside the machine's own; prints what SLURM_PREFIX= may name.
+	@$(RUN) -m playground slurm-prefix 24.11 newest
 
 .PHONY: down
 down: $(VENV)/ready ## Stop the playground and remove every trace of it.
@@ -34,8 +37,20 @@ down: $(VENV)/ready ## Stop the playground and remove every trace of it.
 
 ##@ Develop
 .PHONY: test
-test: lint ## Run all tests: lint, types, import contracts, then every layer of tests/ (the wheel and the CRDs too).
-	@$(HERMETIC) $(RUN) -m pytest tests
+test: prepare ## Run all tests: lint, types, import contracts, every layer of tests/, side by side (LANES="A D", REPORT=folder).
+	@$(HERMETIC) $(RUN) -m tests.run $(LANES)
+
+.PHONY: prepare
+prepare: $(VENV)/ready ## Build and fetch all that takes minutes the first time (Kubernetes, helm, images); starts nothing.
+	@$(HERMETIC) $(RUN) -m playground prepare
+
+.PHONY: acceptance
+acceptance: prepare ## Run what is shown before an issue is closed (2000 seeds, all mutations); writes docs/acceptance/.
+	@$(HERMETIC) $(RUN) -m tests.acceptance
+
+.PHONY: matrix
+matrix: $(VENV)/ready ## Run the core of the SLURM tests on 22.05, 24.11 and the newest at once; all three must be there.
+	@$(HERMETIC) MATRIX=required $(RUN) -m pytest tests/real/test_slurm_matrix.py
 
 .PHONY: lint
 lint: $(VENV)/ready ## Check format, style, types and import contracts.
@@ -70,7 +85,12 @@ bench-scale: $(VENV)/ready ## Measure with thousands of deployments and a thousa
 
 .PHONY: soak
 soak: $(VENV)/ready ## Run the long forms of the tests.
+	@$(HERMETIC) ISTHMUS_EXAMPLES=random $(RUN) -m pytest tests/plan --timeout=3600
 	@$(HERMETIC) $(RUN) -m pytest tests -m soak --timeout=3600
+
+.PHONY: engines
+engines: $(VENV)/ready ## Run real vLLM and SGLang on processors and write docs/engines.md (some GB, most of an hour; FRESH=1, SITES=, ROWS=).
+	@$(HERMETIC) $(RUN) -m tests.engines $(if $(FRESH),--fresh) $(if $(SITES),--sites $(SITES)) $(if $(ROWS),--rows $(ROWS))
 
 # No prerequisites: the folder is named after their content, and a fresh clone has new file times.
 $(VENV)/ready:

@@ -1,18 +1,21 @@
-"""`python -m playground up|down|status|demo`: what the Makefile calls."""
+"""`python -m playground prepare|up|down|status|demo`: what the Makefile calls."""
 
+import contextlib
 import os
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from playground import demo as demonstration
-from playground import instances, preflight
+from playground import instances, preflight, slurm_releases
+from playground import prepare as preparation
 from playground.cluster import Config, Playground
-from playground.config import DEFAULT_STATE, INSTANCES, describe_parts, parse_parts
+from playground.config import DEFAULT_STATE, INSTANCES, default_cache, describe_parts, parse_parts
 from playground.errors import PlaygroundError
 from playground.own_cluster import own_cluster
-from playground.progress import warn
+from playground.progress import Progress, warn
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -40,13 +43,19 @@ def default_state(instance: int | None) -> Path:
 
 def _config(state: Path | None, instance: int | None, **options: object) -> Config:
     values = {name: value for name, value in options.items() if value is not None}
-    prefix = os.environ.get("SLURM_PREFIX")
     return Config(
         state=(state or default_state(instance)).absolute(),
-        instance=instance or 0,
-        slurm_prefix=Path(prefix).absolute() if prefix else None,
+        instance=instance,
         **values,  # type: ignore[arg-type]
     )
+
+
+def _slurm_prefix() -> Path | None:
+    """What SLURM_PREFIX says: a folder, or a release that is made if need be."""
+    text = os.environ.get("SLURM_PREFIX")
+    if not text:
+        return None
+    return slurm_releases.resolve(text, cache=default_cache(), progress=Progress())
 
 
 @app.command()
@@ -72,6 +81,7 @@ def up(
         slurm_nodes=slurm_nodes,
         gpus=gpus,
         cpus=cpus,
+        slurm_prefix=_slurm_prefix(),
     )
     playground = Playground(config)
     playground.up()
@@ -90,9 +100,21 @@ def up(
 
 
 @app.command()
+def prepare(
+    state: StateOption = None,
+    instance: InstanceOption = None,
+) -> None:
+    """Build and fetch everything that takes minutes, and start nothing."""
+    preparation.prepare(_config(state, instance), Progress())
+
+
+@app.command()
 def down(state: StateOption = None, instance: InstanceOption = None) -> None:
     """End every process and remove every trace; also after a failed or killed start."""
     preflight.check_root()
+    folder = (state or default_state(instance)).absolute()
+    if instance is None and folder == DEFAULT_STATE:
+        instance = INSTANCES[0]  # most likely, where neither folder nor claim is left to say it
     Playground(_config(state, instance)).down()
 
 
@@ -134,9 +156,29 @@ def demo(
     if cluster == "own":
         own_cluster(sample=sample, values=values, assume_yes=yes)
     elif cluster == "playground":
-        demonstration.demo(_config(state, instance))
+        demonstration.demo(_config(state, instance, slurm_prefix=_slurm_prefix()))
     else:
         raise PlaygroundError(f"CLUSTER={cluster}: write `own`, or leave it away")
+
+
+@app.command()
+def slurm_prefix(
+    releases: Annotated[list[str], typer.Argument(help="24.11 or newest.")],
+    renew_lock: Annotated[
+        bool, typer.Option("--renew-lock", help="First write what Debian's archive has today.")
+    ] = False,
+) -> None:
+    """Make other releases of SLURM beside the machine's; prints what SLURM_PREFIX may name."""
+    preflight.check_root()
+    for name in releases:
+        with contextlib.redirect_stdout(sys.stderr):  # the answer is for scripts
+            progress = Progress()
+            if renew_lock:
+                slurm_releases.renew_lock(name, cache=default_cache(), progress=progress)
+            found = slurm_releases.ensure(name, cache=default_cache(), progress=progress)
+            lock = "as locked" if found.locked else "NOT the locked one"
+            progress.say(f"SLURM {name} is {found.version}, {lock}")
+        print(found.prefix)
 
 
 def main() -> None:

@@ -78,8 +78,9 @@ def ensure_helm(cache: Path, progress: Progress, *, state: Path | None = None) -
         with _build_lock(target, progress):
             if not (target / "helm").exists():
                 go = gotool.get(cache, progress)
-                with progress.step("helm built from source, once"):
-                    _build("helm", target=target, go=go, state=state)
+                progress.say("building helm from source, once: two minutes or more on 2 cores")
+                with progress.step("helm built"):
+                    _build("helm", target=target, go=go, state=state, progress=progress)
     return target / "helm"
 
 
@@ -122,7 +123,7 @@ def ensure(
         begin = time.monotonic()
         for number, name in enumerate(absent, start=1):
             progress.say(f"  {number} of {len(absent)}: {name} ...")
-            _build(name, target=target, go=go, state=state)
+            _build(name, target=target, go=go, state=state, progress=progress)
         progress.say(f"built in {time.monotonic() - begin:.0f} s; kept in {target}")
     return target
 
@@ -154,7 +155,8 @@ def _build_lock(target: Path, progress: Progress) -> Iterator[None]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             progress.say("another start is building the same: waiting for it ...")
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            with progress.heartbeat(lambda: "waiting for the other start that builds"):
+                fcntl.flock(handle, fcntl.LOCK_EX)
         for leftover in target.glob(".new-*"):
             leftover.unlink()
         yield
@@ -162,25 +164,35 @@ def _build_lock(target: Path, progress: Progress) -> Iterator[None]:
         os.close(handle)
 
 
-def _build(name: str, *, target: Path, go: str, state: Path | None) -> None:
+def _build(name: str, *, target: Path, go: str, state: Path | None, progress: Progress) -> None:
     modules = [read_module(MODULES / part) for part in (*CLUSTER_MODULES, *CHART_MODULES)]
     module = next((m for m in modules if name in m.programs), None)
     if module is None:
         raise PlaygroundError(f"no go.mod below {MODULES} has a tool line for {name}")
-    fresh = target / f".new-{name}"
-    flags = [*BUILD_FLAGS, f"-ldflags={_linker_flags(module)}", *_tags(module)]
-    done = subprocess.run(
-        [go, "build", *flags, "-o", str(fresh), module.programs[name]],
-        cwd=module.folder,
-        env=os.environ | clean_environment(state, path=os.environ["PATH"]) | {"CGO_ENABLED": "0"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=TIME_LIMIT,
-        check=False,
-    )
+    fresh, said = target / f".new-{name}", target / f".new-{name}.log"
+    flags = ["-v", *BUILD_FLAGS, f"-ldflags={_linker_flags(module)}", *_tags(module)]
+
+    def compiled() -> str:
+        count = said.read_bytes().count(b"\n")  # with -v a line for each package
+        return f"{name}, {count} packages compiled" if count else name
+
+    with said.open("wb") as output, progress.heartbeat(compiled):
+        done = subprocess.run(
+            [go, "build", *flags, "-o", str(fresh), module.programs[name]],
+            cwd=module.folder,
+            env=os.environ
+            | clean_environment(state, path=os.environ["PATH"])
+            | {"CGO_ENABLED": "0"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=output,
+            timeout=TIME_LIMIT,
+            check=False,
+        )
+    text = said.read_text(encoding="utf-8", errors="replace")
+    said.unlink()
     if done.returncode != 0:
-        raise PlaygroundError(f"building {name} failed:\n{done.stderr[-2000:]}")
+        raise PlaygroundError(f"building {name} failed:\n{text[-2000:]}")
     fresh.chmod(0o755)
     fresh.rename(target / name)
 

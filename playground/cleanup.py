@@ -11,7 +11,7 @@ import time
 from contextlib import nullcontext
 from pathlib import Path
 
-from playground import cgroups, instances, network, packages
+from playground import cgroups, instances, network, packages, slurm_releases
 from playground.commands import run, succeeds
 from playground.config import INSTANCES, Config, Names
 from playground.errors import PlaygroundError
@@ -57,6 +57,8 @@ def down(config: Config, progress: Progress) -> None:
 
 def _what_stays(config: Config) -> str:
     stays = [f"the cache {config.cache}"]
+    if slurm_releases.PUBLIC.exists():
+        stays.append(f"other releases of SLURM in {slurm_releases.PUBLIC}")
     try:
         pwd.getpwnam(config.user)
         stays.append(f"the account {config.user}")

@@ -13,12 +13,12 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
-from playground import cleanup, instances, network, packages, preflight
+from playground import cleanup, instances, network, owners, packages, preflight
 from playground.commands import SYSTEM_PATH, run
 from playground.components import Components
 from playground.config import Config, Names, Part, default_cache, parse_parts
 from playground.errors import PlaygroundError
-from playground.files import make_folder, state_lock
+from playground.files import locked, make_folder, state_lock
 from playground.kubernetes import Kubernetes
 from playground.progress import Progress
 from playground.slurm import Slurm
@@ -40,6 +40,7 @@ class Playground:
         self.components = Components(config.state)
         self._kubernetes: Kubernetes | None = None
         self._slurm: Slurm | None = None
+        self._owned = False
 
     @classmethod
     def load(cls, state: Path, *, progress: Progress | None = None) -> "Playground":
@@ -165,6 +166,7 @@ class Playground:
                 shutil.copytree(source, folder, dirs_exist_ok=True)
 
     def __enter__(self) -> "Playground":
+        self._owned = True
         try:
             self.up()
         except BaseException:
@@ -215,6 +217,7 @@ class Playground:
         (self.state / "instance").write_text(f"{self.instance}\n", encoding="utf-8")
         record = self.state / "playground.json"
         record.write_text(self.config.to_json(), encoding="utf-8")
+        owners.record(self.state, owned=self._owned)
         ensure_accounts(self.config)
         for folder in ("run", "log", "bin"):
             make_folder(self.state / folder)
@@ -253,8 +256,9 @@ def ensure_accounts(config: Config) -> None:
     if "slurm" in config.parts:
         system = ["--system", "--no-create-home", "--shell", "/usr/sbin/nologin"]
         wanted |= {"slurm": system, "munge": system}
-    for name, options in wanted.items():
-        try:
-            pwd.getpwnam(name)
-        except KeyError:
-            run(["useradd", *options, name])
+    with locked(config.cache / "accounts.lock"):  # two first starts at once
+        for name, options in wanted.items():
+            try:
+                pwd.getpwnam(name)
+            except KeyError:
+                run(["useradd", *options, name])

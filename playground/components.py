@@ -34,7 +34,10 @@ set -eu
 name=$1 files=$2 ready=$3; shift 3
 hostname "$name"
 umount --recursive --lazy /run/netns 2>/dev/null || true
-for folder in "$@"; do mount -t tmpfs -o mode=755 tmpfs "$folder"; done
+for folder in "$@"; do
+  case $folder in /tmp|/dev/shm) mode=1777 ;; *) mode=755 ;; esac
+  mount -t tmpfs -o "mode=$mode" tmpfs "$folder"
+done
 mkdir -p /run/sshd
 mount --bind "$files/hosts" /etc/hosts
 mount --bind "$files/resolv.conf" /etc/resolv.conf

@@ -60,13 +60,13 @@ DEBIAN = [
 ]
 
 
-def ensure(cache: Path, progress: Progress, *, state: Path) -> Path:
+def ensure(cache: Path, progress: Progress, *, state: Path | None = None) -> Path:
     """Build both targets, if the Dockerfile or a dependency is new.
 
     Args:
         cache: keeps the result by a digest of the Dockerfile, the dependencies and the base.
         progress: where each step is said.
-        state: the playground whose `down` ends the builder too.
+        state: the playground whose `down` ends the builder too, if it is one that builds.
 
     Returns:
         A folder that holds one folder for each target: `manifest.json` and blobs named by their
@@ -112,14 +112,23 @@ def sources() -> Iterator[Path]:
             yield path
 
 
+def wheels_folder(cache: Path) -> Path:
+    """Where the wheels are, once `ensure_wheels` has fetched them."""
+    version = "{}.{}".format(*debian_python())
+    fixed = (REPOSITORY / "constraints.txt").read_bytes()
+    key = hashlib.sha256(repr((FORMAT, version, sorted(_wanted()))).encode() + fixed).hexdigest()
+    return cache / f"wheels-{version}-{key[:12]}"
+
+
+def _wanted() -> list[str]:
+    return [*dependencies(), "hatchling", "pip", default_argument("ENVOY")]
+
+
 def ensure_wheels(cache: Path, progress: Progress) -> Path:
     """A folder with pip, the build backend, Envoy and all dependencies, for Debian's Python."""
-    version = "{}.{}".format(*debian_python())
-    wanted = [*dependencies(), "hatchling", "pip", default_argument("ENVOY")]
+    version, wanted = "{}.{}".format(*debian_python()), _wanted()
     constraints = REPOSITORY / "constraints.txt"
-    fixed = constraints.read_bytes()
-    key = hashlib.sha256(repr((FORMAT, version, sorted(wanted))).encode() + fixed).hexdigest()
-    target = cache / f"wheels-{version}-{key[:12]}"
+    target = wheels_folder(cache)
     with (cache / "wheels.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if target.exists():
@@ -159,7 +168,7 @@ class _Build:
     """
 
     scratch: Path
-    state: Path
+    state: Path | None
 
     def make(self, base: Path, *, wheels: Path, result: Path) -> None:
         """Build both targets into the folder `result`."""

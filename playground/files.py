@@ -38,6 +38,15 @@ def state_lock(state: Path, *, patience: float = 0.0) -> Iterator[None]:
         os.close(handle)
 
 
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock that a file stands for; waits as long as another process has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def make_folder(path: Path, *, owner: str = "root", mode: int = 0o755) -> None:
     """A folder with an owner and a mode, whatever the umask."""
     path.mkdir(parents=True, exist_ok=True)

@@ -72,7 +72,7 @@ def install(playground: Playground) -> Images:
     return made
 
 
-def ensure(cache: Path, progress: Progress, *, state: Path) -> Images:
+def ensure(cache: Path, progress: Progress, *, state: Path | None = None) -> Images:
     """The archives of both images, made if what goes into them is new.
 
     Raises:

@@ -4,8 +4,10 @@ It gets a kubeconfig of its own ServiceAccount with the rights of deploy/, so th
 shows here and not first in production.
 """
 
+import hashlib
 import os
 import pwd
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -20,6 +22,8 @@ from playground.python_environment import REPOSITORY, python_environment
 
 NAMESPACE = "isthmus-system"
 SERVICE_ACCOUNT = "isthmus"
+TOKEN_AGE = 6 * 3600.0
+"""Seconds for which a token is used that is good for 24 h."""
 # Workloads of deploy/ need a published image; here the operator runs as a process.
 NOT_APPLIED = frozenset({"Deployment", "StatefulSet", "DaemonSet"})
 
@@ -37,10 +41,15 @@ def manifests(repository: Path = REPOSITORY) -> list[dict[str, object]]:
 def install_manifests(playground: Playground) -> None:
     """Apply the custom resource definitions and the operator's rights, and wait for the kinds.
 
+    Nothing is done where the same ones have been applied and no release was removed since.
+
     Raises:
         PlaygroundError: the API server refused one.
     """
-    objects = manifests()
+    objects, record = manifests(), installed_record(playground)
+    digest = hashlib.sha256(repr(objects).encode()).hexdigest()
+    if record.exists() and record.read_text(encoding="utf-8") == digest:
+        return
     first = [o for o in objects if o["kind"] in ("Namespace", "CustomResourceDefinition")]
     apply = ["apply", "--server-side", "--force-conflicts", "-f", "-"]
     for group in (first, [o for o in objects if o not in first]):
@@ -58,6 +67,12 @@ kind: ServiceAccount
 metadata: {{name: {SERVICE_ACCOUNT}, namespace: {NAMESPACE}}}
 """
     playground.kubectl(*apply, stdin=account)  # where deploy/ has none (yet)
+    record.write_text(digest, encoding="utf-8")
+
+
+def installed_record(playground: Playground) -> Path:
+    """Says which manifests were applied last; whoever changes them otherwise takes it away."""
+    return playground.state / "installed-manifests"
 
 
 class Operator:
@@ -123,6 +138,8 @@ class Operator:
         install_manifests(self.playground)
         command = python_environment(config, self.playground.progress)
         entry = pwd.getpwnam(config.user)
+        if self._has_token():
+            return command
         self.folder.mkdir(parents=True, exist_ok=True)
         kubernetes = self.playground.kubernetes
         token = self.playground.kubectl(
@@ -139,6 +156,15 @@ class Operator:
             os.chown(path, entry.pw_uid, entry.pw_gid)
         self.folder.chmod(0o700)
         return command
+
+    def _has_token(self) -> bool:
+        """Whether its token is one of the ServiceAccount that is there, for hours to come."""
+        try:
+            made = self.kubeconfig.stat().st_mtime
+        except OSError:
+            return False
+        installed = installed_record(self.playground).stat().st_mtime
+        return made > installed and time.time() - made < TOKEN_AGE
 
     def start(self) -> None:
         """Start `isthmus run` as the job user, with the working tree's code as it is now.

@@ -14,6 +14,7 @@ from pathlib import Path
 from playground.commands import clean_environment, run, succeeds
 from playground.config import Config
 from playground.errors import PlaygroundError
+from playground.files import locked
 from playground.progress import Progress
 
 POLICY = Path("/usr/sbin/policy-rc.d")
@@ -82,7 +83,7 @@ def require(wanted: Mapping[str, str], *, cache: Path, progress: Progress) -> No
     absent = missing(wanted)
     if not absent:
         return
-    with _lock(cache / "packages.lock"):
+    with locked(cache / "packages.lock"):
         absent = missing(wanted)
         if not absent:
             return
@@ -140,14 +141,6 @@ def remove_policy() -> None:
             POLICY.unlink(missing_ok=True)
     except OSError:
         return
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def download(names: list[str], folder: Path) -> list[Path]:

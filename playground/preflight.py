@@ -13,7 +13,6 @@ NOT_TRIED = (
     "Debian releases other than 12, and other processors than x86_64 (the latter is refused)",
     "a machine whose firewall drops forwarded packets in another chain than the filter table's "
     "FORWARD, such as one of nftables alone",
-    "SLURM_PREFIX with a SLURM newer than Debian's 22.05",
 )
 """What the playground was written for but never run on."""
 
@@ -42,12 +41,20 @@ def check(config: Config) -> None:
             f"the cache {config.cache} lies where nodes have file systems of their own; "
             "set XDG_CACHE_HOME to another folder"
         )
-    closed = [str(p) for p in config.state.parents if p.exists() and not p.stat().st_mode & 0o001]
-    if closed:
-        problems.append(
-            f"the account {config.user} cannot reach STATE={config.state}: {closed[0]} is closed "
-            "to others; choose a folder below /var/tmp"
-        )
+    for name, path in (("STATE", config.state), ("SLURM_PREFIX", config.slurm_prefix)):
+        if path is None:
+            continue
+        closed = [str(p) for p in path.parents if p.exists() and not p.stat().st_mode & 0o001]
+        if closed:
+            problems.append(
+                f"the account {config.user} cannot reach {name}={path}: {closed[0]} is closed "
+                "to others; choose a folder below /var/tmp"
+            )
+        if "slurm" in config.parts and path.is_relative_to("/tmp"):
+            problems.append(
+                f"{name}={path}: SLURM nodes have a /tmp of their own; choose a folder below "
+                "/var/tmp"
+            )
     if config.slurm_prefix:
         for program in ("bin/sbatch", "sbin/slurmctld", "sbin/slurmd", "lib/slurm"):
             if not (config.slurm_prefix / program).exists():

@@ -39,10 +39,9 @@ def python_environment(config: Config, progress: Progress) -> Path:
         PlaygroundError: Python is too old, or pip cannot fetch a dependency.
     """
     packages = config.state / "python"
-    version = debian_python()
-    cached = _installed(config.cache, version=version, progress=progress)
+    cached = ensure_packages(config.cache, progress)
     if not packages.exists():
-        _link_tree(cached, packages)
+        link_tree(cached, packages)
     _copy_operator(packages)
     return _write_commands(config, packages)
 
@@ -63,9 +62,13 @@ def dependencies() -> list[str]:
     return [str(line) for line in listed]
 
 
-def _installed(cache: Path, *, version: tuple[int, int], progress: Progress) -> Path:
-    """The folder of the packages in the cache, filled if its key is new."""
-    wanted = dependencies()
+def ensure_packages(cache: Path, progress: Progress) -> Path:
+    """The folder of the packages in the cache, filled if its key is new.
+
+    Raises:
+        PlaygroundError: Python is too old, or pip cannot fetch a dependency.
+    """
+    version, wanted = debian_python(), dependencies()
     constraints = REPOSITORY / "constraints.txt"
     fixed = constraints.read_bytes() if constraints.exists() else b""
     key = hashlib.sha256(repr((FORMAT, version, sorted(wanted))).encode() + fixed).hexdigest()
@@ -108,7 +111,7 @@ def _traverse(path: Path) -> int:
     return stat.S_IXGRP | stat.S_IXOTH if path.is_dir() else 0
 
 
-def _link_tree(source: Path, target: Path) -> None:
+def link_tree(source: Path, target: Path) -> None:
     """Hard links where the file system allows, else copies; all or nothing."""
     fresh = target.with_name(f".new-{target.name}")
     shutil.rmtree(fresh, ignore_errors=True)

@@ -12,7 +12,7 @@ from playground import build
 from playground.cluster import Playground
 from playground.commands import clean_environment, run
 from playground.images import REGISTRY
-from playground.operator_process import NAMESPACE
+from playground.operator_process import NAMESPACE, installed_record
 from playground.python_environment import REPOSITORY
 
 CHART = REPOSITORY / "charts" / "isthmus"
@@ -57,6 +57,7 @@ class Release:
         Raises:
             PlaygroundError: helm failed, or the pods were not ready in time.
         """
+        installed_record(self.playground).unlink(missing_ok=True)  # it owns them now
         options = ["--create-namespace", "--take-ownership", "--force-conflicts", "--values=-"]
         if wait:
             options += ["--wait", f"--timeout={WAIT:.0f}s"]
@@ -67,6 +68,7 @@ class Release:
 
     def uninstall(self) -> str:
         """`helm uninstall`, and wait until its objects are gone."""
+        installed_record(self.playground).unlink(missing_ok=True)
         return self.helm(
             "uninstall", self.name, "--wait", f"--timeout={WAIT:.0f}s", timeout=WAIT + 30
         )

@@ -19,6 +19,8 @@ from playground.slurm_folders import make_folders
 from playground.slurm_login import Login
 
 CONTROLLER = "slurmctld"
+NODE_PRIVATE = ("/tmp", "/dev/shm")
+"""As on machines of their own: two playgrounds have the same job ids and locks of ports."""
 
 
 class Slurm:
@@ -307,7 +309,8 @@ class Slurm:
         names = self.names
         bridge = names.slurm_bridge
         network.make_namespace(names, node=node, bridge=bridge, address=self.address(node))
-        self.components.start_node(node, network=names.namespace(node), files=self.root / "etc")
+        space, files = names.namespace(node), self.root / "etc"
+        self.components.start_node(node, network=space, files=files, private=NODE_PRIVATE)
         self.start_slurmd(node)
         self.login.start_on(node, address=self.address(node))
 

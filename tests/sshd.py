@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from isthmus.ssh.options import Identity, Target
+from tests.ports import free_port
 
 SSHD = "/usr/sbin/sshd"
 SEPARATION_FOLDER = Path("/run/sshd")  # sshd insists on it when it runs as root
@@ -128,13 +129,6 @@ def new_key(path: Path) -> Path:
     argv = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
     subprocess.run(argv, check=True, timeout=30, stdin=subprocess.DEVNULL)
     return path
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def listens(port: int) -> bool:

@@ -311,6 +311,13 @@ WRONG_INPUTS = (
     _k8s("cpu zero", "worker.cpu", 0, "worker.cpu must be a number of cores"),
     _k8s("memory without unit", "worker.memory", "64", "worker.memory must be a size with a unit"),
     _k8s("memory with a wrong unit", "worker.memory", "64GB", "worker.memory must be a size"),
+    _k8s("shared memory none", "worker.sharedMemory", "0", "worker.sharedMemory must be a size"),
+    _hpc(
+        "shared memory on SLURM",
+        "worker.sharedMemory",
+        "8Gi",
+        "worker.sharedMemory works on Kubernetes only",
+    ),
     # --- engine
     _k8s("engine unknown", "engine.type", "tgi", None),
     _hpc("image on SLURM", "engine.image", "vllm:1", "engine.image works on Kubernetes only"),
@@ -400,6 +407,7 @@ WRONG_INPUTS = (
     _hpc("sbatch memory", "slurm.sbatchOptions", ["--mem=0"], SBATCH),
     _hpc("sbatch partition", "slurm.sbatchOptions", ["--partition=x"], SBATCH),
     _hpc("sbatch test", "slurm.sbatchOptions", ["--test-only"], SBATCH),
+    _hpc("sbatch power", "slurm.sbatchOptions", ["--power=level"], "this sbatch option cannot be"),
     _hpc("sbatch short form", "slurm.sbatchOptions", ["-J", "x"], SBATCH_FORM),
     _hpc("sbatch with a space", "slurm.sbatchOptions", ["--constraint a100"], SBATCH_FORM),
     _hpc("sbatch with a command", "slurm.sbatchOptions", ["--constraint=$(id)"], SBATCH_FORM),

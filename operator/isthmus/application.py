@@ -2,11 +2,13 @@
 
 Order matters: the lease first, then a complete list of everything, and only then workers. Any part
 that ends by an error ends the process with it; a restart continues from what exists.
+
+Told to stop, it begins nothing more, and gives the lease back as soon as all that writes has ended:
+the next instance waits for that, and for nothing else of this one.
 """
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Sequence
 
 import httpx
 
@@ -19,22 +21,26 @@ from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.queue import WorkQueue
 from isthmus.reconcile.standby import standing_by
 from isthmus.settings import Settings
+from isthmus.signals import take_signals, unless_asked
 from isthmus.watch.operator import WatchSettings, run_watch
 
 _log = logging.getLogger(__name__)
 
 _FINISH_SECONDS = 20.0
-"""Below the 30 s after which kopf kills a process whose watch has ended."""
+_KILL_SECONDS = 30.0
+"""After it was told to stop: more than `_FINISH_SECONDS`, for closing what is open."""
 
 
 async def run(settings: Settings) -> None:
-    """Run the operator until it is told to stop.
+    """Run the operator until it gets SIGTERM or SIGINT.
 
     Raises:
         SettingsError: no usable configuration.
         NotLeaderError: the lease was lost.
         Exception: whatever ended a part; the process must end non-zero.
     """
+    asked = asyncio.Event()
+    take_signals(asked, kill_after=_KILL_SECONDS)
     connection = Connection(kubeconfig=settings.kubeconfig, context=settings.context)
     api = await KubernetesApiServer.connect(connection, timeout=settings.api_timeout)
     elector_api = await KubernetesApiServer.connect(connection, timeout=settings.election_timeout)
@@ -43,8 +49,9 @@ async def run(settings: Settings) -> None:
         if settings.leader_election:
             elector = _elector(elector_api, settings)
             async with standing_by(settings.liveness_port):
-                await elector.acquire()
-        await _lead(settings, connection, api, elector)
+                await unless_asked(asked, elector.acquire())
+        if not asked.is_set():
+            await _lead(settings, connection, api, elector, asked)
     finally:
         if elector is not None:
             await elector.release()
@@ -70,13 +77,13 @@ async def _lead(
     connection: Connection,
     api: KubernetesApiServer,
     elector: LeaderElector | None,
+    asked: asyncio.Event,
 ) -> None:
     gate: Gate = OpenGate() if elector is None else elector
     async with HttpProbeClient() as http, httpx.AsyncClient(trust_env=False) as routers:
         parts = assemble(settings, api=api, gate=gate, prober_client=http, router_client=routers)
-        background = [] if elector is None else [elector.keep()]
         try:
-            await _run_parts(settings, connection, parts, background)
+            await _run_parts(settings, connection, parts, elector, asked)
         finally:
             parts.queue.shut_down()
             await parts.prober.close()
@@ -87,51 +94,73 @@ async def _run_parts(
     settings: Settings,
     connection: Connection,
     parts: Parts,
-    background: Sequence[Coroutine[object, object, None]],
+    elector: LeaderElector | None,
+    asked: asyncio.Event,
 ) -> None:
-    """Sync, then run everything until the watch ends or anything fails."""
-    tasks: list[asyncio.Future[None]] = [asyncio.ensure_future(each) for each in background]
+    """Sync, then run everything until `asked` is set or anything fails; gives the lease back."""
+    writers: list[asyncio.Future[None]] = []
+    watch: asyncio.Task[None] | None = None
+    if elector is not None:
+        writers.append(asyncio.create_task(elector.keep(), name="lease"))
     try:
-        sync = asyncio.create_task(
-            parts.relist.first_sync(deadline=settings.first_sync_deadline), name="first sync"
-        )
-        await _first_of(sync, tasks)
+        sync = parts.relist.first_sync(deadline=settings.first_sync_deadline)
+        await unless_asked(asked, _first_of(asyncio.create_task(sync, name="first sync"), writers))
+        if asked.is_set():
+            return
         parts.triggers.attach()
         parts.triggers.add_all()
         _log.info("In sync with the API server; reconciling")
         loop = asyncio.create_task(parts.loop.run(), name="loop")
-        tasks += [
+        writers += [
             loop,
             asyncio.create_task(parts.relist.run(), name="relist"),
             asyncio.create_task(parts.events.run(), name="events"),
             asyncio.create_task(parts.routers.run(), name="external routers"),
             asyncio.ensure_future(parts.fatal),
         ]
-        watch = asyncio.create_task(
-            run_watch(
-                settings=WatchSettings(
-                    namespaces=settings.watch_namespaces, liveness_port=settings.liveness_port
-                ),
-                store=parts.store,
-                connection=connection,
-                probes={
-                    "sync": lambda: _require(parts.store.synced),
-                    "loop": parts.loop.check_progress,
-                },
-                on_listed=parts.relist.request,
-            ),
-            name="watch",
-        )
-        await _first_of(watch, tasks)
+        watch = asyncio.create_task(_watch(settings, connection, parts, asked), name="watch")
+        stop = asyncio.create_task(_wait_for(asked), name="asked to stop")
+        await _first_of(stop, [*writers, watch])
         await _finish_passes(loop, parts.queue)
     finally:
-        for task in tasks:
+        for task in writers:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*writers, return_exceptions=True)
+        # Nothing is written from here on. What is left to close is in nobody's way.
+        if elector is not None:
+            await elector.release()
+        if watch is not None:
+            if not asked.is_set():
+                watch.cancel()
+            await asyncio.gather(watch, return_exceptions=True)
+
+
+async def _watch(
+    settings: Settings, connection: Connection, parts: Parts, asked: asyncio.Event
+) -> None:
+    await run_watch(
+        settings=WatchSettings(
+            namespaces=settings.watch_namespaces, liveness_port=settings.liveness_port
+        ),
+        store=parts.store,
+        connection=connection,
+        probes={
+            "sync": lambda: _require(parts.store.synced),
+            "loop": parts.loop.check_progress,
+        },
+        on_listed=parts.relist.request,
+        take_signals=lambda: take_signals(asked, kill_after=_KILL_SECONDS),
+        stop_flag=asked,
+    )
+
+
+async def _wait_for(flag: asyncio.Event) -> None:
+    await flag.wait()
 
 
 async def _finish_passes(loop: "asyncio.Task[None]", queue: WorkQueue) -> None:
     """Told to stop: begin no pass, and let those under way end, which may hold an sbatch."""
+    _log.info("Told to stop: %d passes are under way", queue.active())
     queue.shut_down()
     done, _ = await asyncio.wait({loop}, timeout=_FINISH_SECONDS)
     if not done:

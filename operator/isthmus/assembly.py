@@ -137,6 +137,7 @@ def assemble(
         router_client: asks the routers of endpoints that are External.
     """
     monotonic = asyncio.get_running_loop().time
+    secrets_of = functools.partial(Secrets, clock=monotonic, max_age=settings.secrets_interval)
     store = Store(watched=[resource for resource, _ in WATCHED])
     gated = GatedApiServer(api, gate=gate, observer=store)
     queue = WorkQueue(
@@ -157,16 +158,16 @@ def assemble(
         states=states,
         clusters=Clusters(
             states=states,
-            make_client=functools.partial(make_client, secrets=Secrets(api, clock=monotonic)),
+            make_client=functools.partial(make_client, secrets=secrets_of(api)),
             on_change=triggers.cluster_changed,
             on_death=functools.partial(_die, fatal),
         ),
         prober=Prober(prober_client, on_change=triggers.probe_changed, clock=monotonic),
-        values=Secrets(gated, clock=monotonic),
+        values=secrets_of(gated),
         events=EventRecorder(gated, instance=settings.identity, clock=monotonic),
         monotonic=monotonic,
     )
-    routers = _routers(shared, client=router_client, secrets=Secrets(api, clock=monotonic))
+    routers = _routers(shared, client=router_client, secrets=secrets_of(api))
     return Parts(
         store=store,
         queue=queue,
@@ -220,6 +221,7 @@ def _reconcilers(shared: _Shared, routers: ExternalRouters) -> Mapping[str, Reco
             clusters=shared.clusters,
             settings=shared.settings,
             clock=time.time,
+            events=shared.events,
         ),
         SLURM_JOB: _of_slurm_jobs(shared),
         MODEL_DEPLOYMENT: _of_model_deployments(shared, routers),

@@ -116,6 +116,18 @@ class Settings:
     stale_after: float = dataclasses.field(default=3.0, metadata=NUMBER)
     """Poll intervals after which a SLURM snapshot counts as no observation at all."""
 
+    orphan_after: float = 600.0
+    """Seconds for which a job of ours must have been without a SlurmJob before `orphanPolicy` ends
+    it; three complete looks at the queue at least."""
+
+    ssh_reconnect_pause: float = 30.0
+    """Seconds between attempts to log in to a SLURM cluster after one that failed, and ten times as
+    many after one that was refused; many sites ban addresses that knock more often."""
+
+    secrets_interval: float = 30.0
+    """Seconds for which a Secret that was read is believed, also that there is none. Less asks the
+    API server more often for keys of workers, of probes and of ssh."""
+
     deregister_delay: float = 5.0
     """Seconds between a worker's leaving the membership and the earliest TERM to its engine."""
 

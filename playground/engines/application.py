@@ -145,11 +145,20 @@ class Engine(abc.ABC):
     # Life.
 
     def start_watching(self) -> None:
-        """Take over signals and children; SIGTERM while loading ends the process at once."""
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._signalled, number)
+        """Take over SIGINT and the children; SIGTERM stays as it is until `take_term`.
+
+        The kernel drops a SIGTERM that process 1 of a container has no handler for, so where a
+        handler is missing matters there.
+        """
+        self._take(signal.SIGINT)
         self.children.watch(self.child_lost)
+
+    def take_term(self) -> None:
+        """From now on there is a handler for SIGTERM."""
+        self._take(signal.SIGTERM)
+
+    def _take(self, number: int) -> None:
+        asyncio.get_running_loop().add_signal_handler(number, self._signalled, number)
 
     def mark_ready(self) -> None:
         """Begin to serve, and start the clock of the injected faults."""
@@ -169,14 +178,14 @@ class Engine(abc.ABC):
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def load(self, *, share: float) -> None:
-        """Spend a share of the loading time; fail or hang there if told to."""
+    async def load(self, *, share: float, part: int) -> None:
+        """Spend a share of the loading time, in part 1 or 2; fail or hang there if told to."""
         await asyncio.sleep(self.knobs.load_seconds * share)
         if self.knobs.exit_at_load >= 0:
             self.log("RuntimeError: told to fail by SIMULATOR_EXIT_AT_LOAD")
             self.children.kill()
-            _leave(self.knobs.exit_at_load)
-        if self.knobs.hang_at_load:
+            leave(self.knobs.exit_at_load)
+        if self.knobs.hang_at_load == part:
             await asyncio.Event().wait()
 
     @property
@@ -191,11 +200,16 @@ class Engine(abc.ABC):
             async with asyncio.timeout(seconds):
                 await self.server.quiet.wait()
 
+    def interrupt_loading(self, number: int) -> None:
+        """React to a signal before the engine is ready: end at once."""
+        self.children.kill()
+        leave(128 + number)
+
     def _signalled(self, number: int) -> None:
-        if not self.ready:
-            self.children.kill()
-            _leave(128 + number)
-        self.terminate()
+        if self.ready:
+            self.terminate()
+        else:
+            self.interrupt_loading(number)
 
     async def _crash_later(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -367,7 +381,8 @@ def _surroundings() -> str:
     return "plain process"
 
 
-def _leave(code: int) -> None:
+def leave(code: int) -> None:
+    """End the process at once, with its output written."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)

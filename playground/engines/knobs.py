@@ -25,7 +25,10 @@ DESCRIPTIONS = {
     "max_running": "requests running at once if --max-num-seqs or --max-running-requests is absent",
     "context_length": "context length if --max-model-len or --context-length is absent",
     "exit_at_load": "exit with this code in the middle of loading",
-    "hang_at_load": "1: never become ready",
+    "hang_at_load": "1: never become ready; 2: nor, from where vLLM's EngineCore starts or SGLang "
+    "answers 503",
+    "hang_at_term": "0: vLLM ends at a SIGTERM while EngineCore starts, instead of hanging",
+    "shared_memory_mib": "room that vLLM needs in /dev/shm with several processes",
     "crash_after_seconds": "lose the engine's child process this long after ready",
     "crash_after_requests": "lose the engine's child process when this many requests were taken",
     "hang_after_requests": "stop generating, without a word, after this many requests",
@@ -57,6 +60,8 @@ class Knobs:
     context_length: int = 4096
     exit_at_load: int = -1
     hang_at_load: int = 0
+    hang_at_term: int = 1
+    shared_memory_mib: int = 160
     crash_after_seconds: float = -1.0
     crash_after_requests: int = -1
     hang_after_requests: int = -1

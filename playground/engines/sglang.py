@@ -4,7 +4,8 @@ What its metrics say of running and waiting requests is late; what they say of H
 (see `generation` and `metrics`). Listens before it is ready and answers 503 then. /health is a real
 one-token probe and takes at least a second. SIGTERM to the main process makes /health and /ready
 503 at once, still serves, and ends when idle, however long that takes. SIGTERM to the process group
-kills the scheduler, which is a crash: streams are cut and the exit code is 137.
+kills the scheduler, which is a crash: streams are cut and the exit code is 137. While it loads it
+has no handler for SIGTERM (measured).
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ class Sglang(Engine):
         """Load, listen, become ready, serve; return the exit code."""
         self.start_watching()
         asyncio.get_running_loop().add_signal_handler(signal.SIGQUIT, self._crash, 0.0)
-        await self.load(share=SILENT_SHARE)
+        await self.load(share=SILENT_SHARE, part=1)
         if self.config.ranks > 1 and self.knobs.rendezvous:
             self.leader = Leader(ranks=self.config.ranks - 1, lost=self.rank_lost)
             await self.leader.gather(
@@ -70,7 +71,8 @@ class Sglang(Engine):
             )
         await self.server.listen(bind(self.config.host, self.config.port))
         self.log(f"Uvicorn running on http://{self.config.host}:{self.config.port}")
-        await self.load(share=1.0 - SILENT_SHARE)
+        await self.load(share=1.0 - SILENT_SHARE, part=2)
+        self.take_term()
         self.mark_ready()
         self.log("The server is fired up and ready to roll!")
         code = await self.exit_code
@@ -297,6 +299,7 @@ class SglangOtherRank(Sglang):
     async def main(self) -> int:
         """Serve the dummy routes and stay with rank 0; return the exit code."""
         self.start_watching()
+        self.take_term()
         self.ready = True
         await self.server.listen(bind(self.config.host, self.config.port))
         self.log(f"Dummy health check server started at {self.config.host}:{self.config.port}")

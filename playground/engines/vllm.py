@@ -5,6 +5,9 @@ requests with 500 while /health stays 200; with the default 0 the engine is kill
 and the process waits for its connections until SIGKILL (both measured). A dead EngineCore makes
 /health 503 and ends the server some seconds later. Its processes outlive a main process that is
 killed. Only what begins with `GUARDED` wants the key.
+
+SIGTERM ends it at once in the first part of loading; while EngineCore starts, its handler hangs
+until SIGKILL (measured once). A world of several processes needs room in /dev/shm (measured).
 """
 
 from __future__ import annotations
@@ -14,11 +17,12 @@ import contextlib
 import json
 import math
 import os
+import signal
 import time
 import zlib
 
 from . import openai
-from .application import Engine, EngineConfig, bearer, bind, constant
+from .application import Engine, EngineConfig, bearer, bind, constant, leave
 from .generation import EngineStoppedError
 from .knobs import Knobs
 from .metrics import VLLM_CONTENT_TYPE, vllm_page
@@ -37,6 +41,13 @@ RANK_LOSS_SECONDS = 2.0
 ERROR_TYPES = {400: "BadRequestError", 404: "NotFoundError", 500: "InternalServerError"}
 
 
+SHARED_MEMORY = "/dev/shm"
+
+
+class SharedMemoryError(RuntimeError):
+    """/dev/shm has too little room for what the worker processes share."""
+
+
 class Vllm(Engine):
     """The API server process of vLLM."""
 
@@ -46,6 +57,8 @@ class Vllm(Engine):
         self.leader: Leader | None = None
         self._started = int(time.time())
         self._engine_killed = False
+        self._engine_starts = False
+        self._stuck = False
         self._page = b""
         self._page_at = -math.inf
         self.routes |= {
@@ -73,12 +86,18 @@ class Vllm(Engine):
         """Load, listen, serve; return the exit code."""
         config = self.config
         self.start_watching()
+        self.take_term()
         bound = bind(config.host, config.port)
-        await self.load(share=0.5)
+        await self.load(share=0.5, part=1)
+        self._engine_starts = True
+        self.log(f"Initializing a V1 LLM engine (v{VERSION})")
+        self._share_memory()
         if config.ranks > 1 and self.knobs.rendezvous:
             self.leader = Leader(ranks=config.ranks - 1, lost=self.rank_lost)
             await self.leader.gather(port=config.leader_port, seconds=self.knobs.rendezvous_seconds)
-        await self.load(share=0.5)
+        await self.load(share=0.5, part=2)
+        if self._stuck:
+            await asyncio.Event().wait()
         await self.server.listen(bound)
         self.mark_ready()
         host = f"[{config.host}]" if ":" in config.host else config.host or "0.0.0.0"
@@ -130,6 +149,8 @@ class Vllm(Engine):
             return
         self.dead = True
         self.log(f"ERROR {name} (pid {pid}) died unexpectedly, exit code {returncode}.")
+        if not self.ready:
+            leave(1)
         self.scheduler.stop(EngineStoppedError(ENGINE_DEAD))
         self.run(self._end(0.0 if self.draining else self.knobs.crash_seconds))
 
@@ -138,6 +159,35 @@ class Vllm(Engine):
         self.log(f"ERROR lost {rank}")
         self.scheduler.stop(EngineStoppedError(ENGINE_DEAD))
         self.run(self._end(RANK_LOSS_SECONDS))
+
+    def interrupt_loading(self, number: int) -> None:
+        """End at once, or hang while EngineCore starts."""
+        if number == signal.SIGTERM and self._engine_starts and self.knobs.hang_at_term:
+            self._stuck = True
+            self.log("[shutdown] API server: waiting for the engine core to start")
+            return
+        super().interrupt_loading(number)
+
+    def _share_memory(self) -> None:
+        """The rings of the multiprocessing executor, used by a world of more than one process.
+
+        Raises:
+            SharedMemoryError: they do not fit.
+        """
+        options = self.config.arguments
+        world = 1
+        for name in ("tensor_parallel_size", "pipeline_parallel_size"):
+            size = options.get(name) or 1
+            assert isinstance(size, int)
+            world *= size
+        space = os.statvfs(SHARED_MEMORY)
+        free = space.f_bavail * space.f_frsize >> 20
+        needed = self.knobs.shared_memory_mib
+        if world > 1 and free < needed:
+            raise SharedMemoryError(
+                f"Insufficient space in {SHARED_MEMORY} for shared-memory allocation: "
+                f"{needed} MiB required, {free} MiB free"
+            )
 
     async def _end(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
@@ -212,7 +262,7 @@ class Vllm(Engine):
         return json_response({"detail": "Scale failed"}, status=500)
 
     def _openapi(self) -> object:
-        paths: dict[str, object] = {
+        paths: dict[str, dict[str, object]] = {
             path: {method.lower(): {} for method in methods}
             for path, methods in self.routes.items()
             if path not in ("/docs", "/redoc", "/openapi.json", "/metrics")
@@ -264,6 +314,7 @@ class HeadlessVllm(Vllm):
     async def main(self) -> int:
         """Join rank 0 and stay; return the exit code."""
         self.start_watching()
+        self.take_term()
         self.ready = True
         self.log(f"Launching vLLM (v{VERSION}) headless multiproc executor")
         if self.knobs.rendezvous:

@@ -17,7 +17,7 @@ from .knobs import Knobs, describe
 from .options import build_parser, normalize_vllm
 from .processes import Children
 from .rendezvous import RendezvousError
-from .vllm import VERSION, HeadlessVllm, Vllm
+from .vllm import VERSION, HeadlessVllm, SharedMemoryError, Vllm
 
 
 def _configure(arguments: argparse.Namespace, knobs: Knobs) -> EngineConfig:
@@ -100,6 +100,9 @@ def serve(argv: Sequence[str]) -> int:
         return asyncio.run(_run(kind, config, knobs=knobs, children=children))
     except (OSError, RendezvousError) as error:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+    except SharedMemoryError as error:
+        print(f"RuntimeError: {error}", file=sys.stderr)
         return 1
     finally:
         children.kill()

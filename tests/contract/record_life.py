@@ -1,6 +1,7 @@
 """Records the lives of jobs on a real SLURM, for the contract test of the simulated one.
 
-As root; it starts a SLURM in the folder STATE, and takes it away again::
+As root; it starts a SLURM in the folder STATE, and takes it away again. SLURM_PREFIX names the
+folder of another release's programs, as for `make demo`::
 
     python -m tests.contract.record_life STATE 22.05
 """
@@ -36,6 +37,7 @@ class RealSite:
     client: SlurmClient
     folder: str
     configuration: Path
+    bin_folder: Path
 
     async def pause(self) -> None:
         await asyncio.sleep(0.1)
@@ -77,8 +79,12 @@ class RealSite:
         """The cluster was configured with a short MinJobAge."""
 
     async def _scontrol(self, *argv: str) -> None:
-        environment = {"SLURM_CONF": str(self.configuration), "PATH": "/usr/bin:/bin"}
-        process = await asyncio.create_subprocess_exec("scontrol", *argv, env=environment)
+        environment = {
+            "SLURM_CONF": str(self.configuration),
+            "PATH": f"{self.bin_folder}:/usr/bin:/bin",
+        }
+        scontrol = str(self.bin_folder / "scontrol")
+        process = await asyncio.create_subprocess_exec(scontrol, *argv, env=environment)
         assert await process.wait() == 0
 
 
@@ -95,8 +101,14 @@ def main() -> None:
     state, version = Path(sys.argv[1]).resolve(), sys.argv[2]
     state.mkdir(parents=True, exist_ok=True)
     state.chmod(0o755)
+    prefix = os.environ.get("SLURM_PREFIX")
     config = Config(
-        state=state, instance=None, parts=frozenset({"slurm"}), min_job_age=30, kill_wait=5
+        state=state,
+        instance=None,
+        parts=frozenset({"slurm"}),
+        slurm_prefix=Path(prefix) if prefix else None,
+        min_job_age=30,
+        kill_wait=5,
     )
     with Playground(config) as playground:
         folder = state / "life"
@@ -109,7 +121,8 @@ def main() -> None:
             source={"SLURM_CONF": str(playground.slurm.configuration)},
         )
         client = CommandClient(executor, bin_directory=str(playground.slurm.bin_folder))
-        site = RealSite(client, str(folder), playground.slurm.configuration)
+        slurm = playground.slurm
+        site = RealSite(client, str(folder), slurm.configuration, slurm.bin_folder)
         asyncio.run(record(site, SAMPLES / version))
 
 

@@ -15,7 +15,9 @@ import httpx
 import pytest
 
 from playground.engines.install import install
-from playground.engines.launch import EngineProcess, free_port, start
+from playground.engines.launch import EngineProcess, start
+from playground.engines.sglang import HEALTH_STEP_SECONDS
+from tests.ports import free_port
 
 QUICK = {
     "SIMULATOR_LOAD_SECONDS": "0.2",
@@ -112,6 +114,7 @@ def metric(page: str, name: str) -> float:
 
 def test_vllm_refuses_connections_until_ready(tree: Path, tmp_path: Path) -> None:
     slow = {"SIMULATOR_LOAD_SECONDS": "1"}
+    began = time.monotonic()
     with launch(tree, tmp_path / "log", "vllm", **slow) as engine:
         port = int(engine.url.rsplit(":", 1)[1])
         refused = 0
@@ -125,7 +128,8 @@ def test_vllm_refuses_connections_until_ready(tree: Path, tmp_path: Path) -> Non
         accepted = time.monotonic()
         assert refused > 1
         assert engine.status() == 200
-        assert time.monotonic() - accepted < 0.5  # not accepted first and answered later
+        answered = time.monotonic()
+        assert answered - accepted < (accepted - began) / 2, "not accepted first, answered later"
         eventually(lambda: "Application startup complete." in engine.log)
         assert f"Starting vLLM server on http://0.0.0.0:{port}" in engine.log
 
@@ -145,10 +149,18 @@ def test_sglang_refuses_then_says_503_then_200(tree: Path, tmp_path: Path) -> No
         eventually(lambda: "The server is fired up and ready to roll!" in engine.log)
 
 
+def quickest(engine: EngineProcess, path: str) -> float:
+    """Seconds of the fastest of some answers; what a busy machine adds is in the others."""
+    took = []
+    for _ in range(8):
+        begin = time.monotonic()
+        assert engine.status(path) == 200
+        took.append(time.monotonic() - begin)
+    return min(took)
+
+
 def test_vllm_health_is_instant_and_has_no_ready_route(vllm: EngineProcess) -> None:
-    begin = time.monotonic()
-    assert vllm.status("/health") == 200
-    assert time.monotonic() - begin < 0.8
+    assert quickest(vllm, "/health") < HEALTH_STEP_SECONDS / 2
     assert vllm.status("/ping") == 200
     assert vllm.status("/ready") == 404
     assert vllm.status("/model_info") == 404
@@ -157,10 +169,8 @@ def test_vllm_health_is_instant_and_has_no_ready_route(vllm: EngineProcess) -> N
 def test_sglang_health_takes_a_second_and_ready_is_instant(sglang: EngineProcess) -> None:
     begin = time.monotonic()
     assert sglang.status("/health") == 200
-    assert 1.0 <= time.monotonic() - begin < 3.0
-    begin = time.monotonic()
-    assert sglang.status("/ready") == 200
-    assert time.monotonic() - begin < 0.8
+    assert time.monotonic() - begin >= HEALTH_STEP_SECONDS
+    assert quickest(sglang, "/ready") < HEALTH_STEP_SECONDS / 2
 
 
 def test_vllm_lists_every_served_name(vllm: EngineProcess) -> None:
@@ -354,18 +364,18 @@ def test_keep_alive_serves_on_and_closes_after_five_idle_seconds(
     vllm: EngineProcess, sglang: EngineProcess
 ) -> None:
     connections = [
-        http.client.HTTPConnection("127.0.0.1", int(e.url.rsplit(":", 1)[1]), timeout=10)
+        http.client.HTTPConnection("127.0.0.1", int(e.url.rsplit(":", 1)[1]), timeout=60)
         for e in (vllm, sglang)
     ]
+    begin = time.monotonic()
     for connection in connections:
         for _ in range(2):
             connection.request("GET", "/metrics")
             assert connection.getresponse().read()
-    begin = time.monotonic()
     for connection in connections:
         assert connection.sock is not None
-        assert connection.sock.recv(1) == b""  # the server closes
-        assert 4.0 < time.monotonic() - begin < 7.0
+        assert connection.sock.recv(1) == b"", "the server closes"
+        assert time.monotonic() - begin >= 5.0
         connection.close()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -14,7 +15,9 @@ import httpx
 import pytest
 
 from playground.engines.install import install
-from playground.engines.launch import EngineProcess, free_port, start
+from playground.engines.launch import EngineProcess, start
+from playground.engines.sglang import RANK_LOSS_SECONDS
+from tests.ports import free_port
 
 QUICK = {
     "SIMULATOR_LOAD_SECONDS": "0.1",
@@ -293,13 +296,58 @@ def running(pid: int) -> bool:
     return state != "Z"
 
 
-@pytest.mark.parametrize("name", ["vllm", "sglang"])
-def test_sigterm_while_loading_ends_it(tree: Path, tmp_path: Path, name: str) -> None:
-    with launch(tree, tmp_path / "log", name, SIMULATOR_LOAD_SECONDS="60") as engine:
+def test_sigterm_ends_a_vllm_that_begins_to_load(tree: Path, tmp_path: Path) -> None:
+    with launch(tree, tmp_path / "log", "vllm", SIMULATOR_LOAD_SECONDS="600") as engine:
         eventually(lambda: bool(engine.children()))
         eventually(lambda: catches_sigterm(engine.pid))
         engine.terminate()
         assert engine.wait(timeout=5) == 143
+
+
+@pytest.mark.parametrize("hangs", [True, False])
+def test_sigterm_hangs_a_vllm_whose_engine_core_starts(
+    tree: Path, tmp_path: Path, hangs: bool
+) -> None:
+    knobs = {"SIMULATOR_HANG_AT_LOAD": "2", "SIMULATOR_HANG_AT_TERM": str(int(hangs))}
+    with launch(tree, tmp_path / "log", "vllm", **knobs) as engine:
+        eventually(lambda: "Initializing a V1 LLM engine" in engine.log)
+        engine.terminate()
+        if not hangs:
+            assert engine.wait() == 143
+            return
+        eventually(lambda: "waiting for the engine core" in engine.log)
+        with pytest.raises(subprocess.TimeoutExpired):
+            engine.wait(timeout=2)
+        assert engine.status("/health") is None  # it never comes to listen
+        engine.terminate(group=True)
+        assert engine.wait() == 1
+
+
+def test_an_sglang_that_loads_has_no_handler_for_sigterm(tree: Path, tmp_path: Path) -> None:
+    """As process 1 of a container it would not notice it at all."""
+    with launch(tree, tmp_path / "log", "sglang", SIMULATOR_HANG_AT_LOAD="2") as engine:
+        eventually(lambda: engine.status("/ready") == 503)
+        assert not catches_sigterm(engine.pid)
+        engine.terminate()
+        assert engine.wait() == -signal.SIGTERM
+    with launch(tree, tmp_path / "log", "sglang") as engine:
+        engine.wait_ready(path="/ready")
+        assert catches_sigterm(engine.pid)
+
+
+def test_several_processes_of_vllm_need_room_in_shared_memory(tree: Path, tmp_path: Path) -> None:
+    more = {"SIMULATOR_SHARED_MEMORY_MIB": "1000000000"}
+    with launch(tree, tmp_path / "one", "vllm", **more) as engine:
+        engine.wait_ready()
+    two = ("--tensor-parallel-size=2",)
+    with launch(tree, tmp_path / "two", "vllm", *two, **more) as engine:
+        assert engine.wait() == 1
+        assert (
+            "RuntimeError: Insufficient space in /dev/shm for shared-memory allocation: "
+            "1000000000 MiB required, "
+        ) in engine.log
+    with launch(tree, tmp_path / "fits", "vllm", *two, SIMULATOR_SHARED_MEMORY_MIB="0") as engine:
+        engine.wait_ready()
 
 
 def catches_sigterm(pid: int) -> bool:
@@ -371,10 +419,10 @@ def test_sglang_rank_0_dies_after_rank_1(tree: Path, tmp_path: Path) -> None:
     first, other = ranks(tree, tmp_path, "sglang")
     with first, other:
         first.wait_ready(path="/ready")
-        other.process.kill()
         begin = time.monotonic()
+        other.process.kill()
         assert first.wait() == -signal.SIGKILL
-        assert 2 < time.monotonic() - begin < 7
+        assert time.monotonic() - begin >= RANK_LOSS_SECONDS
 
 
 def test_vllm_headless_rank_has_no_port_and_rank_0_dies_after_it(

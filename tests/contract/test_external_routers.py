@@ -21,10 +21,11 @@ from isthmus.reconcile.external_routers import ExternalRouters
 from isthmus.reconcile.store import Store
 from isthmus.routing.slices import worker_slice
 from playground.config import default_cache
-from playground.engines.launch import EngineProcess, free_port
+from playground.engines.launch import EngineProcess
 from playground.progress import Progress
 from playground.routers import SGLANG_ROUTER, SMG, environment
 from tests.fronts.loopback import answered, engine, engine_tree, get, until
+from tests.ports import free_port
 
 KEY = "router-key-0123"
 MODULES = {

@@ -16,7 +16,7 @@ from isthmus.front import envoy
 from isthmus.front.drain import active, drain
 from isthmus.front.files import write
 from isthmus.front.workers import Worker
-from playground.engines.launch import EngineProcess, free_port
+from playground.engines.launch import EngineProcess
 from tests.fronts.loopback import (
     Front,
     answered,
@@ -27,6 +27,7 @@ from tests.fronts.loopback import (
     until,
     worker_of,
 )
+from tests.ports import free_port
 from tests.traffic.client import REPOSITORY, Traffic
 
 

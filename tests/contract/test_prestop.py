@@ -12,6 +12,7 @@ import pytest
 
 from isthmus.backends.kubernetes import prestop
 from isthmus.engines import ENGINES
+from playground.engines.launch import free_port
 from playground.engines.metrics import HttpCounts, Statistics, sglang_page, vllm_page
 
 RULE = ENGINES["vllm"].load
@@ -142,6 +143,13 @@ def test_it_gives_up_when_the_metrics_are_silent(monkeypatch: pytest.MonkeyPatch
         assert started(engine, budget=600).wait(30) == 0
         assert time.monotonic() - begun >= 1
         assert engine.asked > 1
+
+
+def test_an_engine_that_does_not_listen_yet_is_not_waited_for_at_all() -> None:
+    """It has no requests, and never was an endpoint: neither floor nor silence."""
+    engine = Engine()
+    engine.url = f"http://127.0.0.1:{free_port()}/metrics"
+    assert started(engine, floor=600, budget=600).wait(30) == 0
 
 
 def test_an_image_without_python_still_waits_the_floor() -> None:

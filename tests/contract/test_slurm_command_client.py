@@ -11,10 +11,17 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.backends.slurm.addresses import Lookup, system_lookup
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.executor import CommandResult, LocalExecutor, clean_environment
 from isthmus.backends.slurm.parsing import RECORD_END
-from isthmus.backends.slurm.records import Refused, SubmitRequest, Submitted, Unclear
+from isthmus.backends.slurm.records import (
+    Refused,
+    SubmitRequest,
+    Submitted,
+    Unclear,
+    UnreadableJob,
+)
 from isthmus.errors import SlurmCommandError, SlurmUnavailableError
 
 NODE = "gpu01\x1f10.0.0.11\x1fmixed\x1fgpu*\x1fnone" + RECORD_END
@@ -47,7 +54,9 @@ class FakeSlurm:
         out, err = shlex.quote(output), shlex.quote(error)
         self.does(command, f"printf %s {out}; printf '%s\\n' {err} >&2; exit {code}")
 
-    def client(self, *, timeout: float = 10, submit_timeout: float = 10) -> CommandClient:
+    def client(
+        self, *, timeout: float = 10, submit_timeout: float = 10, lookup: Lookup = system_lookup
+    ) -> CommandClient:
         folder = str(self.folder)
         return CommandClient(
             LocalExecutor(bin_directory=folder),
@@ -55,6 +64,7 @@ class FakeSlurm:
             timeout=timeout,
             submit_timeout=submit_timeout,
             clock=lambda: 500.0,
+            lookup=lookup,
         )
 
 
@@ -98,10 +108,11 @@ async def test_warnings_do_not_spoil_a_complete_answer(slurm: FakeSlurm) -> None
         ("squeue", "", "Rate limit exceeded, please retry later", 1, "RateLimited"),
         ("squeue", "", "something else", 1, "CommandFailed"),
         ("squeue", JOB[:-3], "", 0, "IncompleteOutput"),
-        ("squeue", "Welcome!\n" + JOB, "", 0, "IncompleteOutput"),
-        ("squeue", "7\x1fRUNNING" + RECORD_END, "", 0, "IncompleteOutput"),
         ("squeue", "CLUSTER: a\n", "", 0, "IncompleteOutput"),
-        ("sinfo", "", "", 0, "IncompleteOutput"),
+        ("squeue", 3 * JOB.replace("1:00:00", "soon"), "", 0, "UnknownFormat"),
+        ("squeue", 3 * ("7\x1fRUNNING" + RECORD_END), "", 0, "UnknownFormat"),
+        ("sinfo", "gpu01\x1f10.0.0.11" + RECORD_END, "", 0, "UnknownFormat"),
+        ("sinfo", "", "slurm_load_node: Unspecified error", 1, "CommandFailed"),
     ],
 )
 async def test_doubtful_answers_are_no_snapshot(
@@ -113,11 +124,62 @@ async def test_doubtful_answers_are_no_snapshot(
     assert str(failure)
 
 
+async def test_an_unknown_format_is_told_with_release_and_field(slurm: FakeSlurm) -> None:
+    slurm.says("squeue", 3 * JOB.replace("\x1f0\x1fgpu\x1f", "\x1f0:0:0\x1fgpu\x1f"))
+    slurm.does(
+        "sinfo", f"[[ $* != *--version* ]] || echo slurm 27.11.1; printf %s {shlex.quote(NODE)}"
+    )
+    said = str(await failure_of_snapshot(slurm.client()))
+    assert "SLURM 27.11.1" in said
+    assert "exit_code is '0:0:0'" in said
+    assert "3 of 3 records" in said
+    assert "Take a release of Isthmus that knows it" in said
+    assert "broke off" not in said
+
+
+async def test_a_record_that_cannot_be_read_is_set_aside(slurm: FakeSlurm) -> None:
+    strange = JOB.replace("llama-test", "llama-strange").replace("1:00:00", "soon")
+    slurm.says("squeue", JOB + strange)
+    snapshot = await slurm.client().snapshot()
+    assert [job.name for job in snapshot.jobs] == ["llama-test"]
+    assert snapshot.unreadable == (UnreadableJob(7, "llama-strange", "TimeLimit is 'soon'"),)
+    assert snapshot.shows_all
+    slurm.says("squeue", "Welcome!\n" + JOB)
+    assert not (await slurm.client().snapshot()).shows_all
+
+
+@pytest.mark.parametrize(
+    ("output", "error", "code"),
+    [("", "", 0), ("", "slurm_load_node: Access/permission denied", 1)],
+)
+async def test_hidden_nodes_are_no_outage(
+    slurm: FakeSlurm, output: str, error: str, code: int
+) -> None:
+    ours = JOB.replace("llama-test", REQUEST.job_name).replace("gpu01", "gpu07")
+    slurm.says("squeue", JOB + ours)
+    slurm.says("sinfo", output, error=error, code=code)
+    asked: list[str] = []
+
+    async def lookup(names: Sequence[str]) -> dict[str, str]:
+        asked.extend(names)
+        return {"gpu07": "10.0.0.17"}
+
+    snapshot = await slurm.client(lookup=lookup).snapshot()
+    assert [job.name for job in snapshot.jobs] == ["llama-test", REQUEST.job_name]
+    assert snapshot.nodes == {}
+    assert snapshot.address("gpu07") == "10.0.0.17"
+    assert snapshot.address("gpu01") is None  # nobody needs it
+    assert asked == ["gpu07"]
+    assert abs(snapshot.cluster_time - time.time()) < 60
+
+
 async def test_command_that_hangs_is_ended(slurm: FakeSlurm) -> None:
-    slurm.does("squeue", "sleep 60")
-    started = time.monotonic()
-    assert (await failure_of_snapshot(slurm.client(timeout=0.5))).reason == "CommandTimeout"
-    assert time.monotonic() - started < 10
+    begun, finished = slurm.folder / "begun", slurm.folder / "finished"
+    slurm.does("squeue", f"echo $$ > {begun}; sleep 60; touch {finished}")
+    assert (await failure_of_snapshot(slurm.client(timeout=2.0))).reason == "CommandTimeout"
+    assert not finished.exists(), "it was waited for"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
 
 
 async def test_missing_commands_are_named(slurm: FakeSlurm) -> None:

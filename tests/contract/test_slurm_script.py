@@ -642,35 +642,48 @@ def test_publishing_is_tried_again_while_the_controller_is_away(node: Node) -> N
 def test_script_ends_at_once_though_the_controller_is_away(node: Node) -> None:
     node.command("scontrol", "exit 1")
     node.command("squeue", "exit 1")
+    node.command("sleep", f"touch {node.folder}/waits; exec /bin/sleep 3600")
     process = node.start()
     serving(node)
-    started = time.monotonic()
+    eventually((node.folder / "waits").exists, node)
     process.terminate()
     assert node.end(process) == 0
-    assert time.monotonic() - started < 5
+
+
+def waits(node: Node, until: str) -> None:
+    """A `sleep` that notes its seconds; the first one lasts until a file is there, others go on."""
+    folder = node.folder
+    first = f"until [ -e {folder}/{until} ]; do /bin/sleep 0.02; done"
+    others = f'[ "$(wc -l < {folder}/slept)" -eq 1 ] || exec /bin/sleep 3600'
+    node.command("sleep", f'echo "$1" >> {folder}/slept\n{others}\n{first}')
 
 
 def test_engine_is_ended_before_the_granted_end(node: Node) -> None:
-    node.term_lead = 2
-    node.command("squeue", f"echo {int(time.time()) + 5}")
-    started = time.time()
+    node.term_lead = 300
+    asked = node.folder / "asked"
+    later = f"touch {asked}; echo $(($(date +%s) + 1000))"
+    node.command("squeue", f"if [ -e {asked} ]; then date +%s; else {later}; fi")
+    waits(node, until="up")
     process = node.start()
-    serving(node)
     assert node.end(process) == 0
-    assert 1.5 < time.time() - started < 5
     assert (node.folder / "up.term").read_text() == "TERM\n"
+    assert 600 < int((node.folder / "slept").read_text()) <= 700, "until 300 s before the end"
 
 
 def test_end_that_was_moved_is_kept(node: Node) -> None:
-    node.term_lead = 2
+    node.term_lead = 300
     end = node.folder / "end"
-    end.write_text(str(int(time.time()) + 4))
+    end.write_text(str(int(time.time()) + 1000))
     node.command("squeue", f"cat {end}; echo x >> {node.folder}/asked")
+    waits(node, until="moved")
     process = node.start()
     serving(node)
-    eventually((node.folder / "asked").exists, node)
+    eventually((node.folder / "slept").exists, node)
     end.write_text(str(int(time.time()) + 3600))
-    eventually(lambda: (node.folder / "asked").read_text() == "x\nx\n", node)
+    (node.folder / "moved").touch()
+    slept = node.folder / "slept"
+    eventually(lambda: len(slept.read_text().split()) == 2, node)
+    assert 3200 < int(slept.read_text().split()[1]) <= 3300
     assert process.poll() is None
     assert not (node.folder / "up.term").exists()
     process.terminate()

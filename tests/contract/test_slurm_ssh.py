@@ -24,7 +24,8 @@ from isthmus.ssh.connection import Connection
 from isthmus.ssh.credentials import Credentials
 from isthmus.ssh.options import Target
 from isthmus.ssh.reconnect import Reconnects
-from tests.sshd import Sshd, free_port, new_key
+from tests.ports import free_port
+from tests.sshd import Sshd, new_key
 
 PATIENCE = 90.0
 """Seconds for what takes a moment: the machine may be busy."""

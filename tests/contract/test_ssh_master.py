@@ -18,7 +18,8 @@ from isthmus.errors import SshError
 from isthmus.ssh.files import MAX_SOCKET_PATH, PrivateFolder
 from isthmus.ssh.master import Master
 from isthmus.ssh.options import Direction, Forward, jump_command
-from tests.sshd import Sshd, free_port, listens, new_key
+from tests.ports import free_port
+from tests.sshd import Sshd, listens, new_key
 
 PATIENCE = 90.0
 

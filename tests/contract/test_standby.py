@@ -1,17 +1,14 @@
 """The instance that waits for the Lease answers its probes."""
 
-import socket
-
 import httpx
 import pytest
 
 from isthmus.reconcile.standby import standing_by
+from tests.ports import free_port
 
 
 async def test_answers_while_it_waits_and_then_frees_the_port() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}/healthz"
     async with httpx.AsyncClient(trust_env=False) as client:
         async with standing_by(port):

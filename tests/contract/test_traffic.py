@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from playground.engines.install import install
-from playground.engines.launch import EngineProcess, free_port, start
+from playground.engines.launch import EngineProcess, start
+from tests.ports import free_port
 from tests.traffic.client import Traffic
 
 QUICK = {

@@ -23,7 +23,8 @@ from isthmus.ssh.master import Master
 from isthmus.ssh.options import Direction, Forward, Target
 from isthmus.tunnels.bastion import Bastions
 from isthmus.tunnels.desired import Wanted
-from tests.sshd import SEPARATION_FOLDER, free_port, listens
+from tests.ports import free_port
+from tests.sshd import SEPARATION_FOLDER, listens
 
 USER = pwd.getpwuid(os.getuid()).pw_name
 HPC = ClusterReference(namespace="isthmus-system", name="hpc")

@@ -8,6 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from playground.config import default_cache
+from playground.dockerfile import wheels_folder
+from playground.python_environment import debian_python
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 
 
@@ -35,6 +39,13 @@ def test_operator_folder_is_no_package() -> None:
     assert said.strip().endswith("operator.py")
 
 
+def where_from() -> list[str | Path]:
+    """The wheels that the images are built of, if they are there; else the package registry."""
+    kept = wheels_folder(default_cache())
+    usable = kept.exists() and debian_python() == sys.version_info[:2]
+    return ["--no-index", "--find-links", kept] if usable else []
+
+
 @pytest.mark.timeout(300)
 def test_wheel_starts_in_a_clean_environment(tmp_path: Path) -> None:
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", tmp_path]
@@ -46,9 +57,11 @@ def test_wheel_starts_in_a_clean_environment(tmp_path: Path) -> None:
     assert not [name for name in names if name.startswith(("operator/", "playground", "tests"))]
 
     environment = tmp_path / "clean"
-    run(sys.executable, "-m", "venv", environment, cwd=tmp_path)
-    pip = [environment / "bin" / "pip", "install", "--quiet", "--disable-pip-version-check"]
-    run(*pip, "--constraint", REPOSITORY / "constraints.txt", wheel, cwd=tmp_path)
+    run(sys.executable, "-m", "venv", "--without-pip", environment, cwd=tmp_path)
+    pip = [sys.executable, "-m", "pip", "--python", environment / "bin" / "python"]
+    options = ["--quiet", "--disable-pip-version-check", "--no-compile", *where_from()]
+    constraints = ["--constraint", REPOSITORY / "constraints.txt"]
+    run(*pip, "install", *options, *constraints, wheel, cwd=tmp_path)
     said = run(environment / "bin" / "isthmus", "--help", cwd=tmp_path)
     for command in ("run", "validate", "render", "crds"):
         assert command in said

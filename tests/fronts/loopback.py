@@ -16,9 +16,10 @@ from isthmus.front.files import write
 from isthmus.front.workers import Worker
 from playground.config import default_cache
 from playground.engines.install import install
-from playground.engines.launch import EngineProcess, free_port, start
+from playground.engines.launch import EngineProcess, start
 from playground.progress import Progress
 from playground.routers import envoy_binary
+from tests.ports import free_port
 
 QUICK = {
     "SIMULATOR_LOAD_SECONDS": "0.1",

@@ -256,14 +256,20 @@ def node(name: str = "gpu01", address: str = "10.10.0.1") -> NodeRecord:
     )
 
 
-def snapshot(*jobs: JobRecord, at: float = NOW - 5, nodes: Sequence[NodeRecord] = ()) -> Snapshot:
-    found = nodes or (node(),)
+def snapshot(
+    *jobs: JobRecord,
+    at: float = NOW - 5,
+    nodes: Sequence[NodeRecord] | None = None,
+    **changes: Any,
+) -> Snapshot:
+    found = (node(),) if nodes is None else nodes
     return Snapshot(
         jobs=jobs,
         nodes={one.name: one for one in found},
         started_at=at,
         taken_at=at + 0.2,
         cluster_time=int(at),
+        **changes,
     )
 
 

@@ -147,6 +147,7 @@ def test_hashes_are_known_ones():
         {"metadata.generation": 99},
         {"spec.pools[1].worker.gpusPerNode": 1},
         {"spec.pools[1].worker.memory": None},
+        {"spec.pools[0].worker.sharedMemory": None},
         {"spec.pools[1].kubernetes": None},
         {"spec.pools[0].kubernetes.gpuResource": "nvidia.com/gpu"},
         {"spec.pools[1].worker.cpu": "8"},

@@ -46,7 +46,7 @@ def test_derived_defaults_are_filled_in() -> None:
     (text,) = pools.values()
     container = yaml.safe_load(text)["spec"]["template"]["spec"]["containers"][0]
     assert container["image"] == "vllm/vllm-openai:v0.33.0"
-    assert container["command"] == ["vllm", "serve"]
+    assert container["args"][:2] == ["vllm", "serve"]
     assert container["resources"]["limits"] == {"nvidia.com/gpu": "1"}
     assert "--shutdown-timeout=300" in container["args"]
 
@@ -55,7 +55,7 @@ def test_batch_script_is_a_script_and_its_model_is_the_clusters(tmp_path: Path) 
     text = sections(render(SAMPLES / "demo.yaml", CLUSTER))["hpc"]
     script = tmp_path / "script.sh"
     script.write_text(text[text.index("#!/bin/bash") :])
-    subprocess.run(["bash", "-n", str(script)], check=True, timeout=10)
+    subprocess.run(["bash", "-n", str(script)], check=True, timeout=300)
     assert "--model-path=/scratch/models/Llama-3.1-8B-Instruct" in text
     assert "#   --gres=gpu:1" in text
     assert "source /sw/sglang/0.5.23/bin/activate" in text

@@ -32,6 +32,17 @@ def test_secrets_stand_beside_the_cluster() -> None:
     ]
 
 
+def test_a_site_says_how_often_its_login_may_be_asked() -> None:
+    settings = Settings(ssh_reconnect_pause=45.0)
+    access = cluster_access(cluster({"ssh": SSH_LOGIN}), settings=settings)
+    assert access.ssh is not None
+    history = access.ssh.reconnects
+    history.failed(now=0.0)
+    assert history.wait(now=0.0) == 45.0
+    history.failed(now=0.0, permanent=True)
+    assert history.wait(now=0.0) == 450.0
+
+
 def test_a_local_login_has_no_ssh() -> None:
     assert cluster_access(cluster({"local": {}}), settings=Settings()).ssh is None
 

@@ -8,7 +8,7 @@ import pytest
 
 from isthmus.api.conditions import PendingClass
 from isthmus.api.times import epoch
-from isthmus.backends.kubernetes.observe import groups, pending_of, worker
+from isthmus.backends.kubernetes.observe import engine_of, groups, pending_of, worker
 
 T0 = "2026-11-21T05:30:00Z"
 T1 = "2026-11-21T05:31:00Z"
@@ -76,12 +76,20 @@ def pod(
     }
 
 
+NO_PROGRAM = (
+    "failed to create containerd task: failed to create shim task: OCI runtime create failed: runc "
+    "create failed: unable to start container process: error during container init: exec: "
+    '"vllm": executable file not found in $PATH'
+)
+
+
 def waiting(reason: str, message: str = "") -> dict[str, Any]:
     return {"waiting": {"reason": reason, "message": message}}
 
 
-def terminated(code: int, reason: str = "Error") -> dict[str, Any]:
-    return {"terminated": {"exitCode": code, "reason": reason, "finishedAt": T1}}
+def terminated(code: int, reason: str = "Error", message: str = "") -> dict[str, Any]:
+    said = {"message": message} if message else {}
+    return {"terminated": {"exitCode": code, "reason": reason, "finishedAt": T1, **said}}
 
 
 def unschedulable() -> dict[str, Any]:
@@ -121,6 +129,21 @@ def deployment(
 
 
 NAME = "llama-k8s-new-abcde-1"
+
+
+class TestEngine:
+    def test_a_pod_says_which_engine_it_runs(self) -> None:
+        """Not by its program: that is our process 1."""
+        found = pod()
+        found["metadata"]["labels"]["isthmus.dev/engine"] = "sglang"
+        found["spec"]["containers"] = [{"command": ["/bin/sh", "-c"]}]
+        assert engine_of(found) == "sglang"
+
+    def test_a_pod_of_an_older_release_by_its_program(self) -> None:
+        found = pod()
+        found["spec"]["containers"] = [{"command": ["vllm", "serve"]}]
+        assert engine_of(found) == "vllm"
+        assert engine_of(pod()) is None
 
 
 class TestWorker:
@@ -249,9 +272,45 @@ class TestWorker:
                 last=terminated(128, "StartError"),
             ),
             PendingClass.FAILING,
-            "RunContainerError",
+            "ContainerStartError",
             "no such file",
             id="no such program",
+        ),
+        pytest.param(
+            pod(
+                state=waiting("CrashLoopBackOff", "back-off 20s restarting failed container"),
+                last=terminated(128, "StartError", NO_PROGRAM),
+                restarts=2,
+            ),
+            PendingClass.FAILING,
+            "ContainerStartError",
+            "the image does not have the program: correct engine.image or engine.type; failed to",
+            id="no such program, later",
+        ),
+        pytest.param(
+            pod(state=terminated(128, "ContainerCannotRun", "no devices of nvidia.com/gpu")),
+            PendingClass.FAILING,
+            "ContainerStartError",
+            "the container cannot be started: no devices of nvidia.com/gpu",
+            id="not started for another cause",
+        ),
+        pytest.param(
+            pod(
+                state=waiting("CrashLoopBackOff", "back-off 20s restarting failed container"),
+                last=terminated(127, "Error", "the image does not have the program vllm (…)"),
+                restarts=2,
+            ),
+            PendingClass.FAILING,
+            "ContainerStartError",
+            "the engine cannot be started: the image does not have the program vllm",
+            id="no such program, says process 1",
+        ),
+        pytest.param(
+            pod(state=waiting("CrashLoopBackOff"), last=terminated(127), restarts=2),
+            PendingClass.FAILING,
+            "CrashLoopBackOff",
+            "exit code 127 (a program that engine.image does not have?), 2 restarts",
+            id="a program that an engine did not find, or no python3",
         ),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from isthmus.api.defaults import effective
 from isthmus.api.desired import (
     Desired,
     Drain,
@@ -20,6 +21,7 @@ from isthmus.api.desired import (
     Pool,
     Worker,
 )
+from isthmus.api.modeldeployment import ModelDeployment
 from isthmus.backends.kubernetes.render import (
     deployment,
     pod_template,
@@ -61,6 +63,7 @@ class TestLabels:
             **LABELS,
             "app.kubernetes.io/managed-by": "isthmus",
             "isthmus.dev/traffic": "on",
+            "isthmus.dev/engine": "vllm",
         }
 
     def test_the_deployments_selector_has_no_traffic_label(self) -> None:
@@ -119,8 +122,7 @@ class TestContainer:
     def test_the_command_is_the_engines(self) -> None:
         found = container()
         assert found["image"] == "vllm/vllm-openai:v0.33.0"
-        assert found["command"] == ["vllm", "serve"]
-        assert found["args"][0] == "meta-llama/Llama-3.1-8B"
+        assert found["args"][:3] == ["vllm", "serve", "meta-llama/Llama-3.1-8B"]
         assert "--port=8000" in found["args"]
         assert "--shutdown-timeout=300" in found["args"]
         assert found["ports"] == [{"name": "http", "containerPort": 8000}]
@@ -129,7 +131,25 @@ class TestContainer:
         one = k8s_pool()
         wanted = desired(one)
         model = type(wanted.model)(source="/models/llama", served_names=("llama",))
-        assert container(one, desired(one, model=model))["args"][0] == "/models/llama"
+        assert container(one, desired(one, model=model))["args"][2] == "/models/llama"
+
+    @pytest.mark.parametrize(
+        ("engine", "path"), [(EngineType.VLLM, "/health"), (EngineType.SGLANG, "/ready")]
+    )
+    def test_process_1_is_ours(self, engine: EngineType, path: str) -> None:
+        """The kernel drops a TERM that process 1 has no handler for; engines that load have none.
+
+        Kubernetes would replace `$(NAME)` and `$$` in the texts.
+        """
+        shell, _, text, script, *words = container(k8s_pool(engine=Engine(type=engine, image="x")))[
+            "command"
+        ]
+        assert shell == "/bin/sh"
+        compile(script, "first process", "exec")
+        assert words[:2] == ["8000", path]
+        for one in (text, script):
+            assert "$(" not in one
+            assert "$$" not in one
 
     @pytest.mark.parametrize(
         ("shape", "resources"),
@@ -202,6 +222,39 @@ class TestContainer:
         assert "successThreshold" not in live
 
 
+class TestSharedMemory:
+    def shared(self, *pools: dict[str, Any]) -> dict[str, Any]:
+        spec = {"model": {"source": "hf://a/b"}, "pools": list(pools)}
+        written = ModelDeployment.model_validate(
+            {"metadata": {"name": "llama", "namespace": "team-a"}, "spec": spec}
+        )
+        wanted = effective(written)
+        return template(wanted.pools[0], wanted)["spec"]
+
+    @pytest.mark.parametrize(
+        ("shape", "size"),
+        [
+            ({}, "1Gi"),
+            ({"gpusPerNode": 0}, "1Gi"),
+            ({"gpusPerNode": 2}, "2Gi"),
+            ({"gpusPerNode": 8}, "8Gi"),
+            ({"gpusPerNode": 8, "sharedMemory": "500Mi"}, "500Mi"),
+        ],
+    )
+    def test_it_is_sized_by_the_gpus_unless_told(self, shape: dict[str, Any], size: str) -> None:
+        spec = self.shared({"name": "k8s", "worker": shape, "kubernetes": {}})
+        (volume,) = spec["volumes"]
+        assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": size}
+        (mount,) = spec["containers"][0]["volumeMounts"]
+        assert mount == {"name": volume["name"], "mountPath": "/dev/shm"}
+
+    def test_it_is_no_part_of_the_resources(self) -> None:
+        """A bound of what may be used, which counts as memory only when it is."""
+        pool = {"name": "k8s", "worker": {"memory": "64Gi"}, "kubernetes": {}}
+        found = self.shared(pool)["containers"][0]["resources"]
+        assert found["requests"] == {"memory": "64Gi"}
+
+
 class TestShutdown:
     def test_the_grace_covers_the_floor_the_drain_and_the_shutdown(self) -> None:
         one = k8s_pool()
@@ -211,9 +264,12 @@ class TestShutdown:
         assert shell == "/bin/sh"
         compile(script, "prestop", "exec")
         assert words[:2] == ["5", "90"]
-        assert words[3] == "http://127.0.0.1:8000/metrics"
-        rule = json.loads(words[4])
-        assert rule["gauges"] == ["vllm:num_requests_running", "vllm:num_requests_waiting"]
+        metrics, rule = words[3:]
+        assert metrics == "http://127.0.0.1:8000/metrics"
+        assert json.loads(rule)["gauges"] == [
+            "vllm:num_requests_running",
+            "vllm:num_requests_waiting",
+        ]
 
     def test_vllm_always_gets_a_shutdown_timeout(self) -> None:
         """With 0, its default, streams hang until SIGKILL."""

@@ -12,12 +12,12 @@ from isthmus.api.desired import ClusterReference
 from isthmus.apiserver.gate import OpenGate
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_JOBS, WATCHED
 from isthmus.backends.slurm.records import JobRecord
-from isthmus.plan.policy.orphans import SECONDS_NEEDED
 from isthmus.reconcile.orphans import Orphans
 from isthmus.reconcile.store import Store
 from tests.plan.builders import COMMENT, NOW, record, snapshot
 
 HPC = ClusterReference(namespace="isthmus-system", name="hpc")
+AFTER = 600.0
 NAME = names.slurm_job_name(
     deployment="llama",
     installation_id="isthmus0",
@@ -45,11 +45,17 @@ def store() -> Store:
     return found
 
 
-def orphans(store: Store, *, watched: tuple[str, ...] = ()) -> Orphans:
-    return Orphans(store=store, gate=OpenGate(), installation_id="isthmus0", watched=watched)
+def orphans(store: Store, *, watched: tuple[str, ...] = (), seconds: float = AFTER) -> Orphans:
+    return Orphans(
+        store=store,
+        gate=OpenGate(),
+        installation_id="isthmus0",
+        watched=watched,
+        after=seconds,
+    )
 
 
-def after(found: Orphans, *jobs: JobRecord, seconds: float = SECONDS_NEEDED) -> Any:
+def after(found: Orphans, *jobs: JobRecord, seconds: float = AFTER) -> Any:
     for moment in (0.0, 30.0, seconds):
         last = found.look(HPC, snapshot(*jobs, at=NOW + moment))
     return last
@@ -60,16 +66,22 @@ def after(found: Orphans, *jobs: JobRecord, seconds: float = SECONDS_NEEDED) -> 
 )
 def test_what_nobody_knows_for_long_is_an_orphan(store: Store, name: str, reason: Reason) -> None:
     found = orphans(store)
-    assert after(found, record(name=name), seconds=SECONDS_NEEDED - 1) == ()
+    assert after(found, record(name=name), seconds=AFTER - 1) == ()
     (orphan,) = after(found, record(name=name))
     assert orphan.reason == reason
 
 
 def test_a_look_without_it_begins_anew(store: Store) -> None:
     found = orphans(store)
-    after(found, record(name=NAME), seconds=SECONDS_NEEDED - 1)
-    found.look(HPC, snapshot(at=NOW + SECONDS_NEEDED))
-    assert found.look(HPC, snapshot(record(name=NAME), at=NOW + SECONDS_NEEDED + 1)) == ()
+    after(found, record(name=NAME), seconds=AFTER - 1)
+    found.look(HPC, snapshot(at=NOW + AFTER))
+    assert found.look(HPC, snapshot(record(name=NAME), at=NOW + AFTER + 1)) == ()
+
+
+def test_a_site_says_after_how_long(store: Store) -> None:
+    job = record(name=NAME)
+    assert len(after(orphans(store, seconds=40.0), job, seconds=45.0)) == 1
+    assert after(orphans(store, seconds=60.0), job, seconds=45.0) == ()
 
 
 @pytest.mark.parametrize(
@@ -91,6 +103,14 @@ def test_what_has_an_object_is_none(store: Store) -> None:
     assert after(orphans(store), record(name=NAME)) == ()
 
 
+def test_a_look_that_does_not_show_all_jobs_makes_none(store: Store) -> None:
+    found = orphans(store)
+    for moment in (0.0, 300.0, AFTER, AFTER + 30):
+        strange = snapshot(record(name=NAME), nameless=("JobID is 'x'",), at=NOW + moment)
+        assert found.look(HPC, strange) is None
+    assert found.look(HPC, snapshot(record(name=NAME), at=NOW + 2 * AFTER)) == ()
+
+
 def test_an_operator_of_one_namespace_judges_only_that(store: Store) -> None:
     mine = record(name=NAME, comment=COMMENT)
     assert len(after(orphans(store, watched=("team-a",)), mine)) == 1
@@ -102,7 +122,7 @@ async def test_each_look_cancels_once_what_still_lives(store: Store) -> None:
     found, client = orphans(store), Client()
     jobs = (record(name=NAME), record("COMPLETING", name=GONE, job_id=102))
     ripe = after(found, *jobs)
-    last = snapshot(*jobs, at=NOW + SECONDS_NEEDED)
+    last = snapshot(*jobs, at=NOW + AFTER)
     for _ in range(2):
         await found.cancel(HPC, ripe, client=client, snapshot=last)  # type: ignore[arg-type]
     assert client.cancelled == [(101, NAME)]

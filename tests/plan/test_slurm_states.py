@@ -15,6 +15,7 @@ from isthmus.backends.slurm.reasons import (
     one_line,
     outage,
     refusal,
+    spoken,
     unblocked_by,
 )
 from isthmus.backends.slurm.records import JobRecord, NodeRecord
@@ -133,6 +134,8 @@ def test_exit_codes() -> None:
         (("IDLE", "DRAIN", "INVALID_REG"), True, True, False, False),
         (("MIXED", "MAINTENANCE", "RESERVED"), False, False, False, False),
         (("UNKNOWN",), False, False, False, True),
+        (("IDLE", "BLOCKED"), False, False, False, False),
+        (("IDLE", "EXTERNAL"), False, False, False, False),
     ],
 )
 def test_node_states(
@@ -173,11 +176,39 @@ def test_node_states(
         ("DependencyNeverSatisfied", PendingClass.NEVER),
         ("QOSNotAllowed", PendingClass.NEVER),
         ("InvalidQOS", PendingClass.NEVER),
+        ("ReservationDeleted", PendingClass.NEVER),
+        ("ReservationInvalid", PendingClass.NEVER),
+        ("MaxMemPerLimit", PendingClass.NEVER),
+        ("Constraints", PendingClass.RESOURCES),
+        ("NvidiaImexChannels", PendingClass.RESOURCES),
     ],
 )
 def test_pending_reasons(reason: str, kind: PendingClass) -> None:
     assert classify(reason) is kind
     assert unblocked_by(reason)
+
+
+NODES_DOWN = (
+    "Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority partitions"
+)
+
+
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [
+        ("Resources", "Resources"),
+        ("ReqNodeNotAvail, UnavailableNodes:gpu04", "ReqNodeNotAvail"),
+        ("ReqNodeNotAvail,_May_be_reserved_for_other_job", "ReqNodeNotAvail"),
+        ("RaisedSignal:9(Killed)", "RaisedSignal"),
+        (NODES_DOWN, NODES_DOWN),
+        (NODES_DOWN.replace(" ", "_"), NODES_DOWN),
+        ("job requeued in held state", "job requeued in held state"),
+        ("", ""),
+    ],
+)
+def test_reasons_read_well(reason: str, said: str) -> None:
+    assert spoken(reason) == said
+    assert said != NODES_DOWN or classify(reason) is PendingClass.RESOURCES
 
 
 def test_partition_config_needs_patience() -> None:

@@ -16,7 +16,13 @@ from hypothesis import strategies as st
 from isthmus.api.conditions import Phase
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch, rfc3339
-from isthmus.backends.slurm.records import JobRecord, SubmitOutcome, Submitted, Unclear
+from isthmus.backends.slurm.records import (
+    JobRecord,
+    SubmitOutcome,
+    Submitted,
+    Unclear,
+    UnreadableJob,
+)
 from isthmus.backends.slurm.states import observe
 from isthmus.errors import SlurmUnavailableError
 from isthmus.plan.actions import (
@@ -91,6 +97,7 @@ def some_status(draw: st.DrawFn) -> SlurmJobStatus:
     healthy=st.none() | st.booleans(),
     member=st.sampled_from([None, MEMBER, ("10.10.0.9", 41001)]),
     confirmed=st.booleans(),
+    strange=st.sampled_from(["", "", "unreadable", "nameless"]),
 )
 def test_one_pass_over_anything(
     records: tuple[JobRecord, ...],
@@ -101,6 +108,7 @@ def test_one_pass_over_anything(
     healthy: bool | None,
     member: tuple[str, int] | None,
     confirmed: bool,
+    strange: str,
 ) -> None:
     begun = tuple(sorted(NOW - start for start in starts)) or (NOW - 5,)
     observed = job(
@@ -112,7 +120,11 @@ def test_one_pass_over_anything(
         probe_healthy=healthy,
         slice_target=member,
         confirmed_gone=confirmed,
+        unreadable=(STRANGE,) if strange == "unreadable" else (),
     )
+    if strange == "nameless" and observed.cluster.snapshot is not None:
+        seen = replace(observed.cluster.snapshot, nameless=NAMELESS)
+        observed = replace(observed, cluster=replace(observed.cluster, snapshot=seen))
     plan = plan_slurm_job(observed, now=NOW)
     submits = [action for action in plan.actions if isinstance(action, Submit)]
     over = before.phase is not None and Phase(before.phase).terminal
@@ -120,6 +132,7 @@ def test_one_pass_over_anything(
         allowed = (*HARMLESS, RemoveFinalizer) if over and deleting else HARMLESS
         assert all(isinstance(action, allowed) for action in plan.actions)
     if submits:
+        assert not strange
         assert not deleting
         assert not over
         assert not records
@@ -131,8 +144,10 @@ def test_one_pass_over_anything(
     if any(isinstance(action, RemoveFinalizer) for action in plan.actions):
         assert deleting
         assert over or not any(observe(one).live for one in records)
+        assert strange != "unreadable"
+        assert strange != "nameless" or over or records
     member_after = _member_after(plan, member)
-    unseen_and_wiped = "fresh" in how and plan.status.phase == Phase.WAITING
+    unseen_and_wiped = ("fresh" in how or strange) and plan.status.phase == Phase.WAITING
     if member_after is not None and not deleting and not unseen_and_wiped:
         assert plan.status.phase == Phase.READY
         assert member_after == (plan.status.host, plan.status.port)
@@ -168,6 +183,10 @@ def _second_pass_is_quiet(observed: Any, plan: SlurmJobPlan) -> None:
     surplus = {a for a in plan.actions if isinstance(a, Cancel)}
     fresh = [a for a in again.actions if a not in surplus and not isinstance(a, EnsureSlice)]
     assert not [a for a in fresh if isinstance(a, Submit | Terminate | DeleteSlice | CloseGate)]
+
+
+STRANGE = UnreadableJob(101, JOB_NAME, "State is '?'")
+NAMELESS = ("JobID is '1+0'",)
 
 
 # ---- a world in which time passes
@@ -218,6 +237,17 @@ class World:
         self.state.take(snapshot(*seen, at=self.now))
         self.now += 1
 
+    def do_strange(self, number: int) -> None:
+        """A look at which no record can be read, or not even id and name of one."""
+        jobs = [one for one in self.jobs if one.visible_from <= self.now]
+        aside = [UnreadableJob(one.job_id, JOB_NAME, "State is '?'") for one in jobs]
+        if number % 2:
+            found = snapshot(nameless=NAMELESS, at=self.now)
+        else:
+            found = snapshot(unreadable=tuple(aside), at=self.now)
+        self.state.take(found)
+        self.now += 1
+
     def do_fail(self, number: int) -> None:
         self.state.fail(SlurmUnavailableError("no answer", reason="ControllerUnreachable"))
 
@@ -259,6 +289,7 @@ class World:
         observed = job(
             status=self.status,
             records=self.state.records(JOB_NAME),
+            unreadable=self.state.unreadable(JOB_NAME),
             last_seen=self.state.last_seen(JOB_NAME),
             confirmed_gone=(self.status.job_id, JOB_NAME) in self.state.confirmed_gone,
             slice_target=self.member,
@@ -273,7 +304,8 @@ class World:
             snapshot=self.state.snapshot,
             snapshot_starts=self.state.snapshot_starts,
         )
-        plan = plan_slurm_job(replace(observed, cluster=seen), now=self.now)
+        observed, member = replace(observed, cluster=seen), self.member
+        plan = plan_slurm_job(observed, now=self.now)
         result = plan.status
         for action in plan.actions:
             if isinstance(action, Submit):
@@ -281,6 +313,8 @@ class World:
             else:
                 self.execute(action)
         self.status = result
+        if fresh and not observed.clear and not self.deleting and self.verdict:
+            assert self.member == member or member is None, "what cannot be read left the rotation"
         if not fresh and not any(isinstance(a, RemoveFinalizer) for a in plan.actions):
             assert all(isinstance(action, HARMLESS) for action in plan.actions)
 
@@ -329,7 +363,20 @@ STEPS = st.lists(
             ["pass"] * 6
             + ["look"] * 5
             + ["wait"] * 3
-            + ["fail", "restart", "wipe", "run", "run", "end", "purge", "probe", "probe", "delete"]
+            + [
+                "strange",
+                "strange",
+                "fail",
+                "restart",
+                "wipe",
+                "run",
+                "run",
+                "end",
+                "purge",
+                "probe",
+                "probe",
+                "delete",
+            ]
         ),
         st.integers(0, 19),
     ),

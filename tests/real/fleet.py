@@ -1,12 +1,10 @@
 """Many deployments at once for the kill tests: churned, looked at in one go, judged one by one.
 
-A look is five lists and one squeue, however many deployments there are; each of them is then
-judged by `World.agree`, as everywhere else.
+A look is seven lists and one squeue, however many deployments there are; each of them is then
+judged by `Look.agree`, as everywhere else.
 """
 
 import contextlib
-import http.client
-import json
 import random
 import re
 from collections.abc import Iterator
@@ -15,71 +13,11 @@ from typing import Any
 
 from playground.errors import PlaygroundError
 from playground.operator_process import NAMESPACE, Operator
-from tests.real.world import (
-    Json,
-    Not,
-    World,
-    deployment,
-    kubernetes_pool,
-    slurm_pool,
-    until,
-)
+from tests.real.api import Json
+from tests.real.look import LISTS
+from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
 
-LABEL = "isthmus.dev/modeldeployment"
-OURS = "/apis/isthmus.dev/v1alpha1/namespaces/default/modeldeployments"
-LEASE = f"/apis/coordination.k8s.io/v1/namespaces/{NAMESPACE}/leases/isthmus"
-LISTS = {
-    "mdep": OURS,
-    "sj": OURS.replace("modeldeployments", "slurmjobs"),
-    "deployments": "/apis/apps/v1/namespaces/default/deployments",
-    "controllerrevisions": "/apis/apps/v1/namespaces/default/controllerrevisions",
-    "pods": "/api/v1/namespaces/default/pods",
-    "services": "/api/v1/namespaces/default/services",
-    "endpointslices": "/apis/discovery.k8s.io/v1/namespaces/default/endpointslices",
-}
-UNAVAILABLE = (OSError, http.client.HTTPException, PlaygroundError)
 NO_GPUS = {"gpusPerNode": 0}
-
-
-def request(world: World, method: str, path: str, body: Json | None = None) -> Json:
-    """One call of the API, without the start of a kubectl."""
-    kinds = {"POST": "application/json", "PATCH": "application/merge-patch+json"}
-    text = "" if body is None else json.dumps(body)
-    kubernetes = world.playground.kubernetes
-    said: Json = json.loads(kubernetes.request(method, path, body=text, kind=kinds.get(method, "")))
-    return said
-
-
-class Look(World):
-    """Everything as it was at one moment."""
-
-    def __init__(self, world: World) -> None:
-        super().__init__(playground=world.playground)
-        self.found = {kind: request(world, "GET", path)["items"] for kind, path in LISTS.items()}
-        self.queue = world.all_jobs()
-
-    def get(self, kind: str, name: str, namespace: str = "default") -> Json:
-        return next((o for o in self.found[kind] if o["metadata"]["name"] == name), {})
-
-    def objects(self, kind: str, deployment: str = "", namespace: str = "default") -> list[Json]:
-        return [
-            obj
-            for obj in self.found[kind]
-            if not deployment or obj["metadata"].get("labels", {}).get(LABEL) == deployment
-        ]
-
-    def all_jobs(self, states: str = "") -> list[Json]:
-        return self.queue
-
-    def members(self, name: str) -> set[str]:
-        return {
-            f"{address}:{item['ports'][0]['port']}"
-            for item in self.found["endpointslices"]
-            if item["metadata"]["labels"].get("kubernetes.io/service-name") == name
-            for endpoint in item.get("endpoints") or []
-            if (endpoint.get("conditions") or {}).get("ready")
-            for address in endpoint["addresses"]
-        }
 
 
 @dataclass
@@ -127,7 +65,7 @@ class Fleet:
         for number in range(self.size):
             self.wishes[f"{self.prefix}-{number}"] = Wish(("hpc", "k8s", "both")[number % 3])
         for name, wish in self.wishes.items():
-            request(self.world, "POST", OURS, wish.to_object(name))
+            self.world.apply(wish.to_object(name))
 
     def churn(self, changes: int) -> None:
         """Change what is asked of some of them; a change that is not acknowledged is none."""
@@ -138,9 +76,8 @@ class Fleet:
             replicas = self.choice.randint(1, 2) + (wish.kind == "both")
             variant = wish.variant + (self.choice.random() < 0.2)
             changed = Wish(wish.kind, replicas, variant)
-            with contextlib.suppress(*UNAVAILABLE):
-                body = {"spec": changed.to_object(name)["spec"]}
-                request(self.world, "PATCH", f"{OURS}/{name}", body)
+            with contextlib.suppress(PlaygroundError):
+                self.world.apply(changed.to_object(name))
                 self.wishes[name] = changed
 
     def supervise(self) -> None:
@@ -158,21 +95,20 @@ class Fleet:
     def _renew(self) -> None:
         """Say again what is wished: an unacknowledged change may have been made all the same."""
         for name, wish in self.wishes.items():
-            body = {"spec": wish.to_object(name)["spec"]}
+            obj = wish.to_object(name)
 
-            def said(name: str = name, body: Json = body) -> bool:
-                with contextlib.suppress(*UNAVAILABLE):
-                    return bool(request(self.world, "PATCH", f"{OURS}/{name}", body))
-                return False
+            def said(obj: Json = obj) -> bool:
+                self.world.apply(obj)
+                return True
 
             until(said, f"{name} is patched", timeout=60)
 
     def _disagreement(self) -> Any:
         self.supervise()
         try:
-            look = Look(self.world)
+            look = self.world.look()
             told = {n: look.agree(n, **wish.counts) for n, wish in self.wishes.items()}
-        except UNAVAILABLE as error:
+        except PlaygroundError as error:
             return Not(str(error))
         wrong = {name: text for name, text in told.items() if text}
         return Not(str(wrong)) if wrong else True
@@ -195,7 +131,7 @@ class Fleet:
         return sum(map(len, starts.values()))
 
     def _no_orphan(self) -> Any:
-        look = Look(self.world)
+        look = self.world.look()
         live = [job["name"] for job in look.queue if job["name"].startswith(f"{self.prefix}-")]
         assert len(live) == len(set(live)), live
         orphans = set(live) - {sj["spec"]["jobName"] for sj in look.objects("sj")}
@@ -204,11 +140,11 @@ class Fleet:
     def end(self, *, timeout: float = 120.0) -> None:
         """Delete all; nothing may be left, in Kubernetes or in the queue."""
         for name in self.wishes:
-            request(self.world, "DELETE", f"{OURS}/{name}")
+            self.world.delete(name, wait=False)
 
         def left() -> Any:
             self.supervise()
-            look = Look(self.world)
+            look = self.world.look()
             found = [
                 f"{kind} {obj['metadata']['name']}"
                 for kind in LISTS
@@ -228,8 +164,8 @@ def start_again(operator: Operator) -> None:
 
 def lease(world: World) -> tuple[str, str]:
     """Who holds the Lease, "" if nobody does, and when it was renewed."""
-    with contextlib.suppress(*UNAVAILABLE):
-        spec = request(world, "GET", LEASE)["spec"]
+    with contextlib.suppress(PlaygroundError):
+        spec = world.get("lease", "isthmus", NAMESPACE)["spec"]
         return str(spec.get("holderIdentity") or ""), str(spec.get("renewTime"))
     return "", ""
 

@@ -8,8 +8,9 @@ from typing import Any
 
 from playground.front_image import import_front_image
 from playground.operator_process import Operator
+from tests.real.api import Json
 from tests.real.conftest import arguments
-from tests.real.world import Json, Not, World, deployment, until
+from tests.real.world import Not, World, deployment, until
 
 
 @contextlib.contextmanager
@@ -24,8 +25,6 @@ def operator_with_fronts(world: World) -> Iterator[Operator]:
             front_image=image,
             front_drain="60s",
             generate_api_keys="true",
-            lease_duration="15s",
-            renew_interval="2s",
         ),
         installation_id="testtest",
     )

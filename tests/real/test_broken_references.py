@@ -30,38 +30,35 @@ def test_missing_slurmcluster(world: World) -> None:
     assert "clusterRef" in said["message"]
     assert world.condition("nocluster", "SlurmReachable")["status"] == "False"
     assert world.objects("sj", "nocluster") == []
-    world.apply(world.cluster("later"))
+    world.extra(world.cluster("later"))
     world.wait_agree("nocluster", slurm=1)
     world.delete("nocluster")
-    world.kubectl("delete", "slc", "later", "-n", "isthmus-system", timeout=60)
 
 
 @pytest.mark.timeout(180)
 def test_namespace_not_admitted(world: World) -> None:
-    world.apply(world.cluster("closed", access={"allowedNamespaces": {"names": []}}))
+    world.extra(world.cluster("closed", access={"allowedNamespaces": {"names": []}}))
     world.apply(deployment("denied", slurm_pool(cluster="closed"), replicas=1))
     said = world.wait_condition("denied", "Ready", reason="ClusterNotAllowed")
     assert "spec.access.allowedNamespaces" in said["message"]
-    world.apply(world.cluster("closed"))
+    world.extra(world.cluster("closed"))
     world.wait_agree("denied", slurm=1)
     world.delete("denied")
-    world.kubectl("delete", "slc", "closed", "-n", "isthmus-system", timeout=60)
 
 
 @pytest.mark.timeout(180)
 def test_unreachable_slurmcluster(world: World) -> None:
     broken = world.cluster("broken")
     broken["spec"]["commands"]["binDir"] = "/opt/no-slurm-here/bin"
-    world.apply(broken)
+    world.extra(broken)
     world.apply(deployment("blind", slurm_pool(cluster="broken"), replicas=1))
     said = world.wait_condition("blind", "SlurmReachable", reason="CommandNotFound")
     assert "commands.binDir" in said["message"]
     assert world.objects("sj", "blind") == []
     assert "False" in world.kubectl("get", "slc", "broken", "-n", "isthmus-system")
-    world.apply(world.cluster("broken"))
+    world.extra(world.cluster("broken"))
     world.wait_agree("blind", slurm=1)
     world.delete("blind")
-    world.kubectl("delete", "slc", "broken", "-n", "isthmus-system", timeout=60)
 
 
 @pytest.mark.timeout(180)
@@ -112,8 +109,21 @@ def test_image_that_does_not_exist(world: World) -> None:
 
 
 @pytest.mark.timeout(180)
+def test_an_image_without_the_engine(world: World) -> None:
+    """Process 1 says so, and what it says comes to the status."""
+    lost = {"env": [{"name": "PATH", "value": "/usr/bin:/bin"}]}
+    world.apply(deployment("bare", kubernetes_pool(engine=lost), replicas=1))
+    said = world.wait_condition("bare", "Ready", reason="ContainerStartError")
+    assert "the image does not have the program vllm" in said["message"]
+    assert "correct engine.image" in said["message"]
+
+
+@pytest.mark.timeout(180)
 def test_more_gpus_than_there_are(world: World) -> None:
-    """A pod that cannot be scheduled shows why; an update that finds no room keeps the old one."""
+    """A pod that cannot be scheduled shows why; an update that finds no room keeps the old one.
+
+    With so many processes an engine needs more shared memory than a container has by itself.
+    """
     full = kubernetes_pool(worker={"gpusPerNode": 8})
     world.apply(deployment("full", full, replicas=2))
     world.wait_agree("full", kubernetes=2)
@@ -152,10 +162,12 @@ def test_engine_that_refuses_its_arguments(world: World) -> None:
 
 @pytest.mark.timeout(120)
 def test_service_of_somebody_else(world: World) -> None:
-    world.kubectl("create", "service", "clusterip", "taken", "--tcp=80:80")
+    service = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "taken"}}
+    spec = {"selector": {"app": "taken"}, "ports": [{"port": 80}]}
+    world.extra({**service, "spec": spec})
     world.apply(deployment("taken", kubernetes_pool(), replicas=1))
     said = world.wait_condition("taken", "Ready", reason="NameConflict")
     assert "Service default/taken" in said["message"]
     assert "isthmus.dev/traffic" not in world.get("service", "taken")["spec"]["selector"]
-    world.kubectl("delete", "service", "taken")
+    world.remove("service", "taken")
     world.wait_agree("taken", kubernetes=1)

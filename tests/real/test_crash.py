@@ -8,7 +8,7 @@ import pytest
 from playground.operator_process import Operator
 from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
 
-KILLS = 10
+KILLS = 5
 
 
 def assert_one_engine_per_attempt(world: World, name: str) -> None:
@@ -23,12 +23,20 @@ def assert_one_engine_per_attempt(world: World, name: str) -> None:
     assert set(live) <= known
 
 
-def kill_and_start(operator: Operator, *, lead: bool = True) -> None:
-    """KILL and start again; the new one leads only when the dead one's Lease has run out.
+def kill_and_start(
+    world: World, operator: Operator, *, lead: bool = True, expire: bool = False
+) -> None:
+    """KILL and start again; the new one leads when the dead one's Lease is over.
 
-    Killed before it leads it has done nothing, so wait for that unless told not to.
+    Args:
+        world: where it runs.
+        operator: which one.
+        lead: wait until it leads; killed before that it has done nothing.
+        expire: let the Lease run out, as in life, instead of taking it away.
     """
     operator.kill()
+    if not expire:
+        world.end_lease(operator)
     before = operator.output().count("is ours")
     operator.start()
     if lead:
@@ -36,14 +44,14 @@ def kill_and_start(operator: Operator, *, lead: bool = True) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_killed_ten_times_while_scaling_up(world: World, operator: Operator) -> None:
+def test_killed_again_and_again_while_scaling_up(world: World, operator: Operator) -> None:
     choice = random.Random(20261121)
     world.apply(deployment("kills", kubernetes_pool(maxReplicas=2), slurm_pool(), replicas=1))
     for kill in range(KILLS):
         world.scale("kills", 2 + kill % 5)
         # The moments spread over the decision, the submissions and what follows from them.
         time.sleep(choice.uniform(0.0, 1.5))
-        kill_and_start(operator)
+        kill_and_start(world, operator, expire=kill == KILLS // 2)
     world.scale("kills", 6)
     world.wait_agree("kills", kubernetes=2, slurm=4, timeout=120)
     assert_one_engine_per_attempt(world, "kills")
@@ -87,7 +95,7 @@ def test_controller_hangs_right_after_the_snapshot(world: World) -> None:
     for replicas in (2, 3):
         world.scale("ghosts", replicas)
         # Caught at the moment the new intent appears: sbatch is about to run, or runs.
-        until(lambda n=replicas: len(world.objects("sj", "ghosts")) == n, "the intent", every=0)
+        until(lambda n=replicas: len(world.objects("sj", "ghosts")) == n, "the intent", every=0.01)
         slurm.pause_controller()
         try:
             until(
@@ -106,7 +114,18 @@ def test_controller_hangs_right_after_the_snapshot(world: World) -> None:
 
 
 @pytest.mark.timeout(240)
+def test_controller_down(world: World) -> None:
+    """Short form of a minute."""
+    controller_down(world, seconds=15)
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(300)
 def test_controller_down_for_a_minute(world: World) -> None:
+    controller_down(world, seconds=60)
+
+
+def controller_down(world: World, *, seconds: float) -> None:
     world.apply(
         deployment("outage", kubernetes_pool(priority=1, maxReplicas=1), slurm_pool(), replicas=3)
     )
@@ -122,7 +141,7 @@ def test_controller_down_for_a_minute(world: World) -> None:
         assert "slurmctld" in said["message"]
         url = world.service_url("outage")
         answers = set()
-        while time.monotonic() - down_since < 60:
+        while time.monotonic() - down_since < seconds:
             assert world.members("outage") == members
             answers.add(world.chat(url).split()[2])
             time.sleep(0.5)
@@ -148,10 +167,9 @@ def test_memory_and_status_lost(world: World, operator: Operator) -> None:
     jobs = {job["id"] for job in world.jobs("adopt")}
     operator.kill()
     for sj in world.objects("sj", "adopt"):
-        world.kubectl(
-            "patch", "sj", sj["metadata"]["name"], "--subresource=status", "--type=json",
-            "-p", '[{"op": "remove", "path": "/status"}]',
-        )  # fmt: skip
+        path = world.path("sj", sj["metadata"]["name"], subresource="status")
+        world.api.patch(path, [{"op": "remove", "path": "/status"}], kind="json")
+    world.end_lease(operator)
     operator.start()
     world.wait_agree("adopt", slurm=2)
     assert {job["id"] for job in world.jobs("adopt")} == jobs

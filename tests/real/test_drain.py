@@ -169,7 +169,7 @@ def test_deleted_slurmjob_is_replaced(world: World) -> None:
     world.apply(deployment("renew", slurm_pool(), replicas=1))
     world.wait_agree("renew", slurm=1)
     (old,) = world.objects("sj", "renew")
-    world.kubectl("delete", "sj", old["metadata"]["name"], timeout=60)
+    world.remove("sj", old["metadata"]["name"], timeout=60)
     world.wait_agree("renew", slurm=1)
     (new,) = world.objects("sj", "renew")
     assert new["metadata"]["uid"] != old["metadata"]["uid"]
@@ -219,9 +219,40 @@ def test_a_deleted_pod_finishes_its_streams_without_any_operator(world: World) -
     streams = open_streams(worker["url"], 4)
     for operator in world.operators:
         operator.kill()
-    world.kubectl("delete", "pod", worker["name"], "--wait=false")
+    world.remove("pod", worker["name"], wait=False)
     assert_finished(streams)
     until(lambda: worker["name"] not in _pods(world, "alone"), "it goes when it is idle")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("engine", "part", "line"),
+    [
+        ("vllm", "2", "Initializing a V1 LLM engine"),
+        ("sglang", "1", "server_args="),
+        ("sglang", "2", "Uvicorn running on"),
+    ],
+)
+def test_a_pod_that_loads_goes_at_once(world: World, engine: str, part: str, line: str) -> None:
+    """Its engine hangs, or has no handler for TERM, and its grace is more than ten minutes."""
+    env = [{"name": "SIMULATOR_LOAD_SECONDS", "value": "0.3"}]
+    env += [{"name": "SIMULATOR_HANG_AT_LOAD", "value": part}]
+    image = f"localhost/{engine}-simulator:1"
+    pool = kubernetes_pool(engine={"type": engine, "image": image, "args": [], "env": env})
+    world.apply(deployment("loads", pool, replicas=1, drain={"timeout": "10m"}))
+
+    def loading() -> str:
+        (pod,) = _pods(world, "loads") or {""}
+        said = world.kubectl("logs", pod, "--ignore-errors") if pod else ""
+        return pod if line in said else ""
+
+    pod = until(loading, f"the engine says {line}")
+    assert world.get("pod", pod)["spec"]["terminationGracePeriodSeconds"] > 600
+    world.kubectl("delete", "pod", pod, "--wait=false")
+    until(lambda: pod not in _pods(world, "loads"), "it is gone")
+    # So are those that the operator gives up.
+    world.delete("loads", wait=False)
+    until(lambda: not world.leftovers("loads"), "all is gone")
 
 
 @pytest.mark.timeout(240)
@@ -243,11 +274,12 @@ def test_a_deleted_slurmjob_finishes_streams_also_over_an_operator_restart(world
     world.wait_agree("over", slurm=1)
     (worker,) = world.status("over")["workers"]
     streams = open_streams(worker["url"], 4)
-    world.kubectl("delete", "sj", worker["name"], "--wait=false")
+    world.remove("sj", worker["name"], wait=False)
     until(lambda: _place(worker) not in world.members("over"), "out of the membership first")
     since = world.get("sj", worker["name"])["status"].get("drainingSince")
     for operator in world.operators:
         operator.kill()
+        world.end_lease(operator)
         operator.start()
     assert_finished(streams)
     after = world.get("sj", worker["name"]).get("status", {}).get("drainingSince", since)
@@ -264,6 +296,7 @@ def test_a_drain_cut_by_its_budget_is_told(world: World, backend: str) -> None:
     world.wait_agree("short", **{backend: 1})
     (worker,) = world.status("short")["workers"]
     streams = open_streams(worker["url"], 3)
+    job_name = "".join(job["name"] for job in world.jobs("short"))
     world.scale("short", 0)
 
     def told() -> object:
@@ -277,11 +310,16 @@ def test_a_drain_cut_by_its_budget_is_told(world: World, backend: str) -> None:
     until(
         lambda: (
             "3 requests cut after drain.timeout 3s"
-            in world.kubectl("get", "events", "-o", "jsonpath={.items[*].message}{.items[*].note}")
+            in str([event.get("message") for event in world.objects("events")])
         ),
         "and so does an event",
     )
     assert any(stream.is_alive() for stream in streams)
+    # All is told; who waits for it to end, waits for the rest of forty tokens.
+    if backend == "kubernetes":
+        world.kubectl("delete", "pod", worker["name"], "--force", "--grace-period=0")
+    else:
+        world.playground.slurm.command("scancel", f"--name={job_name}", user="svc")
 
 
 def _place(worker: dict[str, str]) -> str:

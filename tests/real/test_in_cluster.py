@@ -5,22 +5,21 @@ it as an administrator would.
 """
 
 import contextlib
-import json
 import os
 import signal
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import yaml
 
 from playground import images, manifests
 from playground.errors import PlaygroundError
 from playground.operator_process import NAMESPACE, Operator
 from playground.release import Release, values
+from tests.real.api import Json
 from tests.real.conftest import FAST_SETTINGS
 from tests.real.tunnels import calling_cluster
-from tests.real.world import Json, Not, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
 
 NAME = "isthmus"
 LEASE = "isthmus"
@@ -51,9 +50,7 @@ class OperatorPod:
         self.world = world
 
     def pods(self) -> list[Json]:
-        found = self.world.kubectl("get", "pods", "-n", NAMESPACE, "-l", SELECTOR, "-o", "json")
-        items: list[Json] = yaml.safe_load(found)["items"]
-        return items
+        return self.world.pods(SELECTOR, NAMESPACE)
 
     def running(self) -> str:
         """Name of the one pod that is not on its way out; "" while there is none."""
@@ -144,7 +141,7 @@ def test_operator_as_a_pod(world: World, pod: OperatorPod) -> None:
     cluster = world.get("slc", "hpc", NAMESPACE)["status"]["conditions"]
     assert [c["reason"] for c in cluster if c["type"] == "SlurmReachable"] == ["CommandNotFound"]
 
-    world.kubectl("delete", "pod", first, "-n", NAMESPACE)
+    world.remove("pod", first, namespace=NAMESPACE)
     second = pod.wait_leading()
     assert second != first
     assert members == world.members("inside"), "nothing that serves was touched"
@@ -154,8 +151,11 @@ def test_operator_as_a_pod(world: World, pod: OperatorPod) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_frozen_pod_is_restarted_by_its_probe(world: World, pod: OperatorPod) -> None:
+def test_frozen_pod_is_restarted_by_its_probe(world: World, release: Release) -> None:
     """A process that hangs holds no Lease, and its probe ends it."""
+    probe = {"periodSeconds": 5, "timeoutSeconds": 5, "failureThreshold": 3}
+    release.install(chart_values(world, livenessProbe=probe))
+    pod = OperatorPod(world)
     pod.wait_leading()
     before = pod.holder()
     world.apply(deployment("frozen", kubernetes_pool(), replicas=1))
@@ -168,12 +168,11 @@ def test_frozen_pod_is_restarted_by_its_probe(world: World, pod: OperatorPod) ->
     world.wait_agree("frozen", kubernetes=2)
 
 
-def uids(world: World, selector: str, namespace: str = "default") -> set[str]:
+def uids(world: World, selector: str, namespace: str = "") -> set[str]:
     """The pods that are not on their way out."""
-    said = world.kubectl("get", "pods", "-n", namespace, "-l", selector, "-o", "json")
     return {
         str(pod["metadata"]["uid"])
-        for pod in yaml.safe_load(said)["items"]
+        for pod in world.pods(selector, namespace)
         if not pod["metadata"].get("deletionTimestamp")
     }
 
@@ -193,7 +192,7 @@ def test_jobs_call_the_supervisor_in_the_cluster(world: World, release: Release)
     where = {"host": kubernetes.address("gpu-1"), "port": BASTION, "listenPort": 2222}
     (secret, cluster) = calling_cluster(world, "calls", **where)
     cluster["spec"]["login"] = manifests.ssh_login(slurm)
-    world.apply(manifests.ssh_secret(slurm), secret, cluster)
+    world.extra(dict(manifests.ssh_secret(slurm)), secret, cluster)
     kubernetes.refuse_pods_to_slurm()
     try:
         world.apply(deployment("called", slurm_pool(cluster="calls"), replicas=1))
@@ -201,16 +200,12 @@ def test_jobs_call_the_supervisor_in_the_cluster(world: World, release: Release)
         assert world.condition("called", "TunnelsUp")["status"] == "True"
         (member,) = world.members("called")
         assert member.split(":")[0] in {
-            item["status"]["podIP"]
-            for item in json.loads(
-                world.kubectl("get", "pods", "-n", NAMESPACE, "-l", TUNNELS, "-o", "json")
-            )["items"]
+            pod["status"]["podIP"] for pod in world.pods(TUNNELS, NAMESPACE)
         }
         assert "SGLang" in world.chat(world.service_url("called"))
         world.delete("called")
     finally:
         kubernetes.allow_pods_to_slurm()
-        world.kubectl("delete", "slc", "calls", "-n", NAMESPACE, "--wait=false")
 
 
 @pytest.mark.timeout(600)
@@ -221,7 +216,8 @@ def test_install_serve_upgrade_uninstall(world: World, release: Release) -> None
     pod = OperatorPod(world)
     until(lambda: len(pod.pods()) == 2, "two instances, both ready for helm")
     slurm = world.playground.slurm
-    world.apply(manifests.ssh_secret(slurm), world.cluster(login=manifests.ssh_login(slurm)))
+    world.extra(dict(manifests.ssh_secret(slurm)))
+    world.apply(world.cluster(login=manifests.ssh_login(slurm)))
     both = deployment("both", kubernetes_pool(maxReplicas=1, priority=10), slurm_pool(), replicas=2)
     world.apply({**both, "spec": {**both["spec"], "endpoint": {"type": "Managed"}}})
     world.wait_condition("both", "Ready", status="True")

@@ -26,7 +26,7 @@ def test_names_that_begin_alike(world: World) -> None:
 @pytest.fixture
 def second(world: World) -> Iterator[Operator]:
     """Another installation: its own namespace to serve, the same SLURM account."""
-    world.kubectl("create", "namespace", "second")
+    world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "second"}})
     world.apply(
         world.cluster("hpc2", access={"allowedNamespaces": {"names": ["second"]}})
         | {"metadata": {"name": "hpc", "namespace": "second"}}
@@ -40,10 +40,12 @@ def second(world: World) -> Iterator[Operator]:
         yield operator
     finally:
         operator.start()
-        world.kubectl("delete", "mdep,slc", "--all", "-n", "second", timeout=90)
+        for kind in ("mdep", "slc"):
+            names = [obj["metadata"]["name"] for obj in world.objects(kind, namespace="second")]
+            world.remove(kind, *names, namespace="second", timeout=90)
         operator.stop()
         world.operators.remove(operator)
-        world.kubectl("delete", "namespace", "second", timeout=90)
+        world.remove("namespace", "second", timeout=90)
 
 
 @pytest.mark.timeout(240)

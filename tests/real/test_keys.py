@@ -6,25 +6,16 @@ import base64
 import json
 import subprocess
 from collections.abc import Iterator
-from datetime import datetime
-from pathlib import Path
 
 import httpx
 import pytest
 
+from playground.config import slurm_node_names
 from playground.image import SGLANG_IMAGE
+from tests.real.api import Json
 from tests.real.conftest import arguments
 from tests.real.test_lifecycle import never_below
-from tests.real.world import (
-    FAST,
-    Json,
-    World,
-    bearer,
-    deployment,
-    kubernetes_pool,
-    slurm_pool,
-    until,
-)
+from tests.real.world import FAST, World, bearer, deployment, kubernetes_pool, slurm_pool, until
 
 ENV = [{"name": name, "value": value} for name, value in FAST]
 SGLANG_PODS = {"type": "sglang", "image": SGLANG_IMAGE, "args": [], "env": ENV}
@@ -39,6 +30,11 @@ ONE_OF_EACH = [
 
 def status_of(url: str, path: str, *, key: str = "") -> int:
     return httpx.get(f"{url}{path}", headers=bearer(key), timeout=20, trust_env=False).status_code
+
+
+def secret(name: str, **texts: str) -> Json:
+    data = {key: base64.b64encode(text.encode()).decode() for key, text in texts.items()}
+    return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "data": data}
 
 
 def workers(world: World, name: str) -> dict[str, Json]:
@@ -133,15 +129,11 @@ def places_to_look(world: World, name: str) -> Iterator[tuple[str, str]]:
     assert "server_args=" in logs, "the engine that tells all it knows was looked at"
     yield "files of the work directory", logs
     jobs = [job["id"] for job in world.jobs(name)]
-    began = datetime.fromisoformat(world.get("mdep", name)["metadata"]["creationTimestamp"])
-    # Another SLURM on this machine may have had jobs of these numbers, and have been killed.
-    kept = [
-        path
-        for job in jobs
-        for path in Path("/dev/shm").glob(f"isthmus-{job}.*")
-        if path.stat().st_mtime >= began.timestamp()
-    ]
-    assert not kept, "private folders outlive their use"
+    slurm = world.playground.slurm
+    kept = [slurm.run_on(node, "ls", "/dev/shm") for node in slurm_node_names(slurm.config)]
+    assert not [job for job in jobs if f"isthmus-{job}." in "".join(kept)], (
+        "private folders outlive their use"
+    )
     for pod in world.objects("pods", name):
         if "vllm" in pod["metadata"]["labels"]["isthmus.dev/pool"]:
             yield "the log of a pod", world.kubectl("logs", pod["metadata"]["name"])
@@ -156,7 +148,7 @@ def test_a_changed_key_reaches_all_workers_while_others_serve(world: World) -> N
     old = world.key(name)
     before = {worker["name"] for worker in world.status(name)["workers"]}
     with never_below(world, name, 3):
-        world.kubectl("delete", "secret", f"{name}-api-key")
+        world.remove("secret", f"{name}-api-key", wait=False)
         until(lambda: len(held(world, name)) == 2, "both keys are held", timeout=90)
         until(
             lambda: not before & {worker["name"] for worker in world.status(name)["workers"]},
@@ -185,15 +177,13 @@ def test_a_key_of_the_users_own(world: World) -> None:
     assert "Secret default/my-key does not exist" in said["message"]
     assert not world.objects("deployments", name)
 
-    world.kubectl("create", "secret", "generic", "my-key", f"--from-literal=token={key}")
-    try:
-        world.wait_agree(name, kubernetes=1, timeout=120)
-        assert world.key(name) == key
-        (worker,) = world.status(name)["workers"]
-        assert status_of(worker["url"], "/v1/models") == 401
-        assert status_of(worker["url"], "/v1/models", key=key) == 200
-    finally:
-        world.kubectl("delete", "secret", "my-key")
+    world.extra(secret("my-key", token=key))
+    world.wait_agree(name, kubernetes=1, timeout=120)
+    assert world.key(name) == key
+    (worker,) = world.status(name)["workers"]
+    assert status_of(worker["url"], "/v1/models") == 401
+    assert status_of(worker["url"], "/v1/models", key=key) == 200
+    world.remove("secret", "my-key")
     said = world.wait_condition(name, "Ready", status="False", reason="ApiKeyUnusable")
     assert "keep the key that they have" in said["message"]
     world.scale(name, 2)
@@ -205,16 +195,14 @@ def test_a_key_of_the_users_own(world: World) -> None:
 
 @pytest.mark.timeout(120)
 def test_a_foreign_secret_under_our_name_is_left_alone(world: World) -> None:
-    world.kubectl("create", "secret", "generic", "taken-api-key", "--from-literal=api-key=theirs")
-    try:
-        world.apply(deployment("taken", slurm_pool(), replicas=1))
-        said = world.wait_condition("taken", "Ready", status="False", reason="NameConflict")
-        assert "taken-api-key" in said["message"]
-        assert not world.objects("sj", "taken")
-        data = world.get("secret", "taken-api-key")["data"]
-        assert base64.b64decode(data["api-key"]) == b"theirs"
-    finally:
-        world.kubectl("delete", "secret", "taken-api-key")
+    world.extra(secret("taken-api-key", **{"api-key": "theirs"}))
+    world.apply(deployment("taken", slurm_pool(), replicas=1))
+    said = world.wait_condition("taken", "Ready", status="False", reason="NameConflict")
+    assert "taken-api-key" in said["message"]
+    assert not world.objects("sj", "taken")
+    data = world.get("secret", "taken-api-key")["data"]
+    assert base64.b64decode(data["api-key"]) == b"theirs"
+    world.remove("secret", "taken-api-key")
     world.wait_agree("taken", slurm=1, timeout=90)
 
 
@@ -257,7 +245,7 @@ def test_a_job_that_waits_gets_its_key_when_it_starts(
 @pytest.mark.timeout(180)
 def test_headers_of_probes(world: World) -> None:
     """A header from a Secret does no harm, and a Secret that is missing takes nobody out."""
-    world.kubectl("create", "secret", "generic", "probe", "--from-literal=token=tenant-secret")
+    world.extra(secret("probe", token="tenant-secret"))
     headers = [
         {"name": "X-Tenant", "value": "ops"},
         {"name": "X-Probe", "valueFrom": {"secretKeyRef": {"name": "probe", "key": "token"}}},
@@ -272,7 +260,7 @@ def test_headers_of_probes(world: World) -> None:
     probe = pod["spec"]["containers"][0]["readinessProbe"]["httpGet"]
     assert probe["httpHeaders"] == [{"name": "X-Tenant", "value": "ops"}]
     with never_below(world, "heads", 2):
-        world.kubectl("delete", "secret", "probe")
+        world.remove("secret", "probe")
         world.operators[0].restart()
         until(lambda: "Secret default/probe" in world.operators[0].output(), "told")
     world.wait_agree("heads", kubernetes=1, slurm=1)

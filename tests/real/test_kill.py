@@ -9,42 +9,19 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 
 import pytest
 
+from playground.errors import PlaygroundError
 from playground.operator_process import Operator
 from tests.real.conftest import arguments
-from tests.real.fleet import (
-    LISTS,
-    UNAVAILABLE,
-    Fleet,
-    leading,
-    lease,
-    request,
-    second_operator,
-    start_again,
-)
+from tests.real.fleet import Fleet, leading, lease, second_operator, start_again
 from tests.real.world import World, until
 
 SEED = int(os.environ.get("KILL_SEED", "20261125"))
 SIZE, SETTLE = 4, 150.0
-ORPHANED = 900.0
-"""Seconds: an orphan has to be one for ten minutes before it is ended."""
-LEASE = {"lease_duration": "12s", "renew_interval": "2s"}
-"""Long enough that nobody loses the Lease who only had to wait for a processor."""
-
-
-@pytest.fixture
-def steady(world: World, operator: Operator) -> Iterator[Operator]:
-    """The operator with a lease of usual length."""
-    before = operator.arguments
-    operator.stop()
-    operator.arguments = tuple(arguments(**LEASE))
-    operator.start()
-    yield operator
-    operator.stop()
-    operator.arguments = before
+ORPHANED = 60.0
+"""Seconds within which orphans are ended: three snapshots, and `orphan-after` of the tests."""
 
 
 def fleet(world: World, operator: Operator, prefix: str, *, size: int) -> Fleet:
@@ -68,6 +45,7 @@ def operator_killed(world: World, operator: Operator, *, size: int, kills: int) 
         time.sleep(deployments.choice.uniform(0.0, 1.5))
         deployments.churn(size // 2)
         operator.kill()
+        world.end_lease(operator)
         led = operator.output().count("is ours")
         start_again(operator)
         if deployments.choice.random() > 0.2:
@@ -78,7 +56,7 @@ def operator_killed(world: World, operator: Operator, *, size: int, kills: int) 
 
 def leader_paused(world: World, operator: Operator, *, size: int, rounds: int) -> None:
     """Stopped past its lease; when it goes on, another leads and has done things meanwhile."""
-    with second_operator(world, arguments(**LEASE)) as other:
+    with second_operator(world, arguments()) as other:
         deployments = fleet(world, operator, "paused", size=size)
         deployments.supervised.append(other)
         deployments.create()
@@ -156,7 +134,7 @@ def controller_killed(world: World, operator: Operator, *, size: int, rounds: in
         known = job_ids(world)
         deployments.churn(size)
         with contextlib.suppress(AssertionError):  # not each churn submits something
-            until(lambda k=known: job_ids(world) - k, "a submission", timeout=10, every=0.0)
+            until(lambda k=known: job_ids(world) - k, "a submission", timeout=10, every=0.01)
         slurm.kill_controller()
         acknowledged = job_ids(world)
         slurm.start_controller()
@@ -170,33 +148,33 @@ def controller_killed(world: World, operator: Operator, *, size: int, rounds: in
 
 def job_ids(world: World) -> set[int]:
     """Job ids that the operator has written down."""
-    with contextlib.suppress(*UNAVAILABLE):
-        items = request(world, "GET", LISTS["sj"])["items"]
+    with contextlib.suppress(PlaygroundError):
+        items = world.objects("sj")
         return {i["status"]["jobId"] for i in items if i.get("status", {}).get("jobId")}
     return set()
 
 
 @pytest.mark.timeout(480)
-def test_operator_killed_under_churn(world: World, steady: Operator) -> None:
-    operator_killed(world, steady, size=SIZE, kills=3)
+def test_operator_killed_under_churn(world: World, operator: Operator) -> None:
+    operator_killed(world, operator, size=SIZE, kills=3)
 
 
 @pytest.mark.timeout(480)
-def test_leader_paused_past_its_lease(world: World, steady: Operator) -> None:
-    leader_paused(world, steady, size=SIZE, rounds=1)
+def test_leader_paused_past_its_lease(world: World, operator: Operator) -> None:
+    leader_paused(world, operator, size=SIZE, rounds=1)
 
 
 @pytest.mark.timeout(480)
-def test_api_server_restarted_under_churn(world: World, steady: Operator) -> None:
-    api_server_restarted(world, steady, size=SIZE, rounds=2)
+def test_api_server_restarted_under_churn(world: World, operator: Operator) -> None:
+    api_server_restarted(world, operator, size=SIZE, rounds=2)
 
 
 @pytest.mark.timeout(480)
-def test_etcd_paused_under_churn(world: World, steady: Operator) -> None:
-    etcd_paused(world, steady, size=SIZE, rounds=1, seconds=20.0)
+def test_etcd_paused_under_churn(world: World, operator: Operator) -> None:
+    etcd_paused(world, operator, size=SIZE, rounds=1, seconds=20.0)
 
 
 @pytest.mark.timeout(480 + ORPHANED)
-def test_controller_killed_at_a_submission(world: World, steady: Operator) -> None:
-    lost = controller_killed(world, steady, size=SIZE, rounds=3)
+def test_controller_killed_at_a_submission(world: World, operator: Operator) -> None:
+    lost = controller_killed(world, operator, size=SIZE, rounds=3)
     print(f"{lost} acknowledged jobs were forgotten by slurmctld")

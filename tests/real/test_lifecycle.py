@@ -1,12 +1,17 @@
-"""Create, scale, update and delete, on each scheduler and on both, as a user does it."""
+"""Create, scale, update and delete, on each scheduler and on both, as a user does it.
 
+Here with the real kubectl, which the other tests leave out for the time that it takes.
+"""
+
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
 
-from tests.real.world import Json, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.api import Json
+from tests.real.world import World, deployment, kubernetes_pool, slurm_pool, until
 
 LAYOUTS = {
     "kubernetes": [kubernetes_pool()],
@@ -23,12 +28,12 @@ def split(layout: str, replicas: int) -> dict[str, int]:
 
 @contextmanager
 def never_below(world: World, name: str, members: int) -> Iterator[None]:
-    """Look all the time: the Service never has fewer members than that."""
+    """Look twenty times a second: the Service never has fewer members than that."""
     seen: list[int] = []
     done = threading.Event()
 
     def watch() -> None:
-        while not done.is_set():
+        while not done.wait(0.05):
             seen.append(len(world.members(name)))
 
     watcher = threading.Thread(target=watch)
@@ -51,14 +56,18 @@ def changed_args(pools: list[Json]) -> list[Json]:
     return changed
 
 
+def kubectl_apply(world: World, obj: Json) -> None:
+    world.kubectl("apply", "-f", "-", stdin=json.dumps(obj))
+
+
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.timeout(240)
 def test_create_scale_update_delete(world: World, layout: str) -> None:
     name, pools = f"life-{layout}", LAYOUTS[layout]
-    world.apply(deployment(name, *pools, replicas=1))
+    kubectl_apply(world, deployment(name, *pools, replicas=1))
     world.wait_agree(name, **split(layout, 1))
     for replicas in (4, 2):
-        world.scale(name, replicas)
+        world.kubectl("scale", f"mdep/{name}", f"--replicas={replicas}")
         world.wait_agree(name, **split(layout, replicas))
 
     if layout == "both":
@@ -67,7 +76,7 @@ def test_create_scale_update_delete(world: World, layout: str) -> None:
     replicas = 3 if layout == "both" else 2
     old = {worker["name"] for worker in world.status(name)["workers"]}
     with never_below(world, name, replicas):
-        world.apply(deployment(name, *changed_args(pools), replicas=replicas))
+        kubectl_apply(world, deployment(name, *changed_args(pools), replicas=replicas))
         until(
             lambda: not old & {worker["name"] for worker in world.status(name)["workers"]},
             "every old worker is replaced",
@@ -82,7 +91,7 @@ def test_create_scale_update_delete(world: World, layout: str) -> None:
         )
         assert "--mem-fraction-static=0.8" in script
 
-    world.delete(name)
+    world.kubectl("delete", "mdep", name, timeout=120)
     until(lambda: not world.leftovers(name), "nothing is left after the delete")
     assert [job for job in world.all_jobs() if job["name"].startswith(f"{name}-")] == []
 

@@ -15,7 +15,7 @@ import subprocess
 import tempfile
 import textwrap
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,6 +24,7 @@ import httpx
 import pytest
 
 from isthmus.api.conditions import PendingClass
+from isthmus.backends.slurm.addresses import Lookup, system_lookup
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.executor import LocalExecutor
 from isthmus.backends.slurm.poller import Poller
@@ -126,10 +127,14 @@ class SlurmEnvironment:
 
 @pytest.fixture(scope="session")
 def slurm_environment(request: pytest.FixtureRequest) -> Iterator[SlurmEnvironment]:
-    """The playground's SLURM, or with ISTHMUS_TEST_SLURM_CONF one that runs already."""
+    """The playground's SLURM, or with ISTHMUS_TEST_SLURM_CONF one that runs already.
+
+    SLURM_PREFIX names the folder of its programs, where they are not the machine's own.
+    """
     running = os.environ.get("ISTHMUS_TEST_SLURM_CONF")
     if running is not None:
-        configuration, user, bin_folder = Path(running), "svc", Path("/usr/bin")
+        prefix = Path(os.environ.get("SLURM_PREFIX", "/usr"))
+        configuration, user, bin_folder = Path(running), "svc", prefix / "bin"
     else:
         playground: Playground = request.getfixturevalue("playground")
         configuration, user = playground.slurm.configuration, playground.config.user
@@ -249,15 +254,19 @@ async def eventually(condition: Callable[[], Awaitable[bool]], shown: Callable[[
     pytest.fail(f"did not come true in {PATIENCE} s: {shown()}")
 
 
-@pytest.fixture
-def client(slurm_environment: SlurmEnvironment) -> CommandClient:
-    folder = str(slurm_environment.bin_folder)
+def slurm_client(environment: SlurmEnvironment, *, lookup: Lookup = system_lookup) -> CommandClient:
+    folder = str(environment.bin_folder)
     executor = LocalExecutor(
         bin_directory=folder,
-        user=slurm_environment.user,
-        source={"SLURM_CONF": str(slurm_environment.configuration)},
+        user=environment.user,
+        source={"SLURM_CONF": str(environment.configuration)},
     )
-    return CommandClient(executor, bin_directory=folder)
+    return CommandClient(executor, bin_directory=folder, lookup=lookup)
+
+
+@pytest.fixture
+def client(slurm_environment: SlurmEnvironment) -> CommandClient:
+    return slurm_client(slurm_environment)
 
 
 @pytest.fixture
@@ -307,6 +316,51 @@ async def test_worker_publishes_the_port_on_which_it_serves(worker: Worker) -> N
     assert await worker.until_file("main-up") == run_directory
     shown = await worker.client.show_job(job_id)
     assert shown == record
+
+
+@asynccontextmanager
+async def hidden_nodes(environment: SlurmEnvironment) -> AsyncIterator[None]:
+    """Nobody but administrators sees nodes and reservations."""
+    before = environment.configuration.read_text()
+    environment.configuration.write_text(f"{before}PrivateData=nodes,reservations\n")
+    try:
+        environment.admin("scontrol", "reconfigure")
+        yield
+    finally:
+        environment.configuration.write_text(before)
+        environment.admin("scontrol", "reconfigure")
+
+
+async def test_a_site_that_hides_its_nodes_is_served_all_the_same(worker: Worker) -> None:
+    shown = (await worker.client.snapshot()).nodes
+
+    async def lookup(names: Sequence[str]) -> dict[str, str]:
+        return {name: shown[name].address for name in names}
+
+    plain, environment = worker.client, worker.environment
+    worker.client = slurm_client(environment, lookup=lookup)
+
+    async def seen(*, nodes: bool) -> bool:
+        try:
+            return bool((await plain.snapshot()).nodes) is nodes
+        except SlurmUnavailableError:  # a slurmctld that reads its configuration anew
+            return False
+
+    async with hidden_nodes(environment):
+        await eventually(lambda: seen(nodes=False), lambda: "nodes are shown")
+        await worker.submit()
+        record = await worker.until_serving()
+        snapshot = await worker.client.snapshot()
+        published = parse_comment(record.comment)
+        assert published is not None
+        assert (dict(snapshot.nodes), snapshot.shows_all) == ({}, True)
+        address = snapshot.address(record.node)
+        async with httpx.AsyncClient(timeout=5) as http:
+            answer = await http.get(f"http://{address}:{published.port}/")
+        assert answer.status_code == 200
+        await worker.client.cancel(job_id=record.job_id, job_name=worker.name)
+        await worker.until(lambda record: not observe(record).live)
+    await eventually(lambda: seen(nodes=True), lambda: "nodes are still hidden")
 
 
 async def test_terminate_reaches_only_the_main_process_of_the_engine(worker: Worker) -> None:

@@ -17,7 +17,8 @@ from playground import manifests
 from playground.commands import run
 from playground.operator_process import NAMESPACE, Operator
 from playground.processes import children, command_line
-from tests.real.world import Json, Not, World, deployment, slurm_pool, until
+from tests.real.api import Json
+from tests.real.world import Not, World, deployment, slurm_pool, until
 
 CLUSTER = "hpc-ssh"
 
@@ -44,7 +45,7 @@ def wait_condition(world: World, *, timeout: float = 60, **wanted: str) -> Json:
 def put(world: World, *, secret: Json | None, name: str = manifests.SSH_SECRET) -> None:
     """Apply the Secret, if there is to be one, and the SlurmCluster that refers to it."""
     if secret is not None:
-        world.apply(secret)
+        world.extra(secret)
     first, last = manifests.WORKER_PORTS
     network = {"mode": "Direct", "ports": {"from": first, "to": last}}  # commands alone
     login = manifests.ssh_login(world.playground.slurm, secret=name)
@@ -65,12 +66,9 @@ def bare(world: World) -> Iterator[World]:
     if condition(world).get("status") != "True":
         login.restart()
         put(world, secret=good_secret(world))  # its jobs end through it
-    world.kubectl("delete", "mdep", "--all", "-n", "default", "--wait=false")
-    world.kubectl("delete", "slc", CLUSTER, "-n", NAMESPACE, "--ignore-not-found", timeout=110)
-    secrets = world.kubectl("get", "secrets", "-n", NAMESPACE, "-o", "name").split()
-    ours = [name for name in secrets if "ssh" in name]
-    if ours:
-        world.kubectl("delete", "-n", NAMESPACE, *ours)
+    for obj in world.objects("mdep"):
+        world.delete(obj["metadata"]["name"], wait=False)
+    world.remove("slc", CLUSTER, namespace=NAMESPACE, timeout=110)
 
 
 @pytest.fixture
@@ -130,7 +128,7 @@ def test_a_killed_master_is_made_again(reachable: World, operator: Operator) -> 
     before = logins(world)
     (master,) = masters(operator.pid)
     os.kill(master, signal.SIGKILL)
-    until(lambda: logins(world) == before + 1, "there is a new login", timeout=20)
+    until(lambda: logins(world) == before + 1, "there is a new login")
     world.scale("killed", 3)
     world.wait_agree("killed", slurm=3)
     assert jobs < job_ids(world, "killed"), "nothing was submitted again"
@@ -184,7 +182,7 @@ def test_packets_lost_without_a_word(reachable: World) -> None:
 def test_wrong_secrets(bare: World, tmp_path: Path, fault: str, reason: str, advice: str) -> None:
     world = bare
     slurm = world.playground.slurm
-    name = f"ssh-{fault.replace(' ', '-')}"  # what another test put there is remembered a while
+    name = f"ssh-{fault.replace(' ', '-')}"
     strange = new_key(tmp_path / "strange")
     public = " ".join(strange.with_suffix(".pub").read_text().split()[:2])
     hosts = f"[{slurm.login.address}]:{slurm.login.port} {public}\n".encode()
@@ -203,7 +201,7 @@ def test_wrong_secrets(bare: World, tmp_path: Path, fault: str, reason: str, adv
     world.apply(deployment("wrong", slurm_pool(cluster=CLUSTER)))
     world.wait_condition("wrong", "SlurmReachable", status="False")
     assert not world.jobs("wrong")
-    world.apply(good_secret(world, name))
+    world.extra(good_secret(world, name))
     wait_reachable(world)
     world.wait_agree("wrong", slurm=1)
 
@@ -212,12 +210,12 @@ def test_a_changed_secret_that_does_not_work(reachable: World, tmp_path: Path) -
     world = reachable
     serve(world, "rotated", 1)
     strange = new_key(tmp_path / "strange").read_bytes()
-    world.apply(dict(manifests.ssh_secret(world.playground.slurm, key=strange)))
+    world.extra(dict(manifests.ssh_secret(world.playground.slurm, key=strange)))
     until(lambda: "keySecretRef" in condition(world)["message"], "the status says so")
     assert condition(world)["status"] == "True"
     world.scale("rotated", 2)
     world.wait_agree("rotated", slurm=2)
-    world.apply(good_secret(world))
+    world.extra(good_secret(world))
     until(lambda: "keySecretRef" not in condition(world)["message"], "the warning is gone")
 
 
@@ -249,7 +247,7 @@ def test_masters_end_with_the_operator(reachable: World, operator: Operator, how
     folder = Path(words[words.index("-S") + 1]).parent
     assert folder.stat().st_mode & 0o777 == 0o700
     getattr(operator, how)()
-    until(lambda: not alive(master), "the master has ended", timeout=10)
+    until(lambda: not alive(master), "the master has ended")
     operator.start()
     wait_reachable(reachable)
     reachable.wait_agree("ending", slurm=1)

@@ -15,8 +15,9 @@ import pytest
 
 from playground.errors import PlaygroundError
 from playground.operator_process import Operator
+from tests.real.api import Json
 from tests.real.test_crash import assert_one_engine_per_attempt, kill_and_start
-from tests.real.world import Json, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.world import World, deployment, kubernetes_pool, slurm_pool, until
 
 pytestmark = pytest.mark.soak
 
@@ -74,7 +75,7 @@ def test_killed_while_everything_changes(world: World, operator: Operator) -> No
             # The moments spread over the decision, the submissions and what follows from them;
             # now and then over the start, when the next one does not lead yet.
             time.sleep(choice.choice((0.0, 0.5, 2.0)) + choice.uniform(0.0, 0.5))
-            kill_and_start(operator, lead=choice.random() > 0.1)
+            kill_and_start(world, operator, lead=choice.random() > 0.1)
         print(f"{len(world.all_jobs('all'))} jobs known to SLURM, {len(starts(world))} engines")
         wish |= {"replicas": 6}
         world.apply(soaked(**wish))

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ from isthmus.reconcile.relist import Relist
 from isthmus.reconcile.store import Store
 from isthmus.watch.operator import WatchSettings, run_watch
 from tests.bareapi import bare_api, connect, connection, new_namespace
+from tests.ports import free_port
 
 MANAGED = {"app.kubernetes.io/managed-by": "isthmus"}
 
@@ -348,13 +348,6 @@ async def test_liveness_endpoint_shows_and_fails_with_its_probes(namespace: str)
     async with watching(namespace, port=port, probes={"loop": probe}):
         status, _ = await asyncio.to_thread(ask, port)
         assert status == 500
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_pods_are_watched_by_label_only() -> None:

@@ -2,7 +2,8 @@
 
 from playground import manifests
 from playground.tunnels_process import TunnelHost
-from tests.real.world import Json, World
+from tests.real.api import Json
+from tests.real.world import World
 
 BASTION_PORT = 22222
 FAST = {

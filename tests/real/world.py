@@ -1,28 +1,35 @@
 """What the real tests look at: the same things a user and an administrator would look at.
 
-`World` asks kubectl, squeue and HTTP, never the operator; `agree` is the one check that all of
-them tell the same story.
+`World` asks the API server, squeue and HTTP, never the operator; `agree` is the one check that all
+of them tell the same story.
 """
 
 import base64
-import json
+import contextlib
+import functools
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import quote
 
 import httpx
-import yaml
+import pytest
 
 from playground import manifests
 from playground.cluster import Playground
-from playground.operator_process import Operator
+from playground.operator_process import NAMESPACE, Operator
+from tests.real.api import Api, Json, Refused, Unavailable, kind_of
+from tests.real.look import LABEL, LISTS, Look, condition, differences, members, words
 
-Json = dict[str, Any]
+EXTRA = "test.isthmus.dev/extra"
+"""Label of what a test puts there beside deployments; it goes with the test."""
 PATIENCE = 60.0
 MODEL = "hf://meta-llama/Llama-3.1-8B-Instruct"
-FAST = [("SIMULATOR_LOAD_SECONDS", "0.3")]
+FAST = [("SIMULATOR_LOAD_SECONDS", "0.3"), ("SIMULATOR_DRAIN_POLL_SECONDS", "0.3")]
+"""Engines that are ready and drained at once; `test_drain` and `test_tunnels` have real drains."""
+
 LIVE_STATES = "PENDING,CONFIGURING,RUNNING,SUSPENDED,COMPLETING"
 
 
@@ -48,7 +55,7 @@ def deployment(name: str, *pools: Json, replicas: int = 1, **spec: Any) -> Json:
     return {
         "apiVersion": "isthmus.dev/v1alpha1",
         "kind": "ModelDeployment",
-        "metadata": {"name": name, "namespace": "default"},
+        "metadata": {"name": name},
         "spec": {
             "model": {"source": MODEL, "servedNames": ["llama"]},
             "replicas": replicas,
@@ -62,12 +69,26 @@ def deployment(name: str, *pools: Json, replicas: int = 1, **spec: Any) -> Json:
 
 @dataclass
 class World:
-    """One playground with the kinds installed, and what to look at in it."""
+    """One playground with the kinds installed, and what to look at in it.
+
+    Attributes:
+        namespace: of the deployments; meant wherever none is given.
+        messes: how many tests in a row did not leave it as they found it.
+        lost: why no further test can use it; "" as long as they can.
+    """
 
     playground: Playground
     operators: list[Operator] = field(default_factory=list)
+    namespace: str = "default"
+    messes: int = 0
+    lost: str = ""
     _names: dict[str, str] = field(default_factory=dict)  # address of a Service → its deployment
     _keys: dict[str, str] = field(default_factory=dict)  # deployment → its key, as last read
+
+    def require(self) -> None:
+        """Fail at once where no test can be expected to work any more."""
+        if self.lost:
+            pytest.fail(self.lost, pytrace=False)
 
     def supervise(self) -> None:
         """Operators that chose to end are started again, as in a cluster."""
@@ -76,47 +97,137 @@ class World:
 
     # ---- Kubernetes
 
+    @functools.cached_property
+    def api(self) -> Api:
+        """The API server, as administrator."""
+        return Api(self.playground.kubernetes.kubeconfig)
+
     def kubectl(self, *argv: str, stdin: str | None = None, timeout: float = 60) -> str:
+        """The real kubectl, for what is about it."""
         return self.playground.kubectl(*argv, stdin=stdin, timeout=timeout)
 
+    def path(self, kind: str, name: str = "", *, namespace: str = "", subresource: str = "") -> str:
+        """Where the API server has an object, or all of a kind."""
+        return kind_of(kind).path(namespace or self.namespace, name, subresource)
+
     def apply(self, *objects: Json) -> None:
-        self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(objects))
+        for obj in objects:
+            metadata = obj["metadata"]
+            namespace = metadata.get("namespace", "")
+            self.api.apply(self.path(obj["kind"], metadata["name"], namespace=namespace), obj)
 
-    def get(self, kind: str, name: str, namespace: str = "default") -> Json:
+    def extra(self, *objects: Json) -> None:
+        """Apply what is no deployment and goes with the test."""
+        for obj in objects:
+            metadata = obj["metadata"]
+            labels = {**metadata.get("labels", {}), EXTRA: "yes"}
+            self.apply({**obj, "metadata": {**metadata, "labels": labels}})
+
+    def get(self, kind: str, name: str, namespace: str = "") -> Json:
         """The object, {} if there is none."""
-        said = self.kubectl("get", kind, name, "-n", namespace, "--ignore-not-found", "-o", "json")
-        found: Json = json.loads(said) if said.strip() else {}
-        return found
+        return self.api.get(self.path(kind, name, namespace=namespace))
 
-    def objects(self, kind: str, deployment: str = "", namespace: str = "default") -> list[Json]:
-        selector = ["-l", f"isthmus.dev/modeldeployment={deployment}"] if deployment else []
-        items: list[Json] = json.loads(
-            self.kubectl("get", kind, "-n", namespace, *selector, "-o", "json")
-        )["items"]
+    def listed(self, kind: str, selector: str = "", namespace: str = "") -> list[Json]:
+        """All objects of a kind, or those that a label selector finds."""
+        query = f"?labelSelector={quote(selector)}" if selector else ""
+        path = self.path(kind, namespace=namespace)
+        items: list[Json] = self.api.request("GET", path + query)["items"]
         return items
 
-    def pods(self, selector: str) -> list[Json]:
-        items: list[Json] = json.loads(self.kubectl("get", "pods", "-l", selector, "-o", "json"))[
-            "items"
-        ]
-        return items
+    def objects(self, kind: str, deployment: str = "", namespace: str = "") -> list[Json]:
+        return self.listed(kind, f"{LABEL}={deployment}" if deployment else "", namespace)
+
+    def pods(self, selector: str, namespace: str = "") -> list[Json]:
+        return self.listed("pods", selector, namespace)
 
     def status(self, name: str) -> Json:
         found: Json = self.get("mdep", name).get("status", {})
         return found
 
     def condition(self, name: str, kind: str) -> Json:
-        conditions = self.status(name).get("conditions", [])
-        return next((c for c in conditions if c["type"] == kind), {})
+        return condition(self.get("mdep", name), kind)
 
     def patch(self, name: str, patch: Json) -> None:
-        self.kubectl("patch", "mdep", name, "--type=merge", "-p", json.dumps(patch))
+        self.api.patch(self.path("mdep", name), patch)
 
     def scale(self, name: str, replicas: int) -> None:
-        self.kubectl("scale", f"mdep/{name}", f"--replicas={replicas}")
+        path = self.path("mdep", name, subresource="scale")
+        self.api.patch(path, {"spec": {"replicas": replicas}})
 
     def delete(self, name: str, *, wait: bool = True) -> None:
-        self.kubectl("delete", "mdep", name, f"--wait={str(wait).lower()}", timeout=120)
+        """Delete a deployment."""
+        self.remove("mdep", name, wait=wait)
+
+    def remove(
+        self, kind: str, *names: str, namespace: str = "", wait: bool = True, timeout: float = 120
+    ) -> None:
+        """Delete objects, if they are there, and wait until exactly these are gone."""
+        paths = [self.path(kind, name, namespace=namespace) for name in names]
+        uids = {path: obj["metadata"]["uid"] for path in paths if (obj := self.api.get(path))}
+        for path in uids:
+            self.api.delete(path)
+
+        def gone() -> Any:
+            found = {path: self.api.get(path).get("metadata", {}).get("uid") for path in uids}
+            there = [path for path in uids if found[path] == uids[path]]
+            return Not(str(there)) if there else True
+
+        if wait:
+            until(gone, f"{kind} {', '.join(names)} gone", timeout=timeout)
+
+    def end_lease(self, operator: Operator) -> None:
+        """Take the Lease away from an operator that is known to be dead, if it had it.
+
+        As if it had run out, which takes as long as it lasts and is tested elsewhere.
+        """
+        assert not operator.running, "it lives, and two would lead"
+        path = self.path("lease", "isthmus", namespace=NAMESPACE)
+        holder = self.api.get(path).get("spec", {}).get("holderIdentity")
+        if holder and f"({holder})" in operator.output():
+            self.api.patch(path, {"spec": {"holderIdentity": None}})
+
+    # ---- after a test
+
+    def sweep(self) -> list[str]:
+        """Ask for the end of all deployments and extra objects; what of all that is still there."""
+        left = [(kind, obj) for kind in ("mdep", "sj") for obj in self.objects(kind)]
+        if not left:  # jobs end through their SlurmCluster and its Secret
+            left = [
+                (kind, obj)
+                for kind in ("slc", "secrets", "services")
+                for namespace in (self.namespace, NAMESPACE)
+                for obj in self.listed(kind, EXTRA, namespace)
+            ]
+        for kind, obj in left:
+            if kind != "sj" and not obj["metadata"].get("deletionTimestamp"):
+                self.api.delete(self._path_of(kind, obj))
+        return [f"{kind} {obj['metadata']['name']}" for kind, obj in left]
+
+    def force(self) -> None:
+        """Nothing of a test is left, whatever has to be cut for that."""
+        self.playground.slurm.command("scancel", f"--user={self.playground.config.user}")
+        for _ in range(2):  # what is made while it ends goes with the second one
+            self.sweep()
+            for kind in ("mdep", "sj", "slc"):
+                for namespace in {self.namespace, NAMESPACE}:
+                    for obj in self.listed(kind, namespace=namespace):
+                        if kind == "sj" or obj["metadata"].get("deletionTimestamp"):
+                            self._cut(kind, obj)
+        for pod in self.objects("pods"):
+            path = self._path_of("pods", pod)
+            with contextlib.suppress(Refused):
+                self.api.request("DELETE", path, {"gracePeriodSeconds": 0})
+
+    def _cut(self, kind: str, obj: Json) -> None:
+        path = self._path_of(kind, obj)
+        with contextlib.suppress(Refused):
+            self.api.delete(path)
+            self.api.patch(path, {"metadata": {"finalizers": None}})
+
+    def _path_of(self, kind: str, obj: Json) -> str:
+        return self.path(kind, obj["metadata"]["name"], namespace=obj["metadata"]["namespace"])
+
+    # ---- SLURM
 
     def cluster(self, name: str = "hpc", **spec: Any) -> Json:
         slurm = self.playground.slurm
@@ -124,8 +235,6 @@ class World:
         body: Json = dict(obj)
         body["spec"] = {**body["spec"], **spec}
         return body
-
-    # ---- SLURM
 
     def jobs(self, deployment: str, states: str = LIVE_STATES) -> list[Json]:
         """Jobs in the queue whose name belongs to exactly this deployment object."""
@@ -148,16 +257,7 @@ class World:
 
     def members(self, name: str) -> set[str]:
         """`address:port` of every ready endpoint of the Service."""
-        said = self.kubectl(
-            "get", "endpointslices", "-l", f"kubernetes.io/service-name={name}", "-o", "json"
-        )
-        found = set()
-        for item in json.loads(said)["items"]:
-            for endpoint in item.get("endpoints") or []:
-                if (endpoint.get("conditions") or {}).get("ready"):
-                    port = item["ports"][0]["port"]
-                    found |= {f"{address}:{port}" for address in endpoint["addresses"]}
-        return found
+        return members(self.listed("endpointslices", f"kubernetes.io/service-name={name}"))
 
     def service_url(self, name: str) -> str:
         url = f"http://{self.get('service', name)['spec']['clusterIP']}"
@@ -196,44 +296,19 @@ class World:
 
     # ---- checks
 
+    def look(self) -> Look:
+        """Everything of now."""
+        lists = {plural: self.listed(plural) for plural in LISTS}
+        return Look(lists, queue=self.all_jobs())
+
     def agree(self, name: str, *, kubernetes: int, slurm: int) -> str:
-        """Why the Deployments, pods, jobs, slices and status do not agree; "" if they do."""
+        """Why the Deployments, pods, jobs, slices and status do not agree; "" if they do.
+
+        As long as its own status is not what it should be, nothing else is asked.
+        """
         obj = self.get("mdep", name)
-        if not obj:
-            return "no such ModelDeployment"
-        status: Json = obj.get("status", {})
-        total = kubernetes + slurm
-        pods = [
-            pod
-            for pod in self.objects("pods", name)
-            if not pod["metadata"].get("deletionTimestamp") and not _of_front(pod)
-        ]
-        ready_pods = [p for p in pods if _pod_ready(p)]
-        running = [job for job in self.jobs(name) if job["state"] == "RUNNING"]
-        workers = status.get("workers", [])
-        urls = {worker.get("url", "").removeprefix("http://") for worker in workers}
-        members = self.members(membership(obj))
-        asked = sum(
-            each["spec"]["replicas"]
-            for each in self.objects("deployments", name)
-            if not _of_front(each)
-        )
-        checks: Sequence[tuple[str, object, object]] = (
-            ("replicas of the Deployments", asked, kubernetes),
-            ("pods", len(pods), kubernetes),
-            ("ready pods", len(ready_pods), kubernetes),
-            ("jobs in the queue", len(self.jobs(name)), slurm),
-            ("running jobs", len(running), slurm),
-            ("SlurmJobs", len([sj for sj in self.objects("sj", name) if not _ended(sj)]), slurm),
-            ("members of the Service", len(members), total),
-            ("addresses of the workers", urls, members),
-            ("status.ready", status.get("ready"), f"{total}/{total}"),
-            ("status.replicas", status.get("replicas"), total),
-            ("status.updatedReplicas", status.get("updatedReplicas"), total),
-            ("observedGeneration", status.get("observedGeneration"), obj["metadata"]["generation"]),
-            ("Ready", self.condition(name, "Ready").get("status"), "True"),
-        )
-        return "; ".join(f"{what} {is_}, not {want}" for what, is_, want in checks if is_ != want)
+        said = differences(words(obj, total=kubernetes + slurm)) if obj else "no ModelDeployment"
+        return said or self.look().agree(name, kubernetes=kubernetes, slurm=slurm)
 
     def wait_agree(
         self, name: str, *, kubernetes: int = 0, slurm: int = 0, timeout: float = PATIENCE
@@ -243,7 +318,11 @@ class World:
             said = self.agree(name, kubernetes=kubernetes, slurm=slurm)
             return Not(said) if said else True
 
-        until(look, f"{name} has {kubernetes} pods and {slurm} jobs", timeout=timeout)
+        try:
+            until(look, f"{name} has {kubernetes} pods and {slurm} jobs", timeout=timeout)
+        except AssertionError as error:
+            said = self.look().agree(name, kubernetes=kubernetes, slurm=slurm)
+            raise AssertionError(f"{error}; now: {said}") from None
 
     def wait_condition(self, name: str, kind: str, **wanted: str) -> Json:
         """Wait for a condition with these fields; returns it."""
@@ -267,12 +346,6 @@ class World:
         return {kind: names for kind, names in found.items() if names}
 
 
-def membership(obj: Json) -> str:
-    """Name of the Service whose endpoints are the workers."""
-    name: str = obj["metadata"]["name"]
-    return name if obj["spec"]["endpoint"]["type"] != "Managed" else f"{name}-workers"
-
-
 def bearer(key: str) -> dict[str, str]:
     """The header of a client that has a key."""
     return {"Authorization": f"Bearer {key}"} if key else {}
@@ -286,28 +359,20 @@ class Not(str):
 
 
 def until(
-    look: Callable[[], Any], what: str, *, timeout: float = PATIENCE, every: float = 0.2
+    look: Callable[[], Any], what: str, *, timeout: float = PATIENCE, every: float = 0.1
 ) -> Any:
-    """Look until something true is seen and return it; the last look is in the failure."""
+    """Look until something true is seen and return it; the last look is in the failure.
+
+    An API server that is away for a while is waited for.
+    """
     end = time.monotonic() + timeout
     while True:
-        seen = look()
+        try:
+            seen = look()
+        except Unavailable as error:
+            seen = Not(str(error))
         if seen:
             return seen
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout:.0f} s for: {what}; last seen: {seen!r}")
         time.sleep(every)
-
-
-def _of_front(obj: Json) -> bool:
-    return bool(obj["metadata"]["labels"].get("isthmus.dev/component") == "front")
-
-
-def _pod_ready(pod: Mapping[str, Any]) -> bool:
-    conditions = pod["status"].get("conditions", [])
-    return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
-
-
-def _ended(slurm_job: Mapping[str, Any]) -> bool:
-    """A failed attempt that is kept to say why; not a worker any more."""
-    return bool(slurm_job.get("status", {}).get("finishedAt"))

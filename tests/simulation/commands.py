@@ -15,6 +15,9 @@ GRACE = 60.0
 UNKNOWN_WAIT = 115.0
 """Least seconds between two submissions of one attempt: 60 + 5 + 2 * 10 + 30, and jitter."""
 
+ON_ITS_WAY = 40.0
+"""Most seconds between the plan of a submission and its sbatch."""
+
 FRESH_PROBE = 25.0
 """Most seconds since a probe began that a decision calls fresh: 10, its limit, and the way here."""
 
@@ -24,12 +27,24 @@ class CommandRules(Ledger):
 
     secrecy: Secrecy
 
-    def looked(self, process: Process, *, complete: bool) -> None:
+    def looked(
+        self, process: Process, *, shown: frozenset[str] | None, nameless: bool = False
+    ) -> None:
+        """What one answer of SLURM showed, readable or not.
+
+        Args:
+            process: whose look it was.
+            shown: names of jobs, None where the answer was none.
+            nameless: it held a record that may be any job's.
+        """
         view = self.views.setdefault(process.name, View())
-        if complete:
-            view.complete = self.now
-        else:
+        if shown is None:
             view.failed = self.now
+            return
+        view.complete = self.now
+        view.shown = {name: view.shown.get(name, self.now) for name in shown}
+        since = self.now if view.nameless is None else view.nameless
+        view.nameless = since if nameless else None
 
     def submits(self, process: Process, request: SubmitRequest) -> None:
         job_name = request.job_name
@@ -42,6 +57,7 @@ class CommandRules(Ledger):
             self.require(False, f"sbatch of {job_name} without any SlurmJob")
             return
         self.require(not attempt.gone, f"sbatch of {job_name}, whose SlurmJob is gone")
+        self._is_absent(process, job_name)
         if attempt.deleted_at is not None and not self.caches_late:
             late = self.now - attempt.deleted_at
             self.require(late < self.lag, f"sbatch of {job_name}, deleted {late:.0f} s ago")
@@ -55,6 +71,19 @@ class CommandRules(Ledger):
             self.require(
                 since >= UNKNOWN_WAIT - 2, f"{job_name} was submitted again after {since:.0f} s"
             )
+
+    def _is_absent(self, process: Process, job_name: str) -> None:
+        """Nothing is submitted that may be there, as far as its operator has been told for long."""
+        view = self.views.get(process.name, View())
+        shown = view.shown.get(job_name, self.now)
+        self.require(
+            self.now - shown <= ON_ITS_WAY, f"sbatch of {job_name}, which SLURM shows all the while"
+        )
+        strange = self.now if view.nameless is None else view.nameless
+        self.require(
+            self.now - strange <= ON_ITS_WAY,
+            f"sbatch of {job_name}, while SLURM shows a record that may be any job",
+        )
 
     def terminates(self, process: Process, job_id: int, job_name: str) -> None:
         self._slurm.tell(f"{process.name}: TERM to job {job_id} {job_name}")

@@ -258,6 +258,7 @@ def heal(world: World, random: Random) -> None:
     slurm = world.slurm
     slurm.submission_faults.clear()
     slurm.snapshot_faults.clear()
+    slurm.strange.clear()
     slurm.site = type(slurm.site)(gpus=40)
     slurm.resume()
     for job in list(slurm.jobs.values()):

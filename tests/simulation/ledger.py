@@ -25,6 +25,8 @@ class View:
 
     complete: float | None = None
     failed: float | None = None
+    shown: dict[str, float] = field(default_factory=dict)  # job name → since when without a break
+    nameless: float | None = None  # since when a record may be any job's
 
 
 @dataclass(slots=True)

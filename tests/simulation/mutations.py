@@ -322,6 +322,35 @@ def submit_through_the_folder_of_today() -> Patches:
     return [patch.object(SlurmJob, "work_directory", None)]
 
 
+@mutation("record_unreadable")
+def an_unreadable_record_is_an_end() -> Patches:
+    ended = {"phase": Phase.FINISHED, "reason": Reason.JOB_VANISHED, "healthy": False}
+    return [
+        patch.object(
+            plan,
+            "_unread",
+            lambda seen: plan.SlurmJobPlan(status=seen.status.model_copy(update=ended)),
+        ),
+        patch.object(
+            stopping,
+            "_stop_unreadable",
+            lambda seen, *, now: stopping._done(seen, now=now, close_gate=False),
+        ),
+    ]
+
+
+@mutation("new_records_unreadable")
+def an_unreadable_record_counts_as_absent() -> Patches:
+    original = ClusterState.take
+    return [
+        patch.object(
+            ClusterState,
+            "take",
+            lambda self, seen: original(self, replace(seen, unreadable=(), nameless=())),
+        )
+    ]
+
+
 @mutation("supervisor_killed")
 def a_forward_is_ready_without_an_answer() -> Patches:
     return [patch.object(Health, "serves", property(lambda self: True))]

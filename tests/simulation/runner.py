@@ -10,7 +10,8 @@ import gc
 import hashlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections import ChainMap
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -20,12 +21,15 @@ from tests.simulation import events, faults, manifests, slurm_faults, users
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.ending import unsettled
 from tests.simulation.operators import seed_everything, simulated_edges
+from tests.simulation.reading_faults import READING_HAPPENINGS, unread
 from tests.simulation.slurm import Job
 from tests.simulation.supervisors import simulated_tunnel_edges
 from tests.simulation.tunnel_faults import TUNNEL_HAPPENINGS
 from tests.simulation.world import NAMESPACE, SYSTEM, World, tunnelled
 
 _REGISTERED = (users, slurm_faults, faults)  # each registers what can happen
+
+_ALL = ChainMap(events.HAPPENINGS, TUNNEL_HAPPENINGS, READING_HAPPENINGS)
 
 FAULT_SECONDS = 600.0
 SETTLING_SECONDS = 3600.0
@@ -75,7 +79,7 @@ def plan(seed: int) -> tuple[Happening, ...]:
         )
         for _ in range(count)
     ]
-    found += _of_tunnels(seed)
+    found += _of_tunnels(seed) + _of_reading(seed)
     return tuple(sorted(found, key=lambda happening: happening.at))
 
 
@@ -84,8 +88,24 @@ def _of_tunnels(seed: int) -> list[Happening]:
     if not tunnelled(str(seed)):
         return []
     random = Random(f"{seed}/tunnel plan")
-    names = sorted(TUNNEL_HAPPENINGS)
-    weights = [TUNNEL_HAPPENINGS[name][0] for name in names]
+    return _drawn(TUNNEL_HAPPENINGS, random, counts=(1, 3, 6, 10))
+
+
+def _of_reading(seed: int) -> list[Happening]:
+    """What of SLURM's answers cannot be read, drawn apart too."""
+    if not unread(str(seed)):
+        return []
+    return _drawn(READING_HAPPENINGS, Random(f"{seed}/reading plan"), counts=(1, 2, 4, 6))
+
+
+def _drawn(
+    register: Mapping[str, tuple[float, events.Happening]],
+    random: Random,
+    *,
+    counts: tuple[int, ...],
+) -> list[Happening]:
+    names = sorted(register)
+    weights = [register[name][0] for name in names]
     chosen = [w if random.random() < 0.5 else 0.0 for w in weights]
     return [
         Happening(
@@ -93,7 +113,7 @@ def _of_tunnels(seed: int) -> list[Happening]:
             name=random.choices(names, chosen if any(chosen) else weights)[0],
             salt=random.randrange(1 << 30),
         )
-        for _ in range(random.choice([1, 3, 6, 10]))
+        for _ in range(random.choice(counts))
     ]
 
 
@@ -126,10 +146,7 @@ async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
         for happening in happenings:
             await _until(world, happening.at)
             world.tell(f"* {happening.name}")
-            register = (
-                TUNNEL_HAPPENINGS if happening.name in TUNNEL_HAPPENINGS else events.HAPPENINGS
-            )
-            register[happening.name][1](world, Random(happening.salt))
+            _ALL[happening.name][1](world, Random(happening.salt))
         await _until(world, FAULT_SECONDS)
         faults.heal(world, Random(f"{seed}/heal"))
         await _give_back_the_cluster(world)

@@ -17,6 +17,7 @@ from typing import Any
 from isthmus.backends.slurm.records import JobRecord, NodeRecord, SubmitRequest
 from tests.simulation.clock import EPOCH, outside
 from tests.simulation.engines import Engine, Machines
+from tests.simulation.strange import StrangeFields
 
 LIVE = frozenset({"PENDING", "RUNNING", "COMPLETING", "SUSPENDED"})
 GPUS_OF_A_NODE = 8
@@ -64,6 +65,7 @@ class Site:
     rewrite_comments: bool = False
     crash_chance: float = 0.0
     clock_skew: float = 0.0
+    nodes_hidden: bool = False
 
 
 class Slurm:
@@ -80,6 +82,7 @@ class Slurm:
         self.waiting: list[Callable[[], None]] = []  # requests that a hung slurmctld will serve
         self.submission_faults: deque[tuple[str, float]] = deque()
         self.snapshot_faults: deque[str] = deque()
+        self.strange = StrangeFields()
         self.history: deque[tuple[JobRecord, ...]] = deque(maxlen=6)
         self.lied_at = -1e9  # when a snapshot was last complete and not true
         self.ghosts = 0  # submissions that are still under way to slurmctld
@@ -116,6 +119,7 @@ class Slurm:
             eligible_at=self.now + self.chance(self.site.queue_seconds),
         )
         self.jobs[job.id] = job
+        self.strange.accepted(job.id)
         self.tell(f"slurm: job {job.id} accepted, {job.name}")
         self.later(job.eligible_at - self.now + 0.01, self.schedule)
         return job
@@ -361,6 +365,8 @@ class Slurm:
         )
 
     def node_records(self) -> dict[str, NodeRecord]:
+        if self.site.nodes_hidden:
+            return {}
         return {
             name: NodeRecord(
                 name=name,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine
 from random import Random
 from typing import Any, TypeVar
 
+from isthmus.backends.slurm.parsing import OutputError
 from isthmus.backends.slurm.records import (
     JobRecord,
     Refused,
@@ -17,6 +18,7 @@ from isthmus.backends.slurm.records import (
     Submitted,
     Unclear,
 )
+from isthmus.backends.slurm.snapshots import unlisted_hosts
 from isthmus.errors import SlurmUnavailableError
 from tests.simulation.clock import Process
 from tests.simulation.oracle import Oracle
@@ -49,18 +51,28 @@ class SimulatedSlurmClient:
 
     async def snapshot(self) -> Snapshot:
         started_at = self._process.wall_clock()
+        slurm = self._slurm
         try:
             records = await self._child(self._look())
-        except SlurmUnavailableError:
-            self._oracle.looked(self._process, complete=False)
+            found = slurm.strange.read(records)
+        except (SlurmUnavailableError, OutputError) as error:
+            self._oracle.looked(self._process, shown=None)
+            if isinstance(error, OutputError):
+                raise SlurmUnavailableError(str(error), reason="UnknownFormat") from error
             raise
-        self._oracle.looked(self._process, complete=True)
+        shown = frozenset(record.name for record in records)
+        self._oracle.looked(self._process, shown=shown, nameless=bool(found.nameless))
+        nodes = slurm.node_records()
+        hosts = unlisted_hosts(found.jobs, nodes=nodes)
         return Snapshot(
-            jobs=records,
-            nodes=self._slurm.node_records(),
+            jobs=found.jobs,
+            nodes=nodes,
             started_at=started_at,
             taken_at=self._process.wall_clock(),
-            cluster_time=int(self._slurm.wall_clock()),
+            cluster_time=int(slurm.wall_clock()),
+            unreadable=found.unreadable,
+            nameless=found.nameless,
+            hosts={name: slurm.nodes[name] for name in hosts},
         )
 
     async def _look(self) -> tuple[JobRecord, ...]:

@@ -215,7 +215,6 @@ async def _run_watch(
     settings: WatchSettings,
     store: Store,
     on_listed: Callable[[], None],
-    ready_flag: asyncio.Event,
     **_: Any,
 ) -> None:
     process = _process()
@@ -223,7 +222,6 @@ async def _run_watch(
         process, store=store, on_listed=on_listed, selectors=dict(settings.watched)
     )
     process.watch.open()
-    ready_flag.set()
     try:
         await asyncio.get_running_loop().create_future()
     finally:
@@ -335,7 +333,7 @@ def simulated_tunnel_edges() -> Iterator[None]:
             "KubernetesApiServer": SimpleNamespace(connect=_connect),
             "run_watch": _run_watch,
             "check_client": lambda: _CheckClient(_process().world.machines),
-            "_take_signals": _take_signals,
+            "take_signals": _take_signals,
             "Heartbeat": _heartbeat,
             "Supervisor": _supervisor,
             "Links": _links,

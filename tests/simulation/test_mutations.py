@@ -1,5 +1,6 @@
 """Would the simulation notice? Each rule is broken on purpose, and some seed has to fail."""
 
+from collections.abc import Callable
 from unittest.mock import patch
 
 import pytest
@@ -22,10 +23,15 @@ def test_a_broken_rule_is_noticed_soon(name: str) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.acceptance
 @pytest.mark.timeout(0)
 @pytest.mark.parametrize("name", sorted(mutations.MUTATIONS))
-def test_every_broken_rule_is_noticed(name: str) -> None:
-    assert mutants.caught_by(name, seeds=SEEDS) is not None
+def test_every_broken_rule_is_noticed(
+    name: str, record_property: Callable[[str, object], None]
+) -> None:
+    found = mutants.caught_by(name, seeds=SEEDS)
+    assert found is not None
+    record_property("first seed", found.seed)
 
 
 def test_a_patch_that_fails_itself_is_no_broken_promise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,10 @@ class ConditionType(StrEnum):
     SLURM_REACHABLE = "SlurmReachable"
     """The last look at SLURM was complete and is recent; False: nothing is changed there."""
 
+    NODES_VISIBLE = "NodesVisible"
+    """On a SlurmCluster: SLURM shows its nodes; False: the site hides them, and the message says
+    what cannot be told without them."""
+
     TUNNEL_UP = "TunnelUp"
     """On a SlurmJob: the way through its forward works; absent where none is needed yet."""
 
@@ -99,7 +103,15 @@ class Reason(StrEnum):
     AUTHENTICATION_FAILED = "AuthenticationFailed"
     """munge or SLURM refuses our user: check munged on the login host and the user's account."""
     OUTPUT_INCOMPLETE = "OutputIncomplete"
-    """A command's answer was cut off or had an unknown form; nothing is concluded from it."""
+    """A command's answer was cut off; nothing is concluded from it."""
+    UNKNOWN_FORMAT = "UnknownFormat"
+    """This release of SLURM prints what Isthmus cannot read; the message has release and field."""
+    RECORDS_UNREADABLE = "RecordsUnreadable"
+    """SLURM shows a few jobs in a form that cannot be read: nothing is concluded about these."""
+    NODES_LISTED = "NodesListed"
+    """sinfo lists the nodes of the cluster."""
+    NODES_HIDDEN = "NodesHidden"
+    """The site hides its nodes (PrivateData=nodes): jobs go on, the states of nodes are unknown."""
     COMMAND_FAILED = "CommandFailed"
     """A command failed for another cause; the message has its words."""
     WORK_DIRECTORY_UNUSABLE = "WorkDirectoryUnusable"
@@ -202,7 +214,8 @@ class Reason(StrEnum):
     CONTAINER_OUT_OF_MEMORY = "ContainerOOMKilled"
     """The container used more than its memory limit: raise `worker.memory`."""
     CONTAINER_START_ERROR = "ContainerStartError"
-    """The container cannot be created: often a Secret or ConfigMap of `engine.env` is missing."""
+    """The engine has never run: mostly the image does not have its program (correct
+    `engine.image` or `engine.type`); the message has the words of who tried."""
     POD_EVICTED = "PodEvicted"
     """The node evicted the pod; it is replaced."""
     POD_STARTING = "PodStarting"

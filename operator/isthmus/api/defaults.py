@@ -34,6 +34,7 @@ from isthmus.api.modeldeployment import (
     ModelDeployment,
     ModelSpec,
     PoolSpec,
+    WorkerSpec,
 )
 from isthmus.api.names import DEFAULT_OPERATOR_NAMESPACE, api_key_secret
 from isthmus.api.revision import written_model, written_pool
@@ -160,6 +161,7 @@ def _pool(pool: PoolSpec, *, operator_namespace: str) -> Pool:
         gpu_type=pool.worker.gpu_type,
         cpu=pool.worker.cpu,
         memory=pool.worker.memory,
+        shared_memory=None if pool.kubernetes is None else _shared_memory(pool.worker),
     )
     return Pool(
         name=pool.name,
@@ -176,6 +178,16 @@ def _pool(pool: PoolSpec, *, operator_namespace: str) -> Pool:
         else _slurm(pool.slurm, operator_namespace=operator_namespace),
         written=written_pool(pool),
     )
+
+
+def _shared_memory(worker: WorkerSpec) -> str:
+    """A GiB for each GPU, and one without any.
+
+    vLLM's processes talk through rings of 160 MiB in it, and vLLM ends where one does not fit, as
+    in the 64 MiB that a container gets by itself (measured, on CPU); NCCL uses it where GPUs do not
+    reach each other directly. A bound that is too high costs nothing.
+    """
+    return worker.shared_memory or f"{max(1, worker.gpus_per_node)}Gi"
 
 
 def _engine(engine: EngineSpec, *, on_kubernetes: bool, gpus: int) -> Engine:

@@ -62,12 +62,15 @@ class Worker:
         gpu_type: SLURM only: the site's word for a GPU model, looked up in `site.gpuTypes`.
         cpu: Kubernetes quantity of cores.
         memory: Kubernetes quantity of bytes.
+        shared_memory: pods only: bound of /dev/shm, a Kubernetes quantity of bytes; None for what
+            the container runtime gives (64 MiB).
     """
 
     gpus_per_node: int = 1
     gpu_type: str | None = None
     cpu: str | None = None
     memory: str | None = None
+    shared_memory: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

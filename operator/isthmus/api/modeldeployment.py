@@ -100,6 +100,9 @@ class ModelSpec(SpecModel):
     """Model names in requests; default: organisation/name, or the last part of the path."""
 
 
+_SIZE: Final = "^[1-9][0-9]{0,8}([.][0-9]{1,3})?(M|G|T|Mi|Gi|Ti)$"
+
+
 def _text(value: object) -> object:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
@@ -145,13 +148,26 @@ class WorkerSpec(SpecModel):
             max_length=16,
             json_schema_extra=rules(
                 matches(
-                    "^[1-9][0-9]{0,8}([.][0-9]{1,3})?(M|G|T|Mi|Gi|Ti)$",
+                    _SIZE,
                     'worker.memory must be a size with a unit: write for example "64Gi"',
                 )
             ),
         ),
     ] = None
     """Main memory, such as "64Gi"."""
+    shared_memory: Annotated[
+        str | None,
+        Field(
+            max_length=16,
+            json_schema_extra=rules(
+                matches(
+                    _SIZE,
+                    'worker.sharedMemory must be a size with a unit: write for example "8Gi"',
+                )
+            ),
+        ),
+    ] = None
+    """Bound of the pod's /dev/shm, counted as its memory when used; default 1Gi per GPU."""
 
 
 _POOL_RULES: Final = (
@@ -168,6 +184,11 @@ _POOL_RULES: Final = (
         "!has(self.worker.gpuType) || has(self.slurm)",
         "worker.gpuType works on SLURM only: on Kubernetes choose nodes with "
         "kubernetes.nodeSelector, for example {nvidia.com/gpu.product: NVIDIA-H100-80GB-HBM3}",
+    ),
+    Rule(
+        "!has(self.worker.sharedMemory) || has(self.kubernetes)",
+        "worker.sharedMemory works on Kubernetes only: a job on SLURM has its node's /dev/shm; "
+        "remove it",
     ),
     Rule(
         "!has(self.engine.image) || has(self.kubernetes)",

@@ -45,6 +45,9 @@ LABEL_POOL: Final = f"{GROUP}/pool"
 LABEL_REVISION: Final = f"{GROUP}/revision"
 """Revision hash (see isthmus.api.revision) that a worker runs."""
 
+LABEL_ENGINE: Final = f"{GROUP}/engine"
+"""On a pod: which engine it runs (`engine.type`); absent where its template is older."""
+
 LABEL_TRAFFIC: Final = f"{GROUP}/traffic"
 """TRAFFIC_ON while a pod may get requests; the Service selects by it, the Deployment does not.
 

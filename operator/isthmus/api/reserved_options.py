@@ -207,7 +207,6 @@ SBATCH_ALLOWED: Final = (
     "--nice",
     "--nodelist",
     "--oversubscribe",
-    "--power",
     "--prefer",
     "--priority",
     "--reservation",

@@ -249,11 +249,11 @@ class SlurmClusterStatus(StatusModel):
             ),
         ),
     ] = ()
-    """SlurmReachable."""
+    """SlurmReachable, NodesVisible."""
     version: Annotated[str | None, Field(max_length=64)] = None
     """SLURM's version."""
     nodes: Annotated[str | None, Field(max_length=32)] = None
-    """Usable and all nodes, such as 4/4."""
+    """Usable and all nodes, such as 4/4; "hidden" where the site shows none."""
     jobs: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
     """Our jobs that are in the queue or run."""
     orphans: Annotated[

@@ -62,6 +62,18 @@ def render(
             typer.echo(text)
 
 
+class _Readable(yaml.SafeDumper):
+    """Shows texts of several lines as such: the programs in a pod."""
+
+
+_Readable.add_representer(
+    str,
+    lambda dumper, text: dumper.represent_scalar(
+        "tag:yaml.org,2002:str", text, style="|" if "\n" in text else None
+    ),
+)
+
+
 def rendered(
     desired: Desired, *, clusters: Mapping[tuple[str, str], SlurmCluster]
 ) -> Iterator[str]:
@@ -86,7 +98,7 @@ def rendered(
                 template=template,
                 replicas=counts[pool.name],
             )
-            yield yaml.safe_dump(_masked(obj), sort_keys=False, allow_unicode=True)
+            yield yaml.dump(_masked(obj), Dumper=_Readable, sort_keys=False, allow_unicode=True)
         else:
             yield _job(desired, pool, clusters=clusters, settings=settings)
 

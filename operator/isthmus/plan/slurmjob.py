@@ -3,8 +3,8 @@
 The order of the questions is the order of trust: an object being deleted stops; an attempt that is
 over stays over; a record with the attempt's name is followed; without one, an attempt that was
 never submitted is submitted, one whose submission is unclear is resolved, and one that was seen
-and is gone needs two snapshots and a second source. While the cluster cannot be seen, only probes
-speak.
+and is gone needs two snapshots and a second source. While the cluster cannot be seen, or what it
+says of the job cannot be read, only probes speak.
 """
 
 from collections.abc import Mapping
@@ -28,7 +28,7 @@ from isthmus.plan.actions import (
     Submit,
     WithdrawTunnels,
 )
-from isthmus.plan.policy import degraded, submission
+from isthmus.plan.policy import degraded, submission, unreadable
 from isthmus.plan.policy.clocks import not_in_the_future
 from isthmus.plan.policy.ending import ended
 from isthmus.plan.policy.forwarding import in_rotation, with_forward
@@ -95,11 +95,17 @@ def _over(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
 
 
 def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
-    if not (observed.cluster.usable and observed.cluster.fresh):
-        return SlurmJobPlan(status=_unseen(observed))
+    cluster = observed.cluster
+    if not (cluster.usable and cluster.fresh):
+        status = _unseen(observed, reason=cluster.reason, message=cluster.message, now=now)
+        return SlurmJobPlan(status=status)
+    if observed.unreadable:
+        return _unread(observed, now=now)
     choice = choose(
         records=observed.records, attempt=observed.attempt, bound=observed.status.job_id
     )
+    if not unreadable.is_believed(observed, choice.primary):
+        return _unread(observed, now=now)
     if choice.primary is not None:
         plan = _follow(observed, record=choice.primary, now=now)
         cancels = tuple(Cancel(job_id=record.job_id) for record in choice.surplus)
@@ -111,27 +117,36 @@ def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     return _missing(observed, now=now)
 
 
-def _unseen(observed: SlurmJobObservation) -> SlurmJobStatus:
+def _unread(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    """SLURM's answer does not say how the job is: as unseen, with the cause."""
+    reason, message = unreadable.why(observed)
+    unseen = _unseen(observed, reason=reason, message=message, now=now)
+    status = unreadable.explained(observed, unseen)
+    # A record of this name that changes is told; one that nobody could name is not.
+    return SlurmJobPlan(status=status, requeue_after=None if observed.unreadable else _SOON)
+
+
+def _unseen(
+    observed: SlurmJobObservation, *, reason: str, message: str, now: float
+) -> SlurmJobStatus:
     """The status while the cluster cannot be seen: what was, but probes go on."""
     status = observed.status
     if status.phase == Phase.SUBMITTING:
         return status.model_copy(update={"phase": Phase.SUBMIT_UNKNOWN})
-    if status.phase is None and observed.cluster.reason == Reason.NOT_OBSERVED_YET:
+    if status.phase is None and reason == Reason.NOT_OBSERVED_YET:
         return status  # in seconds either it or a failure is seen: not worth a write for each job
     if status.phase in {None, Phase.WAITING}:
         return status.model_copy(
-            update={
-                "phase": Phase.WAITING,
-                "reason": observed.cluster.reason,
-                "message": observed.cluster.message,
-            }
+            update={"phase": Phase.WAITING, "reason": reason, "message": message}
         )
-    return _probed(observed, status)
+    return _probed(observed, status, now=now)
 
 
-def _probed(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+def _probed(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
     """The status with what the probes say, which need no SLURM."""
-    return judged(observed, status=status) if status.phase in _PROBED and status.host else status
+    if status.phase not in _PROBED or not status.host:
+        return status
+    return judged(observed, status=status, now=now)
 
 
 def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -215,7 +230,7 @@ def _doubt(observed: SlurmJobObservation, why: str, *, now: float) -> SlurmJobPl
 
 def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     """A job that has an id and stands in no snapshot."""
-    status = _probed(observed, observed.status)
+    status = _probed(observed, observed.status, now=now)
     if observed.absent_snapshots < _SNAPSHOTS_BEFORE_DOUBT:
         return SlurmJobPlan(status=status, requeue_after=_SOON)
     if status.state is None:
@@ -304,7 +319,7 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
         *_PROBED,
         Phase.TERMINATING,
     }:
-        return SlurmJobPlan(status=_probed(observed, status))
+        return SlurmJobPlan(status=_probed(observed, status, now=now))
     return _running(observed, status=status, record=record, now=now)
 
 
@@ -318,7 +333,7 @@ def _pending(
     observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
     kind = reasons.classify(record.reason)
-    word = reasons.first_word(record.reason)
+    word = reasons.spoken(record.reason)
     reason = _PENDING_REASONS[kind]
     message = f"{word}: waits for {reasons.unblocked_by(record.reason)}"
     again = None
@@ -350,7 +365,7 @@ def _running(
         # What the probes said was about another address, or about one that is not known any more.
         observed = replace(observed, probe_healthy=None, probe_reason="", probe_message="")
         found = found.model_copy(update={"phase": Phase.STARTING})
-    status = judged(observed, status=found)
+    status = judged(observed, status=found, now=now)
     if status.phase == Phase.DEGRADED:
         status = degraded.marked(observed, status, now=now)
         return _degraded(observed, status=status, record=record, now=now)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch
 from isthmus.backends.base import Load
-from isthmus.backends.slurm.records import JobRecord, Snapshot
+from isthmus.backends.slurm.records import JobRecord, Snapshot, UnreadableJob
 from isthmus.plan.actions import SlurmJobAction
 from isthmus.plan.policy.drain import UNREADABLE
 
@@ -24,7 +24,7 @@ class ClusterObservation:
         reason: why it is not usable or not fresh.
         message: the same as a sentence with what to do.
         snapshot: the last complete one.
-        snapshot_starts: when the last few complete snapshots were begun, epoch seconds.
+        snapshot_starts: when the last few snapshots that show all jobs were begun, epoch seconds.
         unresolved: submissions on this cluster whose outcome is not known.
     """
 
@@ -36,8 +36,13 @@ class ClusterObservation:
     snapshot_starts: tuple[float, ...] = ()
     unresolved: int = 0
 
+    @property
+    def shows_all(self) -> bool:
+        """Whether a job that the last snapshot does not show is not there."""
+        return self.snapshot is None or self.snapshot.shows_all
+
     def complete_since(self, moment: float) -> int:
-        """Number of complete snapshots begun after a moment (epoch seconds)."""
+        """Number of snapshots that show all jobs begun after a moment (epoch seconds)."""
         return sum(start > moment for start in self.snapshot_starts)
 
 
@@ -125,6 +130,7 @@ class SlurmJobObservation:
 
     Attributes:
         records: jobs in the last complete snapshot with exactly the attempt's job name.
+        unreadable: jobs of that name in it of which only id and name can be read.
         last_seen: begin of the last complete snapshot that showed the name, epoch seconds.
         confirmed_gone: the second source said that the job id does not exist.
         probe_healthy: None while no probe has given a verdict.
@@ -150,6 +156,7 @@ class SlurmJobObservation:
     limits: Limits
     endpoint: EndpointRules
     records: tuple[JobRecord, ...] = ()
+    unreadable: tuple[UnreadableJob, ...] = ()
     last_seen: float | None = None
     confirmed_gone: bool = False
     probe_healthy: bool | None = None
@@ -166,6 +173,12 @@ class SlurmJobObservation:
     others_good: bool = True
     network: Network = Network()
     deleting_since: float | None = None
+
+    @property
+    def clear(self) -> bool:
+        """Whether SLURM has just told all about this attempt, if only that it has no job of it."""
+        seen = self.cluster.shows_all or bool(self.records)
+        return self.cluster.fresh and seen and not self.unreadable
 
     @property
     def absent_snapshots(self) -> int:

@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from isthmus.api.desired import ClusterReference
-from isthmus.backends.slurm.records import JobRecord, Snapshot
+from isthmus.backends.slurm.records import JobRecord, Snapshot, UnreadableJob
 from isthmus.errors import SlurmUnavailableError
 
+_Job = JobRecord | UnreadableJob
 _STARTS_KEPT = 8
 _SET_BACK = 2.0
 """Seconds from which on the wall clock counts as set back."""
@@ -39,29 +40,34 @@ class ClusterState:
     confirmed_gone: set[tuple[int, str]] = field(default_factory=set)
     _starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS_KEPT))
     _last_seen: dict[str, float] = field(default_factory=dict)
-    _by_name: dict[str, tuple[JobRecord, ...]] = field(default_factory=dict)
+    _by_name: dict[str, tuple[_Job, ...]] = field(default_factory=dict)
 
     @property
     def snapshot_starts(self) -> tuple[float, ...]:
-        """When the last few complete snapshots were begun, epoch seconds."""
+        """When the last few snapshots that show all jobs were begun, epoch seconds."""
         return tuple(self._starts)
 
     def take(self, snapshot: Snapshot) -> frozenset[str]:
         """Take in a complete snapshot.
 
+        One that does not show all jobs (`Snapshot.shows_all`) is none of those by which something
+        is found to be absent.
+
         Returns:
             Names of the jobs whose records differ from the last snapshot's.
         """
         before = self._by_name
-        found: dict[str, list[JobRecord]] = {}
-        for record in snapshot.jobs:
+        found: dict[str, list[_Job]] = {}
+        every: tuple[_Job, ...] = (*snapshot.jobs, *snapshot.unreadable)
+        for record in every:
             found.setdefault(record.name, []).append(record)
         self._by_name = {name: tuple(records) for name, records in found.items()}
         self.snapshot, self.failure = snapshot, None
         if self._starts and self._starts[-1] > snapshot.started_at:
             self._clock_went_back(snapshot.started_at)
-        self._starts.append(snapshot.started_at)
-        oldest = self._starts[0]
+        if snapshot.shows_all:
+            self._starts.append(snapshot.started_at)
+        oldest = self._starts[0] if self._starts else snapshot.started_at
         self._last_seen = {
             name: start for name, start in self._last_seen.items() if start >= oldest
         } | dict.fromkeys(self._by_name, snapshot.started_at)
@@ -102,7 +108,11 @@ class ClusterState:
 
     def records(self, name: str) -> tuple[JobRecord, ...]:
         """Jobs of the last complete snapshot with exactly this name."""
-        return self._by_name.get(name, ())
+        return tuple(job for job in self._by_name.get(name, ()) if isinstance(job, JobRecord))
+
+    def unreadable(self, name: str) -> tuple[UnreadableJob, ...]:
+        """Jobs of exactly this name that the last snapshot shows, and nothing more of them."""
+        return tuple(job for job in self._by_name.get(name, ()) if isinstance(job, UnreadableJob))
 
     def last_seen(self, name: str) -> float | None:
         """Begin of the last complete snapshot that showed this name; None if none of late did."""

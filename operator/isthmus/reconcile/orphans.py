@@ -34,6 +34,7 @@ class Orphans:
         gate: Gate,
         installation_id: str,
         watched: Sequence[str],
+        after: float,
     ) -> None:
         """Prepare.
 
@@ -42,14 +43,22 @@ class Orphans:
             gate: checked before each cancellation.
             installation_id: whose jobs are ours.
             watched: namespaces whose objects the store has, () for all.
+            after: seconds for which an orphan must have been one.
         """
         self._store, self._gate = store, gate
         self._installation_id, self._watched = installation_id, frozenset(watched)
+        self._after = after
         self._sightings: dict[ClusterReference, Sightings] = {}
         self._cancelled: dict[ClusterReference, float] = {}  # → begin of that snapshot
 
-    def look(self, reference: ClusterReference, snapshot: Snapshot) -> tuple[Orphan, ...]:
-        """Take in a fresh, complete snapshot and return what has been an orphan for long."""
+    def look(self, reference: ClusterReference, snapshot: Snapshot) -> tuple[Orphan, ...] | None:
+        """Take in a fresh, complete snapshot and return what has been an orphan for long.
+
+        Returns:
+            None for a snapshot that does not show all jobs: it makes nothing an orphan.
+        """
+        if not snapshot.shows_all:
+            return None
         found = policy.find(
             snapshot.jobs,
             installation_id=self._installation_id,
@@ -66,7 +75,7 @@ class Orphans:
         return tuple(
             orphan
             for orphan in found
-            if sightings[orphan.record.job_id, orphan.record.name].long_enough
+            if sightings[orphan.record.job_id, orphan.record.name].long_enough(seconds=self._after)
         )
 
     def forget(self, reference: ClusterReference) -> None:

@@ -14,7 +14,9 @@ from isthmus.apiserver.objects import Object, dig, finalizers
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.apiserver.secrets import SecretRef
 from isthmus.backends.slurm.login import ClusterAccess, SshAccess
+from isthmus.observe.events import EventSink
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
+from isthmus.reconcile.cluster_events import tell_of_records
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.orphans import Orphans, shown
@@ -39,8 +41,10 @@ class SlurmClusterReconciler:
         clusters: Clusters,
         settings: Settings,
         clock: Callable[[], float],
+        events: EventSink,
     ) -> None:
         """Prepare; `clock` is the wall clock in epoch seconds."""
+        self._events = events
         self._store = store
         self._api = api
         self._states = states
@@ -52,6 +56,7 @@ class SlurmClusterReconciler:
             gate=gate,
             installation_id=settings.installation_id,
             watched=settings.watch_namespaces,
+            after=settings.orphan_after,
         )
 
     async def reconcile(self, key: Key) -> float | None:
@@ -88,17 +93,14 @@ class SlurmClusterReconciler:
         state = self._states.get(reference)
         fresh = state is not None and state.fresh(now=self._clock())
         snapshot = state.snapshot if state is not None and fresh else None
-        orphans = () if snapshot is None else self._orphans.look(reference, snapshot)
+        orphans = None if snapshot is None else self._orphans.look(reference, snapshot)
         observed = replace(
             self._observe(cluster, reference, used),
-            orphans=None if snapshot is None else shown(orphans),
+            orphans=None if orphans is None else shown(orphans),
         )
-        await write_status(
-            self._api,
-            SLURM_CLUSTERS,
-            obj=raw,
-            status=slurm_cluster_status(observed, now=self._clock()),
-        )
+        status = slurm_cluster_status(observed, now=self._clock())
+        await write_status(self._api, SLURM_CLUSTERS, obj=raw, status=status)
+        tell_of_records(self._events, raw, before=observed.status, after=status)
         if snapshot is not None and orphans and cluster.spec.orphan_policy == "Cancel":
             client = self._clusters.client(reference)
             await self._orphans.cancel(reference, orphans, client=client, snapshot=snapshot)
@@ -154,11 +156,11 @@ def cluster_access(cluster: SlurmCluster, *, settings: Settings) -> ClusterAcces
         timeout=timeout,
         submit_timeout=settings.slurm_submit_timeout or parse_duration(commands.submit_timeout),
         stale_after=settings.stale_after * interval + timeout,
-        ssh=_ssh_access(cluster),
+        ssh=_ssh_access(cluster, reconnect_pause=settings.ssh_reconnect_pause),
     )
 
 
-def _ssh_access(cluster: SlurmCluster) -> SshAccess | None:
+def _ssh_access(cluster: SlurmCluster, *, reconnect_pause: float) -> SshAccess | None:
     ssh = cluster.spec.login.ssh
     if ssh is None:
         return None
@@ -170,4 +172,5 @@ def _ssh_access(cluster: SlurmCluster) -> SshAccess | None:
         user=ssh.user,
         key=SecretRef(namespace=namespace, name=key.name, key=key.key),
         known_hosts=SecretRef(namespace=namespace, name=known_hosts.name, key=known_hosts.key),
+        reconnect_pause=reconnect_pause,
     )

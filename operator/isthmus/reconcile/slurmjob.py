@@ -269,6 +269,7 @@ class SlurmJobReconciler:
                 networks=() if parts.cluster is None else parts.cluster.spec.network.node_cidrs,
             ),
             records=() if state is None else state.records(job.spec.job_name),
+            unreadable=() if state is None else state.unreadable(job.spec.job_name),
             last_seen=None if state is None else state.last_seen(job.spec.job_name),
             confirmed_gone=state is not None
             and (status.job_id, job.spec.job_name) in state.confirmed_gone,

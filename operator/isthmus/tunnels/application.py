@@ -7,7 +7,6 @@ it, so it goes on with what it knows and watches again.
 import asyncio
 import contextlib
 import logging
-import signal
 import time
 from collections.abc import Callable
 
@@ -25,6 +24,7 @@ from isthmus.apiserver.secrets import Secrets
 from isthmus.errors import ApiError
 from isthmus.reconcile.relist import Relist
 from isthmus.reconcile.store import Store
+from isthmus.signals import take_signals
 from isthmus.tunnels.bastion import Bastions
 from isthmus.tunnels.checks import Checks, check_client
 from isthmus.tunnels.heartbeat import Heartbeat
@@ -149,7 +149,7 @@ async def _serve(
     )
     if settings.status_port:
         await status.start()
-    _take_signals(asked)
+    take_signals(asked)
     _log.info("Supervisor %s holds forwards on %s", settings.host_id, settings.address)
     tasks = [
         asyncio.create_task(supervisor.run(), name="rounds"),
@@ -157,29 +157,26 @@ async def _serve(
         asyncio.create_task(relist.run(), name="relist"),
         asyncio.create_task(_watch(settings, connection, store, relist, asked), name="watch"),
     ]
-    waiting = asyncio.create_task(asked.wait(), name="asked to end")
+    ending = asyncio.create_task(_leave(supervisor, asked), name="asked to end")
     try:
-        done, _ = await asyncio.wait([waiting, *tasks], return_when=asyncio.FIRST_COMPLETED)
-        for task in done - {waiting}:
+        done, _ = await asyncio.wait([ending, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
             task.result()
+        if ending not in done:
             raise RuntimeError("a background task ended by itself")
-        _log.info("Asked to end: waiting for a successor and for open connections")
-        leaving = asyncio.create_task(supervisor.leave(), name="leave")
-        await asyncio.wait([leaving, *tasks], return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in (waiting, *tasks):
+        for task in (ending, *tasks):
             task.cancel()
-        await asyncio.gather(waiting, *tasks, return_exceptions=True)
+        await asyncio.gather(ending, *tasks, return_exceptions=True)
         with contextlib.suppress(ApiError):
             await supervisor.close()
         await status.close()
 
 
-def _take_signals(asked: asyncio.Event) -> None:
-    """TERM and INT ask for an orderly end. kopf takes them over too when it starts: last wins."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
+async def _leave(supervisor: Supervisor, asked: asyncio.Event) -> None:
+    await asked.wait()
+    _log.info("Asked to end: waiting for a successor and for open connections")
+    await supervisor.leave()
 
 
 async def _watch(
@@ -191,30 +188,17 @@ async def _watch(
 ) -> None:
     """Watch, and watch again when that ended."""
     while True:
-        ready = asyncio.Event()
-        watch = asyncio.create_task(
-            run_watch(
-                settings=WatchSettings(namespaces=settings.watch_namespaces, watched=WATCHED),
+        try:
+            await run_watch(
+                settings=WatchSettings(
+                    namespaces=settings.watch_namespaces, watched=WATCHED, kill_after=None
+                ),
                 store=store,
                 connection=connection,
                 probes={},
                 on_listed=relist.request,
-                ready_flag=ready,
-            ),
-            name="kopf",
-        )
-        try:
-            begun = asyncio.create_task(ready.wait())
-            await asyncio.wait({watch, begun}, return_when=asyncio.FIRST_COMPLETED)
-            begun.cancel()
-            _take_signals(asked)
-            await watch
-            asked.set()  # a signal that came while kopf had the handlers
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            watch.cancel()
-            await asyncio.gather(watch, return_exceptions=True)
-            raise
+                take_signals=lambda: take_signals(asked),
+            )
         except Exception as error:
             _log.warning("The watch ended (%s); it is begun again", error)
             relist.request()

@@ -195,13 +195,15 @@ class Link:
             while not ended.done() and not restart.done():
                 self._poke.clear()
                 complete = await self._apply(connection)
-                poke = asyncio.create_task(self._poke.wait())
-                await asyncio.wait(
-                    {ended, restart, poke},
-                    timeout=None if complete else _RETRY_FORWARD_SECONDS,
-                    return_when=asyncio.FIRST_COMPLETED,
-                )
-                poke.cancel()
+                poke = asyncio.create_task(self._poke.wait(), name=f"poke of {self.name}")
+                try:
+                    await asyncio.wait(
+                        {ended, restart, poke},
+                        timeout=None if complete else _RETRY_FORWARD_SECONDS,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                finally:
+                    poke.cancel()
             why = str(ended.result()) if ended.done() else "nothing came through it any more"
             _log.warning("Link %s lost its connection: %s", self.name, why)
             self.established.clear()

@@ -35,7 +35,7 @@ _IDLE = 5.0
 _MEANING: Mapping[Outcome | None, str] = {
     None: "not asked yet",
     Outcome.ANSWERED: "answers",
-    Outcome.CLOSED: "nobody listens at the engine's port, or sshd forbids forwarding to it",
+    Outcome.CLOSED: "the engine does not listen yet, or sshd forbids forwarding to its port",
     Outcome.SILENT: "connections are taken and nothing answers",
     Outcome.REFUSED: "nothing listens on the forward's port",
 }
@@ -181,6 +181,8 @@ class Supervisor:
         ):
             await self._sleep(0.2)
         self._leaving = True
+        if not self._held:
+            return  # nobody was told of anything that goes now
         self.wake()
         await self._sleep(self._times.leave_floor)
         ports = frozenset(held.wanted.port for held in self._held.values())

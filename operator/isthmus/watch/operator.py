@@ -2,15 +2,19 @@
 
 kopf 1.45 is crash-only by design: whatever ends a watch for good is raised by `kopf.operator()`,
 and the process has to end with it. Start-up is fast and idempotent in return.
+
+kopf takes the whole process for its own: both signals, and every task that appeared after its
+start, for which it waits five seconds at its end before it cancels it. It gets neither here.
 """
 
 import asyncio
 import dataclasses
 import logging
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import kopf
@@ -22,7 +26,8 @@ from isthmus.reconcile.store import Store
 from isthmus.watch.events import register_handlers
 
 _CREDENTIALS_LIFETIME = timedelta(minutes=10)
-_ENDING_SECONDS = 15.0  # kopf waits up to 5 s for tasks that it takes for its own
+_KOPF = Path(kopf.__file__).parent
+_ENDING_SECONDS = 15.0  # kopf ends at once unless a request of its own hangs
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,6 +40,8 @@ class WatchSettings:
         request_timeout: seconds for one request that is not a watch.
         inactivity_timeout: seconds without an event or bookmark after which a watch is renewed;
             the API server sends a bookmark every minute.
+        kill_after: seconds after the end of a watch by an error in which the process must have
+            ended too, or kopf kills it; None where the process goes on without a watch.
         watched: (resource, label selector) pairs.
     """
 
@@ -42,6 +49,7 @@ class WatchSettings:
     liveness_port: int | None = None
     request_timeout: float = 30.0
     inactivity_timeout: float = 70.0
+    kill_after: float | None = 30.0
     watched: Sequence[tuple[Resource, str]] = field(default=WATCHED)
 
 
@@ -52,13 +60,11 @@ async def run_watch(
     connection: Connection,
     probes: Mapping[str, Callable[[], object]],
     on_listed: Callable[[], None] = lambda: None,
+    take_signals: Callable[[], None] = lambda: None,
     ready_flag: asyncio.Event | None = None,
     stop_flag: asyncio.Event | None = None,
 ) -> None:
-    """Watch until `stop_flag` is set or the process gets SIGTERM or SIGINT.
-
-    In the main thread kopf takes over both signals. Tasks created after this call are cancelled
-    when it ends; tasks created before are left alone.
+    """Watch until `stop_flag` is set. Tasks of others are neither waited for nor cancelled.
 
     Args:
         settings: how to watch.
@@ -67,6 +73,8 @@ async def run_watch(
         probes: liveness by name: each is called for GET /healthz (at most every 10 s) and raises
             if something is stuck; its value is shown.
         on_listed: see `register_handlers`.
+        take_signals: called once kopf has taken SIGTERM and SIGINT for itself, which it does in
+            the main thread: who wants them takes them again here.
         ready_flag: set once watching begins.
         stop_flag: set it to end this call normally.
 
@@ -86,7 +94,8 @@ async def run_watch(
     ending = asyncio.Event()
     asked = asyncio.create_task(_wait_for(stop_flag or asyncio.Event()), name="stop flag")
     watching = asyncio.create_task(
-        kopf.operator(
+        _run_kopf(
+            take_signals,
             registry=registry,
             settings=_kopf_settings(settings),
             standalone=True,
@@ -107,10 +116,49 @@ async def run_watch(
         if watching.done():
             await watching
     finally:
+        ending.set()
         login_failed.cancel()
         for task in (asked, watching):
             task.cancel()
         await asyncio.wait({asked, watching})
+
+
+async def _run_kopf(take_signals: Callable[[], None], **arguments: Any) -> None:
+    """As `kopf.operator`, without the signals and without a wait for tasks that are not kopf's."""
+    before = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(**arguments)
+    take_signals()
+    try:
+        await kopf.run_tasks(tasks, ignored=_Every())
+    finally:
+        # Requests of a discovery of which one has failed go on trying by themselves.
+        left = [task for task in asyncio.all_tasks() - before if _is_of_kopf(task)]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
+
+
+class _Every(Collection["asyncio.Task[Any]"]):
+    """Holds every task there is or will be, as what kopf is to ignore at its end.
+
+    It ends the tasks that `spawn_tasks` returned, and these end theirs. Our handlers never wait, so
+    none needs the grace that this takes away; a daemon or a timer would.
+    """
+
+    def __contains__(self, task: object) -> bool:
+        return True
+
+    def __iter__(self) -> "Iterator[asyncio.Task[Any]]":
+        return iter(asyncio.all_tasks())
+
+    def __len__(self) -> int:
+        return len(asyncio.all_tasks())
+
+
+def _is_of_kopf(task: "asyncio.Task[Any]") -> bool:
+    """Whether what a task runs is defined in kopf; a context would tell, but not in Python 3.11."""
+    code = getattr(task.get_coro(), "cr_code", None)
+    return code is not None and Path(code.co_filename).is_relative_to(_KOPF)
 
 
 async def _wait_for(flag: asyncio.Event) -> None:
@@ -138,7 +186,7 @@ def _kopf_settings(settings: WatchSettings) -> kopf.OperatorSettings:
     theirs.watching.chunk_size = PAGE
     theirs.queueing.idle_timeout = 0.2
     theirs.queueing.error_delays = (1, 2, 5, 10, 30, 60)
-    theirs.process.ultimate_exiting_timeout = 30
+    theirs.process.ultimate_exiting_timeout = settings.kill_after
     return theirs
 
 

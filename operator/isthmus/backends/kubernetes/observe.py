@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from isthmus.api import names
-from isthmus.api.conditions import PendingClass
+from isthmus.api.conditions import PendingClass, Reason
 from isthmus.api.times import epoch
 from isthmus.apiserver.objects import (
     Object,
@@ -18,6 +18,7 @@ from isthmus.apiserver.objects import (
     uid,
 )
 from isthmus.backends.base import Draining, Load, Pending, Worker, WorkerGroup
+from isthmus.backends.kubernetes.firstprocess import MISSING_PROGRAM, UNUSABLE_PROGRAM
 from isthmus.backends.kubernetes.render import CONTAINER_PORT
 
 IMAGE_REASONS = frozenset(
@@ -165,7 +166,13 @@ def probe_url(pod: Object) -> str | None:
 
 
 def engine_of(pod: Object) -> str | None:
-    """Name of the engine that a pod runs: the program of its first container."""
+    """Name of the engine that a pod runs, by its label; None for what is no engine of ours.
+
+    Of a pod whose template was frozen by a release without that label, the program it starts.
+    """
+    label = labels(pod).get(names.LABEL_ENGINE)
+    if label is not None:
+        return label
     containers = dig(pod, "spec", "containers", default=[])
     command = dig(containers[0], "command") if isinstance(containers, list) and containers else None
     return str(command[0]) if isinstance(command, list) and command else None
@@ -207,12 +214,12 @@ def pending_of(pod: Object) -> Pending:
                 ),
                 since=since,
             )
-        crash = _crash(status, reason)
-        if crash:
+        found = _start_error(status, reason) or _crash(status, reason)
+        if found:
             return Pending(
                 pending_class=PendingClass.FAILING,
-                reason=reason or "Crashed",
-                message=crash,
+                reason=found[0],
+                message=_sentence(found[1]),
                 since=since,
             )
     return Pending(
@@ -228,16 +235,45 @@ def _container_statuses(pod: Object) -> list[Mapping[str, object]]:
     return [item for item in found if isinstance(item, Mapping)] if isinstance(found, list) else []
 
 
-def _crash(status: Mapping[str, object], reason: str | None) -> str | None:
-    """A sentence about an engine that ended by itself, None if it did not."""
+def _ended(status: Mapping[str, object]) -> Mapping[str, object] | None:
     last = dig(status, "lastState", "terminated") or dig(status, "state", "terminated")
-    if reason in {"CreateContainerConfigError", "CreateContainerError", "RunContainerError"}:
-        return _sentence(str(dig(status, "state", "waiting", "message", default=reason)))
-    if not isinstance(last, Mapping):
+    return last if isinstance(last, Mapping) else None
+
+
+def _start_error(status: Mapping[str, object], reason: str | None) -> tuple[str, str] | None:
+    """Reason and sentence of a container whose engine has never run, None of another.
+
+    The container's program is missing, which the runtime says; or the engine's is, which our
+    process 1 says (`firstprocess`), in the message that a container leaves behind.
+    """
+    waiting = str(dig(status, "state", "waiting", "message", default="") or "")
+    if reason in {"CreateContainerConfigError", "CreateContainerError"}:
+        return str(reason), waiting or str(reason)
+    last = _ended(status) or {}
+    said = str(last.get("message") or "") or (waiting if reason == "RunContainerError" else "")
+    if reason == "RunContainerError" or last.get("reason") in {"StartError", "ContainerCannotRun"}:
+        missing = "executable file not found" in said or "no such file or directory" in said
+        remedy = "the image does not have the program: correct engine.image or engine.type; "
+        return (
+            Reason.CONTAINER_START_ERROR,
+            f"the container cannot be started: {remedy if missing else ''}{said}".rstrip(": "),
+        )
+    if last.get("exitCode") in {MISSING_PROGRAM, UNUSABLE_PROGRAM} and said:
+        return Reason.CONTAINER_START_ERROR, f"the engine cannot be started: {said}"
+    return None
+
+
+def _crash(status: Mapping[str, object], reason: str | None) -> tuple[str, str] | None:
+    """Reason and sentence of an engine that ended by itself, None if it did not."""
+    last = _ended(status)
+    if last is None:
         return None
     code = last.get("exitCode")
-    hint = " (wrong engine.args?)" if code == 2 else ""
-    return (
+    hint = {
+        2: " (wrong engine.args?)",
+        MISSING_PROGRAM: " (a program that engine.image does not have?)",
+    }.get(code if isinstance(code, int) else 0, "")
+    return reason or "Crashed", (
         f"the engine ended with exit code {code}{hint}, {status.get('restartCount', 0)} restarts; "
         "see kubectl logs --previous"
     )

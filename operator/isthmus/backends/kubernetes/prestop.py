@@ -1,10 +1,11 @@
 """What a pod does before its engine is told to end, whoever deleted it.
 
 The hook needs no operator: it holds for `kubectl delete pod`, an eviction, a drained node and a
-dead operator alike. It runs in the engine's container, where both engines' images have python3;
-one that has not still waits the floor. A constant text with its values as arguments, so that
-nothing of a user's object is ever read as a program. It begins with the text of engines/metrics,
-so that hook and operator read an engine's load by one rule.
+dead operator alike. A pod that loads is not waited for (and `firstprocess` ends it). It runs in the
+engine's container, where both engines' images have python3; one that has not still waits the floor.
+A constant text with its values as arguments, so that nothing of a user's object is ever read as a
+program. It begins with the text of engines/metrics, so that hook and operator read an engine's load
+by one rule.
 """
 
 import json
@@ -19,7 +20,7 @@ Json = dict[str, object]
 
 _HOOK = """
 
-import json, sys, time, urllib.request
+import json, sys, time, urllib.error, urllib.request
 
 floor, budget, silence = (float(word) for word in sys.argv[1:4])
 url, rule = sys.argv[4], LoadRule(**json.loads(sys.argv[5]))
@@ -35,6 +36,17 @@ def held():
             if not page.feed(piece):
                 return None
 
+def unborn():
+    try:
+        get(url, timeout=3).close()
+    except urllib.error.URLError as error:
+        return isinstance(error.reason, ConnectionRefusedError)
+    except Exception:
+        pass
+    return False
+
+if unborn():
+    sys.exit()
 time.sleep(floor)
 heard = begun = time.monotonic()
 idle = None
@@ -59,7 +71,8 @@ while time.monotonic() - begun < budget:
 
 SCRIPT = files("isthmus.engines").joinpath("metrics.py").read_text(encoding="utf-8") + _HOOK
 """Waits the floor, then for an idle engine; ends when that shows, the budget is over, or the
-metrics say nothing for a while."""
+metrics say nothing for a while. Where nobody listens at the engine's port it ends at once: an
+engine that loads has no requests, and nobody was sent to it."""
 
 _SHELL = 'python3 -c "$0" "$@" || sleep "$1"'
 

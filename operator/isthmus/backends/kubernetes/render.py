@@ -11,6 +11,7 @@ from isthmus.api import names
 from isthmus.api.desired import Desired, EnvironmentVariable, Pool
 from isthmus.api.keys import configuration_entry
 from isthmus.apiserver.objects import dig
+from isthmus.backends.kubernetes.firstprocess import under_first_process
 from isthmus.backends.kubernetes.prestop import pre_stop
 from isthmus.engines import ENGINES
 from isthmus.engines.base import METRICS_PATH, EngineProfile, LaunchRequest
@@ -22,6 +23,7 @@ STARTUP_PERIOD_SECONDS = 2
 HUNG_GRACE_SECONDS = 15
 KEY_FOLDER = "/run/isthmus-key"
 KEY_FILE = f"{KEY_FOLDER}/engine.yaml"
+SHARED_MEMORY_FOLDER = "/dev/shm"
 
 Json = dict[str, object]
 
@@ -60,12 +62,18 @@ def pod_template(
         "terminationGracePeriodSeconds": pre_stop_seconds + drain_seconds + shutdown_seconds,
         "tolerations": [*map(dict, placement.tolerations), *_lost_node_tolerations()],
     }
-    if _key_by_file(desired, engine):
-        spec["volumes"] = [_key_volume(desired)]
+    volumes = [*_key_volume(desired, engine), *_shared_memory_volume(pool)]
+    if volumes:
+        spec["volumes"] = volumes
     if placement.node_selector:
         spec["nodeSelector"] = dict(placement.node_selector)
     return {
-        "metadata": {"labels": pod_labels(desired=desired, pool=pool.name, revision=revision)},
+        "metadata": {
+            "labels": {
+                **pod_labels(desired=desired, pool=pool.name, revision=revision),
+                names.LABEL_ENGINE: engine.name,
+            }
+        },
         "spec": spec,
     }
 
@@ -78,16 +86,27 @@ def _key_by_file(desired: Desired, engine: EngineProfile) -> bool:
     return _digest(desired) is not None and engine.key_variable is None
 
 
-def _key_volume(desired: Desired) -> Json:
+def _key_volume(desired: Desired, engine: EngineProfile) -> list[Json]:
     """The engine's configuration file with its key, and nothing else of the Secret."""
+    if not _key_by_file(desired, engine):
+        return []
     entry = configuration_entry(_digest(desired) or "")
-    return {
-        "name": "key",
-        "secret": {
-            "secretName": names.worker_keys_secret(desired.name),
-            "items": [{"key": entry, "path": KEY_FILE.removeprefix(f"{KEY_FOLDER}/")}],
-        },
+    secret = {
+        "secretName": names.worker_keys_secret(desired.name),
+        "items": [{"key": entry, "path": KEY_FILE.removeprefix(f"{KEY_FOLDER}/")}],
     }
+    return [{"name": "key", "secret": secret}]
+
+
+def _shared_memory_volume(pool: Pool) -> list[Json]:
+    """Memory that the engine's processes share: a container's own /dev/shm has 64 MiB.
+
+    A bound, not a reservation; what is used counts as the container's memory.
+    """
+    size = pool.worker.shared_memory
+    if size is None:
+        return []
+    return [{"name": "shared-memory", "emptyDir": {"medium": "Memory", "sizeLimit": size}}]
 
 
 def key_label(desired: Desired) -> dict[str, str]:
@@ -138,12 +157,13 @@ def _container(desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_sec
             key_file=KEY_FILE if _key_by_file(desired, engine) else None,
         )
     )
+    started = under_first_process(command, port=CONTAINER_PORT, path=engine.readiness_path)
     container: Json = {
         "name": "engine",
         "image": pool.engine.image,
         "imagePullPolicy": "IfNotPresent",
-        "command": [command[0], command[1]],
-        "args": list(command[2:]),
+        "command": started.command,
+        "args": started.args,
         "ports": [{"name": PORT_NAME, "containerPort": CONTAINER_PORT}],
         "resources": _resources(pool),
         **_probes(desired, engine),
@@ -159,8 +179,13 @@ def _container(desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_sec
     environment = [*map(_env, pool.engine.env), *_key_variable(desired, engine)]
     if environment:
         container["env"] = environment
+    mounts: list[Json] = []
     if _key_by_file(desired, engine):
-        container["volumeMounts"] = [{"name": "key", "mountPath": KEY_FOLDER, "readOnly": True}]
+        mounts.append({"name": "key", "mountPath": KEY_FOLDER, "readOnly": True})
+    if pool.worker.shared_memory is not None:
+        mounts.append({"name": "shared-memory", "mountPath": SHARED_MEMORY_FOLDER})
+    if mounts:
+        container["volumeMounts"] = mounts
     return container
 
 

@@ -95,16 +95,19 @@ class AddressBook:
 
     async def resolved(self, nodes: Mapping[str, NodeRecord]) -> dict[str, NodeRecord]:
         """The nodes with addresses; one whose name is not found keeps its name."""
+        found = await self.by_name([node.address for node in nodes.values()])
+        return {
+            key: replace(node, address=found.get(node.address, node.address))
+            for key, node in nodes.items()
+        }
+
+    async def by_name(self, hosts: Sequence[str]) -> dict[str, str]:
+        """The address of each; of one that is an address, or is not found, what was given."""
         now = self._clock()
-        names = {node.address for node in nodes.values() if not is_address(node.address)}
+        names = {host for host in hosts if not is_address(host)}
         unknown = sorted(n for n in names if self._known.get(n, (None, 0.0))[1] <= now)
         found = await self._lookup(unknown) if unknown else {}
         for name in unknown:
             lasts = FOUND_SECONDS if name in found else NOT_FOUND_SECONDS
             self._known[name] = found.get(name), now + lasts
-        return {
-            key: replace(
-                node, address=self._known.get(node.address, (None, 0.0))[0] or node.address
-            )
-            for key, node in nodes.items()
-        }
+        return {host: self._known.get(host, (None, 0.0))[0] or host for host in hosts}

@@ -1,4 +1,4 @@
-"""SLURM through its text commands: the `SlurmClient` that works from 22.05 to 26.05 alike.
+"""SLURM through its text commands: the one `SlurmClient` for all releases from 22.05 on.
 
 One bash call per question, framed by marks (`parsing.framed`); complete means: end marks seen,
 return code 0, every record whole. Anything else raises `SlurmUnavailableError` and says nothing
@@ -13,11 +13,11 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
-from isthmus.backends.slurm import parsing, reasons
+from isthmus.backends.slurm import parsing, reasons, snapshots
 from isthmus.backends.slurm.addresses import AddressBook, Lookup, system_lookup
 from isthmus.backends.slurm.executor import CommandExecutor
 from isthmus.backends.slurm.options import key_path, tunnel_key_path
-from isthmus.backends.slurm.parsing import OutputError, Section
+from isthmus.backends.slurm.parsing import FormatError, OutputError, Section
 from isthmus.backends.slurm.records import (
     JobRecord,
     Refused,
@@ -112,27 +112,40 @@ class CommandClient:
         """All jobs of our user and all nodes, in one call (5 requests to slurmctld).
 
         Raises:
-            SlurmUnavailableError: no complete answer.
+            SlurmUnavailableError: no complete answer, or one in a form that is not known.
         """
         started_at = self._clock()
-        jobs_format = parsing.output_format(parsing.JOB_FIELDS)
-        nodes_format = parsing.output_format(parsing.NODE_FIELDS)
-        commands = (
-            (self._path("squeue"), "-h", "--me", "--states=all", "-O", jobs_format),
-            (self._path("sinfo"), "-h", "-N", "-a", "-O", nodes_format),
-        )
-        (jobs, nodes), _ = await self._ask(commands)
+        (jobs, nodes), result = await self._ask(snapshots.questions(self._path), check=False)
+        if jobs.returncode != 0:
+            raise _failed(jobs, result)
+        hidden = snapshots.nodes_hidden(nodes, result.stderr)
+        if nodes.returncode != 0 and not hidden:
+            raise _failed(nodes, result)
         try:
-            found = parsing.parse_jobs(jobs.output), parsing.parse_nodes(nodes.output)
+            found, listed = snapshots.read(jobs=jobs, nodes=nodes, hidden=hidden)
+        except FormatError as error:
+            raise await self._unknown_format(error) from error
         except OutputError as error:
             raise _unavailable("IncompleteOutput", str(error)) from error
+        hosts = snapshots.unlisted_hosts(found.jobs, nodes=listed)
         return Snapshot(
-            jobs=found[0],
-            nodes=await self._addresses.resolved(found[1]),
+            jobs=found.jobs,
+            nodes=await self._addresses.resolved(listed),
             started_at=started_at,
             taken_at=self._clock(),
             cluster_time=nodes.clock,
+            unreadable=found.unreadable,
+            nameless=found.nameless,
+            hosts=await self._addresses.by_name(hosts),
         )
+
+    async def _unknown_format(self, error: FormatError) -> SlurmUnavailableError:
+        """What is said of an answer in an unknown form: with the release, for people to act on."""
+        try:
+            release = await self.version()
+        except SlurmUnavailableError:
+            release = "of an unknown release"
+        return _unavailable("UnknownFormat", f"SLURM {release}: {error}")
 
     async def ping(self) -> bool:
         """Whether a slurmctld answers `scontrol ping`; never raises."""
@@ -235,6 +248,8 @@ class CommandClient:
             raise _failed(section, result)
         try:
             return parsing.parse_shown_job(section.output, job_id=job_id)
+        except FormatError as error:
+            raise await self._unknown_format(error) from error
         except OutputError as error:
             raise _unavailable("IncompleteOutput", str(error)) from error
 

@@ -17,17 +17,32 @@ from isthmus.backends.slurm.ssh import OpenSshExecutor
 from isthmus.ssh.connection import Connection
 from isthmus.ssh.credentials import SecretCredentials
 from isthmus.ssh.options import Target
+from isthmus.ssh.reconnect import Reconnects
+
+REFUSED_FACTOR = 10
+"""So many pauses pass after a login that was refused for good, unless the Secret changes."""
 
 
 @dataclass(frozen=True, slots=True)
 class SshAccess:
-    """A login node: hosts that lead to the same place, one account, and where its keys are."""
+    """A login node: hosts that lead to the same place, one account, and where its keys are.
+
+    Attributes:
+        reconnect_pause: seconds between two attempts to log in after one that failed.
+    """
 
     hosts: tuple[str, ...]
     port: int
     user: str
     key: SecretRef
     known_hosts: SecretRef
+    reconnect_pause: float
+
+    @property
+    def reconnects(self) -> Reconnects:
+        """The history of a connection that is to be made."""
+        pause = self.reconnect_pause
+        return Reconnects(pause=pause, refused_pause=pause * REFUSED_FACTOR)
 
     @property
     def targets(self) -> tuple[Target, ...]:
@@ -69,7 +84,7 @@ def _executor(access: ClusterAccess, *, secrets: Secrets) -> CommandExecutor:
         return LocalExecutor(bin_directory=access.bin_directory)
     credentials = SecretCredentials(secrets, key=ssh.key, known_hosts=ssh.known_hosts)
     return OpenSshExecutor(
-        Connection(ssh.targets, credentials=credentials),
+        Connection(ssh.targets, credentials=credentials, reconnects=ssh.reconnects),
         user=ssh.user,
         bin_directory=access.bin_directory,
     )

@@ -1,9 +1,11 @@
-"""Reads what SLURM's text commands print. Pure; raises rather than guess.
+"""Reads what SLURM's text commands print. Pure; sets aside or raises rather than guess.
 
 Apart from `commands.py`, which runs the commands, so that recorded outputs of several releases can
-be parsed in tests. The formats are the same from 22.05 to 26.05: unit separators between the
+be parsed in tests. The questions are the same for every release: unit separators between the
 fields, a record separator at the end of each record (names and comments may hold line breaks),
-free text last, width 0 (squeue would cut at 20 characters otherwise).
+free text last, width 0 (squeue would cut at 20 characters otherwise). The answers are not: a field
+may change its form (`exit_code` did in 23.02). A record that holds a field in an unknown form is
+set aside and all others stand; only where that is no exception the whole answer is refused.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from isthmus.backends.slurm.records import JobRecord, NodeRecord
+from isthmus.backends.slurm.records import JobRecord, NodeRecord, UnreadableJob
 
 FIELD_END = "\x1f"
 RECORD_END = "\x1f\x1e\n"
@@ -37,11 +39,39 @@ JOB_FIELDS = (
 )
 NODE_FIELDS = ("NodeList", "NodeAddr", "StateComplete", "Partition", "Reason")
 
+MOST_UNREADABLE = 0.1
+"""Share of the records above which it is the format that is not known, and not a few jobs."""
+FEW_UNREADABLE = 3
+"""So many at least, for of a handful of jobs one is more than that share."""
+
 _NOTHING = frozenset({"", "(null)", "n/a", "N/A", "none", "None"})
+_NO_TIME = frozenset({"", "(null)", "n/a", "unknown", "none"})
+_NO_LIMIT = frozenset({"", "unlimited", "not_set", "invalid", "partition_limit", "n/a", "infinite"})
+_MOST = 2**32 - 1
+_MOST_RESTARTS = 2**31 - 1
 
 
 class OutputError(ValueError):
     """An output is incomplete or not of the expected form."""
+
+
+class FormatError(OutputError):
+    """An output is complete, and in a form that is not known."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobList:
+    """What squeue listed.
+
+    Attributes:
+        jobs: whose records can be read.
+        unreadable: whose id and name can be read and whose record cannot.
+        nameless: what is wrong with each record of which not even that can be read.
+    """
+
+    jobs: tuple[JobRecord, ...] = ()
+    unreadable: tuple[UnreadableJob, ...] = ()
+    nameless: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,23 +131,51 @@ def sections(text: str, *, marker: str, count: int) -> tuple[Section, ...]:
     return found
 
 
-def parse_jobs(text: str) -> tuple[JobRecord, ...]:
+def parse_jobs(text: str) -> JobList:
     """The output of squeue with `output_format(JOB_FIELDS)`.
 
     Raises:
-        OutputError: a record is cut off, has too few fields or a number that is none.
+        OutputError: a record is cut off.
+        FormatError: too many records cannot be read.
     """
-    return tuple(_job(fields) for fields in _records(text, JOB_FIELDS))
+    jobs: list[JobRecord] = []
+    unreadable: list[UnreadableJob] = []
+    nameless: list[str] = []
+    problems: list[str] = []
+    for fields in _records(text, JOB_FIELDS):
+        try:
+            job_id, name = _identity(fields)
+        except OutputError as error:
+            nameless.append(str(error))
+            problems.append(str(error))
+            continue
+        try:
+            jobs.append(_job(fields))
+        except OutputError as error:
+            unreadable.append(UnreadableJob(job_id=job_id, name=name, problem=str(error)))
+            problems.append(str(error))
+    total = len(jobs) + len(problems)
+    if len(problems) >= FEW_UNREADABLE and len(problems) > MOST_UNREADABLE * total:
+        raise FormatError(
+            f"{len(problems)} of {total} records of squeue cannot be read; in the first one, "
+            f"{problems[0]}"
+        )
+    return JobList(jobs=tuple(jobs), unreadable=tuple(unreadable), nameless=tuple(nameless))
 
 
 def parse_nodes(text: str) -> Mapping[str, NodeRecord]:
     """The output of `sinfo -N -a` with `output_format(NODE_FIELDS)`: a record per partition.
 
+    An empty one is the list of a site that hides its nodes.
+
     Raises:
-        OutputError: a record is cut off, has too few fields, or there is none at all.
+        OutputError: a record is cut off.
+        FormatError: a record has too few fields.
     """
     nodes: dict[str, NodeRecord] = {}
-    for name, address, states, partition, reason in _records(text, NODE_FIELDS):
+    for fields in _records(text, NODE_FIELDS):
+        _check_count(fields, NODE_FIELDS)
+        name, address, states, partition, reason = fields
         known = nodes.get(name)
         partitions = {partition.rstrip("*")} - {""}
         nodes[name] = NodeRecord(
@@ -127,8 +185,6 @@ def parse_nodes(text: str) -> Mapping[str, NodeRecord]:
             reason=_text(reason),
             partitions=frozenset(partitions | (known.partitions if known else set())),
         )
-    if not nodes:
-        raise OutputError("sinfo lists no node")
     return nodes
 
 
@@ -136,27 +192,36 @@ def _records(text: str, names: Sequence[str]) -> list[list[str]]:
     *whole, rest = text.split(RECORD_END)
     if rest:
         raise OutputError(f"a record is cut off: {rest[:60]!r}")
-    records = [record.split(FIELD_END, len(names) - 1) for record in whole]
-    for record in records:
-        if len(record) != len(names):
-            raise OutputError(f"{len(record)} fields instead of {len(names)}: {record[0][:60]!r}")
-    return records
+    return [record.split(FIELD_END, len(names) - 1) for record in whole]
+
+
+def _check_count(fields: Sequence[str], names: Sequence[str]) -> None:
+    if len(fields) != len(names):
+        shown = fields[0][:40]
+        raise FormatError(f"there are {len(fields)} fields instead of {len(names)}: {shown!r}")
+
+
+def _identity(fields: Sequence[str]) -> tuple[int, str]:
+    """Id and name, which say whose record it is. SLURM takes an empty name, too."""
+    _check_count(fields, JOB_FIELDS)
+    value = dict(zip(JOB_FIELDS, fields, strict=True))
+    return _number("JobID", value["JobID"]), value["Name"]
 
 
 def _job(fields: Sequence[str]) -> JobRecord:
     value = dict(zip(JOB_FIELDS, fields, strict=True))
     return JobRecord(
-        job_id=_number(value["JobID"]),
+        job_id=_number("JobID", value["JobID"]),
         name=value["Name"],
-        state=value["State"],
-        restart_count=_number(value["RestartCnt"]),
-        batch_host=_text(value["BatchHost"]),
-        nodes=_text(value["NodeList"]),
-        submit_time=_time(value["SubmitTime"]),
-        start_time=_time(value["StartTime"]),
-        end_time=_time(value["EndTime"]),
-        time_limit_minutes=parse_time_limit(value["TimeLimit"]),
-        exit_code=_exit_code(value["exit_code"]),
+        state=_state("State", value["State"]),
+        restart_count=_number("RestartCnt", value["RestartCnt"], most=_MOST_RESTARTS),
+        batch_host=_hosts("BatchHost", value["BatchHost"]),
+        nodes=_hosts("NodeList", value["NodeList"]),
+        submit_time=_time("SubmitTime", value["SubmitTime"]),
+        start_time=_time("StartTime", value["StartTime"]),
+        end_time=_time("EndTime", value["EndTime"]),
+        time_limit_minutes=_time_limit("TimeLimit", value["TimeLimit"]),
+        exit_code=_exit_code("exit_code", value["exit_code"]),
         partition=value["Partition"],
         qos=_text(value["QOS"]),
         reason=_text(value["Reason"]),
@@ -164,23 +229,54 @@ def _job(fields: Sequence[str]) -> JobRecord:
     )
 
 
-def _number(text: str) -> int:
-    if not text.isascii() or not text.isdigit():
-        raise OutputError(f"not a number: {text[:60]!r}")
+def _unknown(field: str, text: str) -> FormatError:
+    return FormatError(f"{field} is {text[:40]!r}")
+
+
+def _number(field: str, text: str, *, most: int = _MOST) -> int:
+    if not re.fullmatch(r"[0-9]{1,10}", text) or int(text) > most:
+        raise _unknown(field, text)
     return int(text)
 
 
-def _exit_code(text: str) -> int:
-    """The raw wait status: 22.05 prints it, 23.02 and newer print `code:signal`, or nothing."""
-    code, _, signal = text.partition(":")
-    if signal:
-        return _number(code) << 8 | _number(signal)
-    return _number(code) if code else 0
+def _state(field: str, text: str) -> str:
+    """A word, known or not; one that is not known has its own meaning (`JobState.Unknown`)."""
+    if not re.fullmatch(r"[A-Z][A-Z_]*( by [0-9]+)?", text):
+        raise _unknown(field, text)
+    return text
 
 
-def _time(text: str) -> int | None:
+def _hosts(field: str, text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._,\[\]-]*", found := _text(text)):
+        raise _unknown(field, text)
+    return found
+
+
+def _exit_code(field: str, text: str) -> int:
+    """As a wait status: 22.05 prints that, 23.02 and newer `code:signal`, or nothing."""
+    code, colon, signal = text.partition(":")
+    if not colon:
+        return _number(field, code) if code else 0
+    try:
+        return _number(field, code, most=255) << 8 | _number(field, signal, most=127)
+    except FormatError as error:
+        raise _unknown(field, text) from error
+
+
+def _time(field: str, text: str) -> int | None:
     """Epoch seconds; N/A, Unknown, NONE and the like are None."""
-    return int(text) if text.isascii() and text.isdigit() else None
+    if text.lower() in _NO_TIME:
+        return None
+    if not re.fullmatch(r"[0-9]{1,10}", text):
+        raise _unknown(field, text)
+    return int(text)
+
+
+def _time_limit(field: str, text: str) -> int | None:
+    minutes = parse_time_limit(text)
+    if minutes is None and text.lower() not in _NO_LIMIT:
+        raise _unknown(field, text)
+    return minutes
 
 
 def _text(text: str) -> str:
@@ -199,7 +295,7 @@ def _node_states(text: str) -> frozenset[str]:
 
 def parse_time_limit(text: str) -> int | None:
     """Minutes of `MM:SS`, `HH:MM:SS` or `D-HH:MM:SS`; None for UNLIMITED, NOT_SET and the like."""
-    match = re.fullmatch(r"(?:(\d+)-)?(?:(\d+):)?(\d+):(\d+)", text)
+    match = re.fullmatch(r"(?:([0-9]{1,6})-)?(?:([0-9]+):)?([0-9]+):([0-9]+)", text[:40])
     if match is None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())
@@ -208,17 +304,18 @@ def parse_time_limit(text: str) -> int | None:
 
 def parse_job_id(text: str) -> int | None:
     """The id that `sbatch --parsable` printed (`id[;cluster]`), or None."""
-    found = re.findall(r"^(\d+)(?:;[\w.-]+)?$", text, re.MULTILINE)
+    found = re.findall(r"^([0-9]{1,10})(?:;[\w.-]+)?$", text, re.MULTILINE)
     return int(found[0]) if len(found) == 1 and int(found[0]) > 0 else None
 
 
 def parse_shown_job(text: str, *, job_id: int) -> JobRecord:
     """One job of `scontrol -o show job`.
 
-    Values may hold blanks, so each is read up to the key that follows it.
+    Values may hold blanks, so free text is read up to one of the keys that may follow it.
 
     Raises:
-        OutputError: the job is not there or a field is missing.
+        OutputError: the job is not there.
+        FormatError: a field is missing or in a form that is not known.
     """
     for record in re.split(r"^(?=JobId=)", text, flags=re.MULTILINE):
         if record.startswith(f"JobId={job_id} "):
@@ -227,30 +324,32 @@ def parse_shown_job(text: str, *, job_id: int) -> JobRecord:
 
 
 def _shown_job(record: str) -> JobRecord:
-    code, _, signal = _shown(record, "ExitCode", " ").partition(":")
-    comment = re.search(r" Comment=(.*?)\s+StdErr=", record, re.DOTALL)
+    # A release adds keys (SLUID, FailedNode, Extra), and leaves some out where there is nothing.
+    comment = re.search(r" Comment=(.*?)\s+(?:Extra|StdErr)=", record, re.DOTALL)
     host = re.search(r" BatchHost=(\S*)", record)
     return JobRecord(
-        job_id=_number(_shown(record, "JobId", " ")),
-        name=_shown(record, "JobName", " UserId="),
-        state=_shown(record, "JobState", " "),
-        restart_count=_number(_shown(record, "Restarts", " ")),
-        batch_host=_text(host[1]) if host else "",
-        nodes=_text(_shown(record, " NodeList", " ")),
-        submit_time=_time(_shown(record, "SubmitTime", " ")),
-        start_time=_time(_shown(record, "StartTime", " ")),
-        end_time=_time(_shown(record, "EndTime", " ")),
-        time_limit_minutes=parse_time_limit(_shown(record, "TimeLimit", " ")),
-        exit_code=_number(code) << 8 | _number(signal or "0"),
-        partition=_shown(record, "Partition", " "),
-        qos=_text(_shown(record, "QOS", " ")),
-        reason=_text(_shown(record, "Reason", " Dependency=")),
+        job_id=_number("JobId", _shown(record, "JobId")),
+        name=_shown(record, "JobName", until="SLUID|UserId"),
+        state=_state("JobState", _shown(record, "JobState")),
+        restart_count=_number("Restarts", _shown(record, "Restarts"), most=_MOST_RESTARTS),
+        batch_host=_hosts("BatchHost", host[1]) if host else "",
+        nodes=_hosts("NodeList", _shown(record, "NodeList")),
+        submit_time=_time("SubmitTime", _shown(record, "SubmitTime")),
+        start_time=_time("StartTime", _shown(record, "StartTime")),
+        end_time=_time("EndTime", _shown(record, "EndTime")),
+        time_limit_minutes=_time_limit("TimeLimit", _shown(record, "TimeLimit")),
+        exit_code=_exit_code("ExitCode", _shown(record, "ExitCode")),
+        partition=_shown(record, "Partition"),
+        qos=_text(_shown(record, "QOS")),
+        reason=_text(_shown(record, "Reason", until="FailedNode|Dependency")),
         comment=_text(comment[1]) if comment else "",
     )
 
 
-def _shown(record: str, key: str, until: str) -> str:
-    match = re.search(rf"(?:^|(?<=\s)|(?= )){key}=(.*?){until}", record, re.DOTALL)
+def _shown(record: str, key: str, *, until: str = "") -> str:
+    """The value of a key: one word, or all up to one of the keys that `until` names."""
+    value = rf"(.*?)\s+(?:{until})=" if until else r"(\S*)"
+    match = re.search(rf"(?:^|\s){key}={value}", record, re.DOTALL)
     if match is None:
-        raise OutputError(f"scontrol shows no {key.strip()}")
+        raise FormatError(f"scontrol shows no {key}")
     return match[1]

@@ -1,8 +1,8 @@
 """What SLURM's texts mean: why a job waits, why sbatch refused, why a command failed.
 
 Pure tables, apart from the code that runs commands. The return codes do not tell a refusal from an
-outage (both are 1), the texts do: they come from SLURM's own table of errors and are the same from
-22.05 to 26.05. What is not listed is never taken for an answer of slurmctld.
+outage (both are 1), the texts do: they come from SLURM's own table of errors (compared in the
+sources of 22.05 to 26.05). What is not listed is never taken for an answer of slurmctld.
 """
 
 from __future__ import annotations
@@ -28,6 +28,8 @@ _NEVER = frozenset(
         "InvalidAccount",
         "InvalidQOS",
         "ReservationDeleted",
+        "ReservationInvalid",
+        "MaxMemPerLimit",
         "DeadLine",
     }
 )
@@ -48,6 +50,16 @@ def first_word(reason: str) -> str:
     """
     words = re.split(r"[\s,:(_]+", reason.strip(), maxsplit=1)
     return words[0]
+
+
+def spoken(reason: str) -> str:
+    """A reason for a message: its stable word, or all of one that is a sentence.
+
+    Such as `Nodes required for job are DOWN, DRAINED or reserved for jobs in higher priority …`.
+    """
+    if re.match(r"[^\s,:(_]+[\s_]+[a-z]", reason.strip()) is None:
+        return first_word(reason)
+    return one_line(reason.replace("_", " "), limit=120)
 
 
 def classify(reason: str) -> PendingClass:
@@ -213,7 +225,9 @@ OUTAGE_ADVICE = {
     "CommandNotFound": "Set commands.binDir to the folder that has squeue and sbatch.",
     "CommandTimeout": "The command was ended at its time limit (commands.timeout): slurmctld "
     "hangs, is down, or limits the commands of this user.",
-    "IncompleteOutput": "The answer broke off or was not what squeue prints; nothing is concluded.",
+    "IncompleteOutput": "The answer broke off; nothing is concluded from it.",
+    "UnknownFormat": "This release of SLURM prints what Isthmus cannot read: jobs go on, and "
+    "nothing is concluded or submitted. Take a release of Isthmus that knows it, or report this.",
     "WorkDirectoryUnavailable": "Check files.workDirectory of the SlurmCluster.",
     "CommandFailed": "See the message of the command.",
 }

@@ -37,7 +37,8 @@ class JobRecord:
         start_time: epoch seconds; of a pending job the expected start, or None.
         end_time: epoch seconds; of a running job the granted end, None where there is no limit.
         time_limit_minutes: the granted limit, None for UNLIMITED or not set.
-        exit_code: raw wait status (768 is exit code 3, 15 is signal 15).
+        exit_code: as a wait status (768 is exit code 3, 15 is signal 15), whatever form SLURM
+            prints it in.
         partition: one, or several with commas while the job is pending.
         qos: "" where the cluster has none.
         reason: why it is pending or how it ended; free text.
@@ -91,17 +92,39 @@ class NodeRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class UnreadableJob:
+    """A job whose id and name can be read and whose record holds something that cannot.
+
+    It is there, and no more is known of it: neither that it goes on nor that it has ended.
+
+    Attributes:
+        job_id: as in `JobRecord`.
+        name: the full job name.
+        problem: the field and what stands in it, for people.
+    """
+
+    job_id: int
+    name: str
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """One complete look at a cluster; an incomplete one is an exception, never a Snapshot.
 
     Attributes:
-        jobs: every job of our user that slurmctld still knows, finished ones too.
-        nodes: by SLURM's name.
+        jobs: every job of our user that slurmctld still knows, finished ones too, as far as their
+            records can be read.
+        nodes: by SLURM's name; none at all where the site hides them (PrivateData=nodes).
         started_at: wall clock of the operator when the first command began, epoch seconds. A
             submission acknowledged after this may be missing here.
         taken_at: the same, when the answer was complete.
         cluster_time: clock of the machine that ran the commands, epoch seconds; compare SLURM's
             times with this one.
+        unreadable: the jobs whose records cannot be read.
+        nameless: what is wrong with each record of which not even id and name can be read: it may
+            be any job, so such a snapshot proves that jobs are there and never that one is not.
+        hosts: addresses by name of nodes that jobs of ours run on and that `nodes` does not list.
     """
 
     jobs: tuple[JobRecord, ...]
@@ -109,6 +132,19 @@ class Snapshot:
     started_at: float
     taken_at: float
     cluster_time: int
+    unreadable: tuple[UnreadableJob, ...] = ()
+    nameless: tuple[str, ...] = ()
+    hosts: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def shows_all(self) -> bool:
+        """Whether a job that it does not show is not there."""
+        return not self.nameless
+
+    def address(self, node: str) -> str | None:
+        """How a node is reached, by its name; None for one that nobody knows."""
+        known = self.nodes.get(node)
+        return self.hosts.get(node) if known is None else known.address
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """What SLURM's state words mean: of jobs, and of nodes.
 
 Pure tables, apart from the parsers (which keep the words as printed) and from the planners (which
-only know the meaning). Source: the manual pages of squeue and sinfo, releases 22.05 to 26.05;
-squeue prints one word per job, flags before the base state.
+only know the meaning). Source: the manual pages of squeue and sinfo and SLURM's own tables of
+words, releases 22.05 to 26.05; squeue prints one word per job, flags before the base state.
 """
 
 from __future__ import annotations
@@ -148,6 +148,7 @@ def _ended_with(record: JobRecord, code: int) -> bool:
 
 _DRAIN_WORDS = frozenset({"DRAIN", "DRAINING", "DRAINED", "REBOOT_REQUESTED", "REBOOT_ISSUED"})
 _MAINTENANCE_WORDS = frozenset({"MAINTENANCE", "MAINT"})
+_ELSEWHERE_WORDS = frozenset({"BLOCKED", "EXTERNAL"})
 _DOWN_WORDS = frozenset(
     {
         "DOWN",
@@ -183,6 +184,10 @@ def node_suspect(node: NodeRecord) -> bool:
 
 
 def node_usable(node: NodeRecord) -> bool:
-    """Whether a new job could start there, as far as states tell."""
+    """Whether a new job could start there, as far as states tell.
+
+    Not on one whose part of the topology a job has to itself (BLOCKED, known from 24.11 on), nor on
+    one that SLURM lists and does not run itself (EXTERNAL, known from 26.05 on).
+    """
     troubled = node_draining(node) or node_maintenance(node) or node_down(node)
-    return not troubled and not node_suspect(node)
+    return not (troubled or node_suspect(node) or node.states & _ELSEWHERE_WORDS)

@@ -45,12 +45,12 @@ def choose(*, records: Sequence[JobRecord], attempt: str, bound: int | None) -> 
     live = [record for record in records if observe(record).live]
     followed = next((record for record in records if record.job_id == bound), None)
     only_waiting = all(observe(record) is JobState.Pending for record in live)
-    if followed is not None and _is_over(followed) and only_waiting:
+    if followed is not None and tells_the_end(followed) and only_waiting:
         return Choice(primary=followed, surplus=tuple(live))
     if live:
         return _choose_live(live, attempt=attempt, bound=bound)
     ended = sorted(
-        (record for record in records if bound in {None, record.job_id} or _is_over(record)),
+        (record for record in records if bound in {None, record.job_id} or tells_the_end(record)),
         key=lambda record: (
             observe(record) is JobState.Refused,
             gate_refused(record),
@@ -61,7 +61,7 @@ def choose(*, records: Sequence[JobRecord], attempt: str, bound: int | None) -> 
     return Choice(primary=ended[0] if ended else None)
 
 
-def _is_over(record: JobRecord) -> bool:
+def tells_the_end(record: JobRecord) -> bool:
     """Whether a record tells the end of the attempt: ended, and not just turned away."""
     state = observe(record)
     return not state.live and state is not JobState.Refused and not gate_refused(record)

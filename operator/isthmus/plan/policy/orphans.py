@@ -15,7 +15,6 @@ from isthmus.backends.slurm.records import JobRecord
 from isthmus.backends.slurm.states import JobState, observe
 
 SNAPSHOTS_NEEDED = 3
-SECONDS_NEEDED = 600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +31,9 @@ class Sighting:
     last: float
     count: int
 
-    @property
-    def long_enough(self) -> bool:
-        """Whether it is no passing state of ours or of slurmctld's."""
-        return self.count >= SNAPSHOTS_NEEDED and self.last - self.first >= SECONDS_NEEDED
+    def long_enough(self, *, seconds: float) -> bool:
+        """Whether it is no passing state of ours or of slurmctld's, after so many seconds."""
+        return self.count >= SNAPSHOTS_NEEDED and self.last - self.first >= seconds
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,12 +31,11 @@ def located(
     if status.host is None and not status.ever_ready and forwarding.in_rotation(observed):
         status = status.model_copy(update={"ever_ready": True, "phase": Phase.READY})
     published = parse_comment(record.comment)
-    snapshot = observed.cluster.snapshot
-    node = snapshot.nodes.get(record.node) if snapshot else None
-    if published is None or published.attempt != observed.attempt or node is None:
+    address = _address(observed, record=record)
+    if published is None or published.attempt != observed.attempt or address is None:
         return status
-    problem = _refused(observed.endpoint, address=node.address, port=published.port)
-    if problem and status.host == node.address and status.port is not None:
+    problem = _refused(observed.endpoint, address=address, port=published.port)
+    if problem and status.host == address and status.port is not None:
         return status
     if problem:
         return status.model_copy(
@@ -52,7 +51,7 @@ def located(
     return status.model_copy(
         update={
             "reason": Reason.JOB_STARTING if refused else status.reason,
-            **_at(node.address, published.port),
+            **_at(address, published.port),
         }
     )
 
@@ -62,10 +61,15 @@ def _membership(observed: SlurmJobObservation, *, record: JobRecord) -> tuple[st
 
     It is there because it was ready: what a wiped status has forgotten, our own slice still says.
     """
-    snapshot = observed.cluster.snapshot
-    node = snapshot.nodes.get(record.node) if snapshot else None
+    address = _address(observed, record=record)
     target = observed.slice_target or forwarding.member(observed)
-    return target if target is not None and node and node.address == target[0] else None
+    return target if target is not None and address == target[0] else None
+
+
+def _address(observed: SlurmJobObservation, *, record: JobRecord) -> str | None:
+    """Of the job's node, by NodeAddr or where the site hides its nodes by name."""
+    snapshot = observed.cluster.snapshot
+    return None if snapshot is None else snapshot.address(record.node)
 
 
 def _at(address: str, port: int) -> dict[str, str | int]:
@@ -95,7 +99,7 @@ def _refused(rules: EndpointRules, *, address: str, port: int) -> str:
     return ""
 
 
-def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJobStatus:
+def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> SlurmJobStatus:
     """The status of a running job with what the probes say.
 
     Without a verdict (an operator that has just started) the last one is kept: a restart takes
@@ -104,8 +108,7 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJob
     status = forwarding.routed(observed, status)
     if (problem := forwarding.broken(observed, status)) is not None:
         reason, message = problem
-        was_ready = bool(status.ever_ready)
-        return forwarding.cut_off(status, reason=reason, message=message, was_ready=was_ready)
+        return forwarding.cut_off(observed, status, reason=reason, message=message, now=now)
     if observed.probe_healthy is None or forwarding.rerouted(observed, status):
         if status.phase in {Phase.READY, Phase.DEGRADED} and status.ever_ready:
             return status

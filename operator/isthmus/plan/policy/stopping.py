@@ -24,7 +24,7 @@ from isthmus.plan.actions import (
     Terminate,
     WithdrawTunnels,
 )
-from isthmus.plan.policy import submission
+from isthmus.plan.policy import submission, unreadable
 from isthmus.plan.policy.drain import DrainTimes, Proceed, Wait, decide, told
 from isthmus.plan.policy.forwarding import in_rotation
 from isthmus.plan.policy.identity import choose, start_forgotten
@@ -33,6 +33,8 @@ from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 _ABSENCES_NEEDED = 2
 GHOST_SECONDS = 1800.0
 """After this long no submission is still on its way: far beyond any time limit of sbatch."""
+_REPEAT = 60.0
+"""Seconds before the cancellation of a job whose state cannot be read is sent again."""
 _SOON = 1.0
 """Seconds until the next look where only our own write is waited for."""
 _MAY_SERVE = frozenset({JobState.Running, JobState.Suspended, JobState.Transient, JobState.Unknown})
@@ -79,7 +81,8 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     status = observed.status
     submitted = status.submit_started_at is not None or status.job_id is not None
     over = status.phase is not None and Phase(status.phase).terminal
-    if over and not any(observe(record).live for record in observed.records):
+    live = bool(observed.unreadable) or any(observe(record).live for record in observed.records)
+    if over and not live:
         return _done(observed, now=now, close_gate=_may_have_a_ghost(status))
     if not (observed.cluster.usable and observed.cluster.fresh):
         # Not even what was never submitted is let go: the status may be a restored one.
@@ -91,12 +94,47 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
                 }
             )
         )
+    if observed.unreadable:
+        return _stop_unreadable(observed, now=now)
+    choice = choose(records=observed.records, attempt=observed.attempt, bound=status.job_id)
+    if not unreadable.is_believed(observed, choice.primary):
+        held = _unread(observed, _draining(status, now=now))
+        return SlurmJobPlan(status=held, requeue_after=5 * _SOON)
     if not submitted and not observed.records:
         return _done(observed, now=now, close_gate=False)
-    choice = choose(records=observed.records, attempt=observed.attempt, bound=status.job_id)
     if choice.primary is not None:
         return _stop_job(observed, primary=choice.primary, surplus=choice.surplus, now=now)
     return _without_record(observed, now=now)
+
+
+def _unread(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+    reason, message = unreadable.why(observed)
+    return status.model_copy(
+        update={"reason": reason, "message": f"cannot be let go yet: {message}"}
+    )
+
+
+def _stop_unreadable(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    """End what is known by id and name alone, as a job in a state that nobody knows.
+
+    Its object is held until the record can be read, or is gone.
+    """
+    status, limits = observed.status, observed.limits
+    patient = replace(observed, limits=replace(limits, repeat=max(_REPEAT, limits.repeat)))
+    primary = min(observed.unreadable, key=lambda job: (job.job_id != status.job_id, job.job_id))
+    plan = _end(patient, record=unreadable.as_unknown(primary), now=now)
+    live = [record.job_id for record in observed.records if observe(record).live]
+    ids = sorted({*live, *(job.job_id for job in observed.unreadable)})
+    return replace(
+        plan,
+        status=_unread(observed, plan.status.model_copy(update={"state": status.state})),
+        actions=tuple(
+            replace(action, job_id=job_id)
+            for action in plan.actions
+            for job_id in ids
+            if isinstance(action, Terminate | Cancel)
+        ),
+    )
 
 
 def _stop_job(

@@ -29,13 +29,15 @@ class Unknown(Enum):
 def may_submit(observed: SlurmJobObservation) -> bool:
     """Whether an attempt that was never submitted, or is proved absent, may be submitted now.
 
-    Never before a complete, recent snapshot; never while too many submissions of the cluster are
-    unclear: a controller that answers nothing must not be sent everything.
+    Never before a complete, recent snapshot that shows all jobs; never while too many submissions
+    of the cluster are unclear: a controller that answers nothing must not be sent everything.
     """
     cluster = observed.cluster
     return (
         cluster.usable
         and cluster.fresh
+        and cluster.shows_all
+        and not observed.unreadable
         and observed.renderable
         and cluster.unresolved < observed.limits.max_unresolved
     )
@@ -47,7 +49,8 @@ def resolve(observed: SlurmJobObservation, *, now: float) -> Unknown:
     if since is None:
         return Unknown.WAIT
     deadline = since + observed.limits.submit_unknown_wait
-    enough = observed.cluster.complete_since(deadline) >= SNAPSHOTS_NEEDED
+    unseen_since = max(deadline, observed.last_seen or 0.0)  # it may have been seen, unreadable
+    enough = observed.cluster.complete_since(unseen_since) >= SNAPSHOTS_NEEDED
     return Unknown.ABSENT if now >= deadline and enough else Unknown.WAIT
 
 

@@ -2,11 +2,13 @@
 
 Run as root beside a throw-away cluster of four nodes gpu01 to gpu04 with eight GPUs each, with
 partitions gpu, spot (preempted by requeue) and spotcancel (by cancel), a short KillWait and
-`SLURM_CONF` set::
+`SLURM_CONF` set; `SLURM_PREFIX` names the folder of another release's programs::
 
     PYTHONPATH=operator python tests/contract/samples/slurm/record.py 22.05
 
-It makes jobs and nodes in as many states as can be made, then stores the raw answers.
+It makes jobs and nodes in as many states as can be made, then stores the raw answers. Not by it:
+`snapshot-hidden.txt`, the answer to the first question where slurm.conf has
+`PrivateData=nodes,reservations`, with two jobs, one of them with an empty name.
 """
 
 import asyncio
@@ -25,13 +27,14 @@ from isthmus.processes import CommandResult
 MARKER = "isthmus-sample"
 USER = "svc"
 SLEEP = "#!/bin/bash\nsleep 3600\n"
+BIN = str(Path(os.environ.get("SLURM_PREFIX", "/usr")) / "bin")
 
 
 class RecordingExecutor:
     """Keeps the last answer of the executor behind it."""
 
     def __init__(self) -> None:
-        self.inner = LocalExecutor(user=USER)
+        self.inner = LocalExecutor(bin_directory=BIN, user=USER)
         self.last = CommandResult(0, "", "")
 
     async def run(self, argv: Sequence[str], *, stdin: str = "", timeout: float) -> CommandResult:
@@ -46,14 +49,24 @@ class RecordingExecutor:
         await self.inner.close()
 
 
-def admin(*argv: str) -> None:
-    subprocess.run(argv, check=True, timeout=30, stdin=subprocess.DEVNULL)
+def admin(command: str, *argv: str) -> None:
+    whole = [f"{BIN}/{command}", *argv]
+    subprocess.run(whole, check=True, timeout=30, stdin=subprocess.DEVNULL)
 
 
 def sbatch(name: str, *options: str, script: str = SLEEP) -> int:
-    argv = ["sbatch", "--parsable", f"--job-name={name}", "--chdir=/tmp", "--output=/dev/null"]
+    argv = [
+        f"{BIN}/sbatch",
+        "--parsable",
+        f"--job-name={name}",
+        "--chdir=/tmp",
+        "--output=/dev/null",
+    ]
     comment = f"--comment=isthmus:v1:sample01:default/{name}:hpc:0:x7k2qp"
-    environment = {"PATH": os.environ["PATH"], "SLURM_CONF": os.environ["SLURM_CONF"]}
+    environment = {
+        "PATH": f"{BIN}:{os.environ['PATH']}",  # also in the job, which calls scontrol
+        "SLURM_CONF": os.environ["SLURM_CONF"],
+    }
     done = subprocess.run(
         [*argv, comment, *options],
         input=script,
@@ -113,7 +126,7 @@ def make_jobs() -> None:
 
 async def record(folder: Path) -> None:
     executor = RecordingExecutor()
-    client = CommandClient(executor, marker=lambda: MARKER)
+    client = CommandClient(executor, bin_directory=BIN, marker=lambda: MARKER)
 
     def keep(name: str) -> None:
         folder.joinpath(name).write_text(executor.last.stdout + executor.last.stderr)

@@ -1,0 +1,92 @@
+"""What holds where SLURM's answer has records that cannot be read.
+
+A job of which only id and name can be read is there: its attempt stays as it was, in its phase and
+in rotation, and neither an end nor a start is concluded. A record without a readable id or name may
+be anybody's: while there is one, a job that is not shown is not therefore gone.
+"""
+
+from isthmus.api.conditions import Phase, Reason
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.backends.slurm.records import JobRecord, Snapshot, UnreadableJob
+from isthmus.backends.slurm.states import observe
+from isthmus.plan.policy.identity import tells_the_end
+from isthmus.plan.slurmjob_observation import SlurmJobObservation
+
+_MESSAGE_IS_FREE = frozenset({Phase.PENDING, Phase.STARTING, Phase.READY, Phase.SUBMIT_UNKNOWN})
+"""Phases whose message says nothing that has to stay."""
+
+
+def is_believed(observed: SlurmJobObservation, primary: JobRecord | None) -> bool:
+    """Whether the attempt's best record speaks for the attempt, and its absence for an absence.
+
+    Beside a nameless record, one that was only turned away does not, nor one of another id than the
+    attempt is known by: the other may be the job that was let through. The end of one that has
+    passed the gate is the end, for no other can pass.
+    """
+    if observed.cluster.shows_all:
+        return True
+    bound = observed.status.job_id
+    if primary is None or bound not in {None, primary.job_id}:
+        return False
+    return observe(primary).live or tells_the_end(primary)
+
+
+def why(observed: SlurmJobObservation) -> tuple[Reason, str]:
+    """Reason and sentence for an attempt about which nothing can be concluded."""
+    if observed.unreadable:
+        job = observed.unreadable[0]
+        text = f"SLURM shows job {job.job_id} in a form that cannot be read ({job.problem})"
+    else:
+        snapshot = observed.cluster.snapshot
+        nameless = () if snapshot is None else snapshot.nameless
+        text = (
+            f"SLURM shows {len(nameless)} records whose id and name cannot be read "
+            f"({nameless[0] if nameless else ''}); any may be this job"
+        )
+    return Reason.RECORDS_UNREADABLE, f"{text}: what was known is kept"
+
+
+def explained(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+    """A status that is kept, with the reason for that where its message is free."""
+    if status.phase not in _MESSAGE_IS_FREE:
+        return status
+    return status.model_copy(update={"message": why(observed)[1]})
+
+
+def as_unknown(job: UnreadableJob) -> JobRecord:
+    """What can be told to SLURM of such a job, as a record in a state that nobody knows."""
+    return JobRecord(
+        job_id=job.job_id,
+        name=job.name,
+        state="",
+        restart_count=0,
+        batch_host="",
+        nodes="",
+        submit_time=None,
+        start_time=None,
+        end_time=None,
+        time_limit_minutes=None,
+        exit_code=0,
+        partition="",
+        qos="",
+        reason="",
+        comment="",
+    )
+
+
+def told(snapshot: Snapshot) -> str:
+    """What an administrator is told of records that cannot be read; "" if there is none."""
+    if not (snapshot.unreadable or snapshot.nameless):
+        return ""
+    parts = []
+    if jobs := snapshot.unreadable:
+        shown = ", ".join(f"{job.job_id} {job.name[:80]} ({job.problem})" for job in jobs[:3])
+        more = "" if len(jobs) <= 3 else f" and {len(jobs) - 3} more"
+        parts.append(f"cannot read the records of jobs {shown}{more}: these are left as they are")
+    if snapshot.nameless:
+        parts.append(
+            f"cannot read id and name of {len(snapshot.nameless)} records "
+            f"({snapshot.nameless[0]}): until they are gone nothing is submitted on this cluster "
+            "and no job is taken to be gone"
+        )
+    return f"{'; '.join(parts)}. Take a release of Isthmus that reads this SLURM, or report it"
