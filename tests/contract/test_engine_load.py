@@ -154,8 +154,8 @@ def test_waiting_requests_count_and_an_answered_one_does_not(
 ) -> None:
     one = ["--max-num-seqs" if name == "vllm" else "--max-running-requests", "1"]
     with launched(tree, tmp_path / "log", name, *one) as engine:
-        asking = [Asking(engine) for _ in range(3)]
-        eventually(lambda: reading(engine, name).requests == 3)
+        asking = [Asking(engine, prompt=PROMPT * 4) for _ in range(2)]
+        eventually(lambda: reading(engine, name).requests == 2)
         assert all(each.over.wait(30) for each in asking)
         eventually(lambda: reading(engine, name).requests == 0)
 
