@@ -523,10 +523,10 @@ def test_an_engine_that_is_suspended_has_not_ended(node: Node) -> None:
     serving(node)
     pid = engine_of(process.pid, node)
     os.kill(pid, signal.SIGSTOP)
-    process.send_signal(signal.SIGTERM)
     time.sleep(0.5)  # in which nothing may happen
     assert process.poll() is None
     assert "the engine ended" not in node.log()
+    process.send_signal(signal.SIGTERM)
     os.kill(pid, signal.SIGCONT)
     assert node.end(process) == 0
 

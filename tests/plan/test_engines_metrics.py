@@ -1,5 +1,6 @@
 """How many requests an engine holds, by its own metrics."""
 
+import ast
 import sys
 from collections.abc import Iterable
 from types import ModuleType
@@ -177,6 +178,10 @@ LINES = st.builds(
     ),
     value=NUMBERS,
 )
+
+
+def test_the_hook_is_a_program_for_the_python_of_older_images_too() -> None:
+    ast.parse(SCRIPT, feature_version=(3, 8))
 
 
 @given(st.lists(LINES, max_size=8))
