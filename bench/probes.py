@@ -34,7 +34,10 @@ INTERVAL = 5.0
 JITTER = 1.05
 """The prober spreads its probes by five per cent each way."""
 _STEP = 50
-_PAGE = b"sglang:num_running_reqs 1\nsglang:num_queue_reqs 0\n"
+_PAGE = (
+    b"sglang:num_running_reqs 1\nsglang:num_queue_reqs 0\n"
+    b'sglang:http_requests_active{endpoint="/metrics",method="GET"} 1\n'
+)
 _ANSWERS: dict[bytes, bytes] = {
     b"/health": b"",
     b"/ready": b"",

@@ -5,6 +5,7 @@ session of its own. Pods are the exception, for a kubelet puts them into groups 
 which are counted with those of the process that owns the playground.
 """
 
+import contextlib
 import os
 import resource
 from dataclasses import dataclass, field
@@ -12,6 +13,8 @@ from pathlib import Path
 
 from playground import cgroups, instances, owners
 from playground.config import Names
+
+PREFIX = "isthmus-tests-"
 
 
 def hierarchy() -> Path | None:
@@ -32,16 +35,26 @@ def used(group: Path) -> float | None:
         return None
 
 
-def make(name: str) -> Path | None:
-    """A group of this name; None where this process cannot make one."""
+def make(lane: str) -> Path | None:
+    """A group of this process for a lane; None where it cannot make one."""
     top = hierarchy()
     if top is None:
         return None
+    group = top / f"{PREFIX}{os.getpid()}-{lane}"
     try:
-        (top / name).mkdir(exist_ok=True)
+        group.mkdir(exist_ok=True)
     except OSError:
         return None
-    return top / name
+    return group
+
+
+def remove_empty() -> None:
+    """Remove the groups that killed runners have left; one with processes stays."""
+    top = hierarchy()
+    for group in top.glob(f"{PREFIX}*") if top is not None else ():
+        if not Path(f"/proc/{group.name.removeprefix(PREFIX).partition('-')[0]}").exists():
+            with contextlib.suppress(OSError):
+                group.rmdir()
 
 
 def processes(group: Path) -> list[int]:

@@ -3,7 +3,7 @@
 import os
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from playground.config import Config
 from playground.errors import PlaygroundError
@@ -11,9 +11,10 @@ from playground.prepare import PROGRAMS, prepare
 from playground.progress import Progress, warn
 
 # Always the same examples: an unrelated change must not turn red. `make soak` draws others. And no
-# time limit per example, which a busy machine breaks.
-settings.register_profile("fixed", derandomize=True, deadline=None, print_blob=True)
-settings.register_profile("random", deadline=None, print_blob=True)
+# time limits, which a busy machine breaks.
+TIMELESS = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow], "print_blob": True}
+settings.register_profile("fixed", derandomize=True, **TIMELESS)
+settings.register_profile("random", **TIMELESS)
 settings.load_profile(os.environ.get("ISTHMUS_EXAMPLES", "fixed"))
 
 

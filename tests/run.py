@@ -14,7 +14,7 @@ from datetime import datetime
 from pathlib import Path
 
 from playground.config import default_cache
-from tests import budgets, lanes, report
+from tests import account, budgets, lanes, report
 from tests.workers import REPOSITORY, Calibration, Worker
 
 HARD_STOP = 80 * 60.0
@@ -84,6 +84,7 @@ def run(
     # SIGINT too: a shell's background jobs ignore it, and so would what is started here
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, stop)
+    account.remove_empty()
     this = Run(wanted, folder=folder, hard_stop=hard_stop)
     for worker in this.workers:
         this.say(f"lane {worker.lane.name} ({worker.lane.about}): {worker.log}")

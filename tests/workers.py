@@ -90,7 +90,7 @@ class Worker:
         self._events = folder / f"{lane.name}.events"
         self._say = say
         self._result = Result(lane.name)
-        self._group = account.make(f"isthmus-tests-{os.getpid()}-{lane.name}")
+        self._group = account.make(lane.name)
         self._result.counted = self._group is not None
         self._process: subprocess.Popen[bytes] | None = None
         self._linting = False

@@ -174,10 +174,12 @@ async def test_hidden_nodes_are_no_outage(
 
 
 async def test_command_that_hangs_is_ended(slurm: FakeSlurm) -> None:
-    slurm.does("squeue", "sleep 60")
-    started = time.monotonic()
-    assert (await failure_of_snapshot(slurm.client(timeout=0.5))).reason == "CommandTimeout"
-    assert time.monotonic() - started < 10
+    begun, finished = slurm.folder / "begun", slurm.folder / "finished"
+    slurm.does("squeue", f"echo $$ > {begun}; sleep 60; touch {finished}")
+    assert (await failure_of_snapshot(slurm.client(timeout=2.0))).reason == "CommandTimeout"
+    assert not finished.exists(), "it was waited for"
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(begun.read_text()), 0)
 
 
 async def test_missing_commands_are_named(slurm: FakeSlurm) -> None:

@@ -55,7 +55,7 @@ def test_batch_script_is_a_script_and_its_model_is_the_clusters(tmp_path: Path) 
     text = sections(render(SAMPLES / "demo.yaml", CLUSTER))["hpc"]
     script = tmp_path / "script.sh"
     script.write_text(text[text.index("#!/bin/bash") :])
-    subprocess.run(["bash", "-n", str(script)], check=True, timeout=10)
+    subprocess.run(["bash", "-n", str(script)], check=True, timeout=300)
     assert "--model-path=/scratch/models/Llama-3.1-8B-Instruct" in text
     assert "#   --gres=gpu:1" in text
     assert "source /sw/sglang/0.5.23/bin/activate" in text

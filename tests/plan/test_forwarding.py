@@ -289,6 +289,44 @@ class TestBroken:
         assert plan.status.forward == forward(in_traffic=True)
 
 
+class TestBeginning:
+    """Every start goes through it: the job has a port, and the way to it was never made."""
+
+    STARTING = serving(phase=Phase.STARTING, traffic=False, ever_ready=None)
+
+    @pytest.mark.parametrize("tunnels", [(), (tunnel(up=False, ready=False, message="not yet"),)])
+    def test_the_worker_says_that_it_starts(self, tunnels: tuple[TunnelSlice, ...]) -> None:
+        plan = planned(*tunnels, before=self.STARTING, probe_healthy=None)
+        assert (plan.status.phase, plan.status.reason) == (Phase.STARTING, Reason.JOB_STARTING)
+        assert "way to it is being made" in (plan.status.message or "")
+        assert up(plan) == "Unknown"
+
+    def test_after_a_minute_the_way_is_called_broken(self) -> None:
+        found = job(record(comment=PUBLISHED), status=self.STARTING, network=network())
+        first = plan_slurm_job(found, now=NOW)
+        assert first.requeue_after is not None
+        assert first.requeue_after <= 60
+        found = replace(found, status=first.status)
+        assert up(plan_slurm_job(found, now=NOW + 59)) == "Unknown"
+        later = plan_slurm_job(found, now=NOW + 60)
+        assert later.status.reason == Reason.TUNNEL_AWAITED
+        assert up(later) == "False"
+
+    def test_one_that_broke_is_not_beginning_again(self) -> None:
+        """It was up for a moment, and its worker not ready yet."""
+        once = planned(tunnel(ready=False), before=self.STARTING, probe_healthy=None)
+        assert up(once) == "True"
+        lost = planned(tunnel(ready=False, up=False), before=once.status, probe_healthy=None)
+        assert lost.status.reason == Reason.TUNNEL_DOWN
+        assert up(lost) == "False"
+
+    def test_one_whose_status_was_wiped_is_not_beginning(self) -> None:
+        """A supervisor still lets requests through to it."""
+        away = tunnel(up=False, message="login1 does not answer")
+        plan = planned(away, before=SlurmJobStatus(), network=network(away), probe_healthy=False)
+        assert plan.status.reason == Reason.TUNNEL_DOWN
+
+
 class TestOver:
     """A status that was wiped and a submission that was refused: the job of before still runs."""
 

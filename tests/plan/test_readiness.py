@@ -87,7 +87,7 @@ def test_verdicts(
     before: Phase, healthy: bool | None, why: str, phase: Phase, reason: Reason
 ) -> None:
     observed = job(probe_healthy=healthy, probe_reason=why, probe_message="the answer")
-    found = judged(observed, status=status(before))
+    found = judged(observed, status=status(before), now=NOW)
     assert (found.phase, found.reason) == (phase, reason)
     assert found.healthy is (phase is Phase.READY)
     assert bool(found.ever_ready) is (before is not Phase.STARTING or phase is Phase.READY)
@@ -95,7 +95,7 @@ def test_verdicts(
 
 @pytest.mark.parametrize("before", [Phase.READY, Phase.DEGRADED])
 def test_no_verdict_changes_nothing(before: Phase) -> None:
-    assert judged(job(), status=status(before)) == status(before)
+    assert judged(job(), status=status(before), now=NOW) == status(before)
 
 
 class TestStartupTimeout:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from isthmus.api.conditions import ConditionType, PendingClass, Reason
+from isthmus.api.desired import ApiKey, Engine, EngineType
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus, PoolStatus
 from isthmus.api.times import rfc3339
 from isthmus.plan.modeldeployment import plan_model_deployment
@@ -317,6 +318,16 @@ class TestDeleting:
         wanted = replace(desired(*BOTH), deleting=True)
         found = status(deployment(wanted, slurm_group("stopping"), clusters={"hpc": UNREACHABLE}))
         assert "slurmctld does not answer" in message(found, ConditionType.READY)
+
+
+def test_what_wants_no_key_is_told() -> None:
+    key = ApiKey(secret="llama-api-key", key="api-key", generated=True)
+    vllm = slurm_pool(engine=Engine(type=EngineType.VLLM))
+    found = status(deployment(desired(vllm, api_key=key))).api_key
+    assert found is not None
+    assert "/invocations" in found.open_paths
+    assert "/v1/chat/completions" not in found.open_paths
+    assert status(deployment(desired(vllm))).api_key is None
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,13 @@ class TestNamelessRecord:
         alone = plan(job(away, status=status(Phase.SUBMIT_UNKNOWN)))
         assert alone.status.phase == Phase.FAILED
 
+    def test_one_of_another_id_does_not_speak_for_the_attempt(self) -> None:
+        second = record("PENDING", job_id=102)
+        serving = status(Phase.READY)
+        found = plan(beside_a_nameless(second, status=serving, slice_target=MEMBER))
+        assert (found.status.phase, found.actions) == (Phase.READY, ())
+        assert plan(job(second, status=serving)).status.phase == Phase.PENDING
+
     def test_nothing_is_let_go(self) -> None:
         for before in (Phase.WAITING, Phase.PENDING, Phase.READY):
             found = plan(

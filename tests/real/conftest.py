@@ -50,13 +50,10 @@ def playground() -> Iterator[Playground]:
     """A real Kubernetes and a real SLURM, started for this run alone and taken away after it."""
     state = Path(tempfile.mkdtemp(prefix="isthmus-test-", dir="/var/tmp"))
     state.chmod(0o755)
-    prefix = os.environ.get(
-        "SLURM_PREFIX"
-    )  # another release for the whole layer, as in `make demo`
+    # Another release for the whole layer, as for `make demo`.
+    named = os.environ.get("SLURM_PREFIX", "")
     release = (
-        slurm_releases.resolve(prefix, cache=default_cache(), progress=Progress())
-        if prefix
-        else None
+        slurm_releases.resolve(named, cache=default_cache(), progress=Progress()) if named else None
     )
     config = Config(state=state, instance=None, slurm_prefix=release)
     with Playground(config) as started:

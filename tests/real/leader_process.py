@@ -1,5 +1,8 @@
 """A process that "writes" whenever its elector lets it: one line per write, with the time.
 
+It also says each time that it has looked at the Lease and waits: a machine that is slow slows that
+down too, so tests count looks instead of seconds.
+
 Run by `test_leader_election.py` as a process of its own, so that it can be killed and stopped.
 """
 
@@ -11,6 +14,14 @@ from isthmus.apiserver.connection import Connection
 from isthmus.errors import NotLeaderError
 from isthmus.reconcile.leader import LeaderElector, uptime
 
+LOOKS = 8
+"""In the time of one lease."""
+
+
+async def _pause(seconds: float) -> None:
+    print("look", uptime(), flush=True)
+    await asyncio.sleep(seconds)
+
 
 async def main(kubeconfig: str, namespace: str, identity: str, duration: float) -> None:
     api = await KubernetesApiServer.connect(Connection(kubeconfig=kubeconfig), timeout=5)
@@ -20,8 +31,9 @@ async def main(kubeconfig: str, namespace: str, identity: str, duration: float) 
         name="isthmus",
         identity=identity,
         lease_duration=duration,
-        renew_interval=duration / 8,
+        renew_interval=duration / LOOKS,
         request_timeout=duration / 10,
+        sleep=_pause,
     )
     print("candidate", uptime(), flush=True)
     await elector.acquire()

@@ -1,7 +1,10 @@
 """How workers end: out of rotation first, and what is under way is finished, on both schedulers."""
 
 import json
+import os
+import signal
 import threading
+from pathlib import Path
 
 import httpx
 import pytest
@@ -14,9 +17,9 @@ TOKENS = 40
 class Stream(threading.Thread):
     """One streamed chat completion that takes some seconds."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, *, prompt: str = "count") -> None:
         super().__init__(daemon=True)
-        self.url = url
+        self.url, self.prompt = url, prompt
         self.begun = threading.Event()
         self.text: list[str] = []
         self.finish_reason = ""
@@ -28,7 +31,7 @@ class Stream(threading.Thread):
             "stream": True,
             "max_tokens": TOKENS,
             "ignore_eos": True,
-            "messages": [{"role": "user", "content": "count"}],
+            "messages": [{"role": "user", "content": self.prompt}],
         }
         try:
             with httpx.stream(
@@ -110,6 +113,55 @@ def test_scaling_down_finishes_streams(world: World) -> None:
     assert any(stream.is_alive() for stream in streams)
     assert_finished(streams)
     world.wait_agree("down")
+
+
+@pytest.mark.timeout(180)
+def test_a_worker_in_prefill_is_not_idle(world: World) -> None:
+    """Its scheduler tells of no request then; TERM comes only when there is none."""
+    engine = {"SIMULATOR_LOAD_SECONDS": "0.3", "SIMULATOR_PREFILL_TOKEN_SECONDS": "1"}
+    env = [{"name": n, "value": v} for n, v in engine.items()]
+    world.apply(deployment("prefill", slurm_pool(engine={"env": env}), replicas=1))
+    world.wait_agree("prefill", slurm=1)
+    (job,) = world.jobs("prefill")
+    (worker,) = world.status("prefill")["workers"]
+    log = next((world.playground.state / "jobs").glob(f"{job['name']}.*.log"))
+    stream = Stream(worker["url"], prompt="word " * 16)  # twenty tokens with those of its role
+    stream.start()
+    world.scale("prefill", 0)
+    until(lambda: not world.members("prefill"), "out of the membership first")
+    while stream.is_alive():
+        told = "SIGTERM received" in log.read_text()
+        assert not told or not stream.is_alive(), "told to end in prefill"
+        stream.join(0.1)
+    assert_finished([stream])
+    world.wait_agree("prefill")
+
+
+@pytest.mark.timeout(180)
+def test_nothing_of_a_killed_vllm_outlives_its_job(world: World) -> None:
+    """Its processes live on without it, and where SLURM tracks parents it does not find them."""
+    engine = {"type": "vllm", "args": []}
+    world.apply(deployment("killed", slurm_pool(engine=engine), replicas=1))
+    world.wait_agree("killed", slurm=1)
+    (job,) = world.jobs("killed")
+    log = next((world.playground.state / "jobs").glob(f"{job['name']}.*.log"))
+    main = int(log.read_text().partition("APIServer pid=")[2].partition(")")[0])
+    children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+    assert len(children) == 2, "EngineCore and a worker"
+    os.kill(main, signal.SIGKILL)
+    until(lambda: "the engine ended with 137" in log.read_text(), "the script notices")
+    until(lambda: not any(map(_runs, children)), "nothing of it is left")
+    world.wait_agree("killed", slurm=1)
+    world.scale("killed", 0)
+    world.wait_agree("killed")
+
+
+def _runs(pid: str) -> bool:
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
+    except OSError:
+        return False
+    return stat.rsplit(")", 1)[1].split()[0] != "Z"
 
 
 @pytest.mark.timeout(180)

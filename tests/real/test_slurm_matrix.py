@@ -19,7 +19,7 @@ from tests.real.test_drain import assert_finished, open_streams, slow_engine
 from tests.real.world import Json, Not
 
 pytestmark = [
-    pytest.mark.timeout(240),
+    pytest.mark.timeout(300),
     pytest.mark.skipif(os.geteuid() != 0, reason="the playgrounds need root"),
 ]
 REQUIRED = os.environ.get("MATRIX") == "required"
@@ -41,11 +41,10 @@ def matrix(started: Matrix) -> Iterator[Matrix]:
     if started.broken:
         pytest.fail(f"{started.broken[0]} left what does not end", pytrace=False)
     yield started
-    if not started.operator.running:
-        started.start_operator()
+    started.operator.start()
     try:
         started.each(Site.mend)
-    except AssertionError:
+    except pytest.fail.Exception:
         started.broken.append(os.environ.get("PYTEST_CURRENT_TEST", "a test"))
         raise
 
@@ -101,7 +100,7 @@ def test_drain(matrix: Matrix) -> None:
         site.ready("drain", 0)
         job = str(worker["jobId"])
         site.until(lambda: site.job(job).get("state") == "COMPLETED", f"{job} has ended well")
-        (log,) = site.jobs_folder.glob(f"{worker['name']}*.log")
+        (log,) = site.jobs_folder.glob(f"{site.job(job)['name']}*.log")
         assert "the engine ended with 0" in log.read_text()
 
     matrix.each(body)
@@ -127,9 +126,9 @@ def test_restarted_operator_adopts_what_runs(matrix: Matrix) -> None:
         site.assert_one_engine_per_attempt("adopt")
 
     matrix.each(serve)
-    matrix.kill_operator()
+    matrix.operator.kill()
     matrix.each(wipe)
-    matrix.start_operator()
+    matrix.operator.start()
     matrix.each(adopted)
 
 
@@ -156,7 +155,7 @@ def test_lost_reply_of_sbatch(matrix: Matrix) -> None:
             )
         finally:
             slurm.continue_controller()
-        site.ready("ghost", 1, timeout=90)
+        site.ready("ghost", 1)
         site.assert_one_engine_per_attempt("ghost")
         names = [job["name"] for job in site.queue() if job["name"].startswith("ghost-")]
         started = [name for name in names if site.starts(name)]
@@ -167,7 +166,7 @@ def test_lost_reply_of_sbatch(matrix: Matrix) -> None:
 
 REFUSALS: dict[str, tuple[Json, str]] = {
     "partition": ({"slurm": {"partitions": ["nosuch"]}}, "slurm.partitions"),
-    "gpus": ({"worker": {"gpusPerNode": 9}}, "gpusPerNode"),
+    "gpus": ({"worker": {"gpusPerNode": 9}}, "NodeConfigurationNotAvailable"),
     "constraint": ({"slurm": {"sbatchOptions": ["--constraint=nothing"]}}, "constraint"),
 }
 
@@ -227,6 +226,7 @@ def test_how_a_job_ended_is_told_and_it_is_replaced(matrix: Matrix) -> None:
         for name in ENDS:
             (before[name],) = site.ready(name, 1)
         job = {name: str(worker["jobId"]) for name, worker in before.items()}
+        site.slurm("scontrol", "update", f"jobid={job['requeue']}", "requeue=1")
         site.slurm("scontrol", "requeue", job["requeue"])
         site.slurm("scancel", job["cancel"])
         site.slurm("scontrol", "update", f"jobid={job['limit']}", "endtime=now+1")
@@ -234,7 +234,7 @@ def test_how_a_job_ended_is_told_and_it_is_replaced(matrix: Matrix) -> None:
         for name, reason in ENDS.items():
             ended_as(site, before[name], reason)
         for name in ENDS:
-            (after,) = site.ready(name, 1, timeout=90)
+            (after,) = site.ready(name, 1)
             assert after["jobId"] != before[name]["jobId"]
             site.assert_one_engine_per_attempt(name)
 
@@ -269,7 +269,7 @@ def test_node_fails(matrix: Matrix) -> None:
         (before,) = site.ready("broken", 1)
         slurm.down(before["node"])
         ended_as(site, before, "JobNodeFailed")
-        (after,) = site.ready("broken", 1, timeout=90)
+        (after,) = site.ready("broken", 1)
         assert after["node"] != before["node"]
         site.assert_one_engine_per_attempt("broken")
 

@@ -6,7 +6,7 @@ engines started is the oracle's first witness.
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from random import Random
@@ -49,6 +49,17 @@ class Engine:
     lost_by_slurm: bool = False  # slurmctld has forgotten it
     bad_since: float = 0.0  # when it last began not to answer as it should
     requests: list[float] = field(default_factory=list)  # loop times at which they are done
+    shown_from: dict[float, float] = field(default_factory=dict)  # by end: on a gauge from then on
+
+    def begin(self, end: float, *, shown_from: float) -> None:
+        """A request comes that is done at `end`; until `shown_from` its scheduler tells nothing."""
+        self.requests.append(end)
+        self.shown_from[end] = shown_from
+
+    def shown(self, now: float) -> int:
+        """Requests of which its scheduler's gauges tell."""
+        self.shown_from = {end: at for end, at in self.shown_from.items() if end > now}
+        return sum(now >= self.shown_from.get(end, now) for end in self.requests if end > now)
 
     def held(self, now: float) -> int:
         """Requests that it has begun and not finished."""
@@ -172,6 +183,14 @@ class ProbeClient:
             door.answered_at = loop.time()
         return self._ask(engine, path, headers.get("Authorization"), now=loop.time())
 
+    async def stream(
+        self, url: str, *, headers: Mapping[str, str], take: Callable[[bytes], bool]
+    ) -> int:
+        """See `isthmus.health.client.ProbeClient`."""
+        answer = await self.get(url, headers=headers)
+        take(answer.body)
+        return answer.status
+
     def _ask(self, engine: Engine, path: str, sent: str | None, *, now: float) -> EngineAnswer:
         if not self._machines.serves(engine, now=now):
             return EngineAnswer(503, b"")
@@ -184,9 +203,18 @@ class ProbeClient:
             engine.checked = True
             return EngineAnswer(200, json.dumps({"weight_version": engine.attempt}).encode())
         if path == "/metrics":
-            held = engine.held(now)
-            name = ("sglang:num_running_reqs", "sglang:num_queue_reqs")
-            if engine.port == POD_PORT:
-                name = ("vllm:num_requests_running", "vllm:num_requests_waiting")
-            return EngineAnswer(200, f'{name[0]}{{rank="0"}} {held}\n{name[1]} 0\n'.encode())
+            return EngineAnswer(200, _metrics(engine, now=now).encode())
         return EngineAnswer(200 if path in ("/health", "/ready") else 404, b"")
+
+
+def _metrics(engine: Engine, *, now: float) -> str:
+    """What an engine says of its load: vLLM in pods, SGLang in jobs."""
+    shown = engine.shown(now)
+    if engine.port == POD_PORT:
+        return f'vllm:num_requests_running{{engine="0"}} {shown}\nvllm:num_requests_waiting 0\n'
+    active = "sglang:http_requests_active"
+    return (
+        f'sglang:num_running_reqs{{tp_rank="0"}} {shown}\nsglang:num_queue_reqs 0\n'
+        f'{active}{{endpoint="/metrics",method="GET"}} 1\n'
+        f'{active}{{endpoint="/v1/chat/completions",method="POST"}} {engine.held(now)}\n'
+    )

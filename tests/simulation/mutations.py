@@ -15,6 +15,9 @@ from isthmus.backends.base import Load, Worker
 from isthmus.backends.kubernetes import observe as pod_observation
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.backends.slurm.states import JobState
+from isthmus.engines import ENGINES
+from isthmus.engines.metrics import LoadRule
+from isthmus.engines.sglang import Sglang
 from isthmus.plan import modeldeployment as planner
 from isthmus.plan import slurmjob as plan
 from isthmus.plan.actions import EnsureSlice, ScaleDeployment
@@ -209,6 +212,15 @@ def scale_pods_away_in_rotation() -> Patches:
         return scaledown.Steps(actions=(scale,))
 
     return [patch.object(planner, "steps", at_once)]
+
+
+@mutation()
+def drain_by_the_gauges_of_the_scheduler() -> Patches:
+    """Where a request in prefill is not seen."""
+    sglang = ENGINES["sglang"]
+    assert isinstance(sglang, Sglang)
+    gauges = replace(sglang, load=LoadRule(gauges=sglang.load.gauges, proof=0.0))
+    return [patch.dict(ENGINES, {"sglang": gauges})]
 
 
 @mutation()

@@ -29,7 +29,7 @@ from isthmus.watch.operator import WatchSettings
 from tests.simulation.apiedge import ApiEdge
 from tests.simulation.apiserver import Json
 from tests.simulation.clock import current_process, outside
-from tests.simulation.engines import ProbeClient
+from tests.simulation.engines import Machines, ProbeClient
 from tests.simulation.operators import OperatorProcess, Watch
 from tests.simulation.ways import LOGIN_HOSTS, Master, Ways
 
@@ -258,14 +258,23 @@ def _links(**arguments: Any) -> Links:
     return Links(**arguments, connect=connect)
 
 
-class _CheckClient(ProbeClient):
+class _CheckClient:
     """Takes the place of `httpx.AsyncClient` in the supervisor's checks."""
+
+    def __init__(self, machines: Machines) -> None:
+        self._client = ProbeClient(machines)
+
+    async def __aenter__(self) -> "_CheckClient":
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
 
     @contextlib.asynccontextmanager
     async def stream(self, method: str, url: str, **_: object) -> AsyncIterator[None]:
         assert method == "GET"
         try:
-            await self.get(url, headers={})
+            await self._client.get(url, headers={})
         except EngineRefusedError as error:
             raise httpx.ConnectError(str(error)) from error
         except EngineAnswerError as error:

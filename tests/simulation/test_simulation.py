@@ -31,7 +31,7 @@ def simulate(seeds: Sequence[int], record: Record) -> None:
         pytest.fail(f"{len(failed)} of {len(seeds)} seeds fail: {told}\n{runner.report(worst)}")
 
 
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(3600)
 def test_what_is_promised_holds_under_faults(record_property: Record) -> None:
     simulate(corpus.seeds(), record_property)
 

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 _EVERY = 4.0
 _LAG = 3.0
 """Seconds in which the endpoints follow a pod's labels."""
+_VLLM_LAG = 0.5
+"""Seconds by which its gauges are late at most."""
 
 
 class Traffic:
@@ -29,6 +31,8 @@ class Traffic:
     def __init__(self, world: "World") -> None:
         self._world = world
         self._random = Random(f"{world.seed}/traffic")
+        # Drawn apart: the requests of a seed stay what they were.
+        self._prefills = Random(f"{world.seed}/prefills")
         self._context = outside()
         self.stopped = False
 
@@ -55,14 +59,19 @@ class Traffic:
         engine, seconds = self._world.tunnel_oracle.through(obj), self._duration()
         if engine is not None:
             end = self._world.now + seconds
-            engine.requests.append(end)
+            engine.begin(end, shown_from=self._shown_from(seconds))
             self._world.machines.doors[place_of(obj)].requests.append((engine, end))
 
     def _one(self, address: str, port: int) -> None:
         now, seconds = self._world.now, self._duration()
         engine = self._world.machines.listening.get((address, port))
         if engine is not None and self._world.machines.serves(engine, now=now):
-            engine.requests.append(now + seconds)
+            engine.begin(now + seconds, shown_from=self._shown_from(seconds, late=_VLLM_LAG))
+
+    def _shown_from(self, seconds: float, *, late: float | None = None) -> float:
+        """When the gauges have a request: SGLang's only after its prefill and some tokens."""
+        longest = seconds if late is None else min(late, seconds)
+        return self._world.now + longest * self._prefills.random()
 
     def _duration(self) -> float:
         kind = self._random.random()

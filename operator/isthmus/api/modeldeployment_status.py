@@ -110,6 +110,9 @@ class ApiKeyStatus(StatusModel):
     """Name of the Secret, in the deployment's namespace."""
     key: Text = None
     """Key in it."""
+    open_paths: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    """Paths that engines of this deployment answer without the key, to whoever reaches a worker's
+    port."""
 
 
 class ModelDeploymentStatus(StatusModel):

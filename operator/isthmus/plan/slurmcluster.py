@@ -77,9 +77,9 @@ def _said(observed: SlurmClusterObservation) -> tuple[str, str, str]:
         return observed.reason, observed.reason, observed.message
     problem = "" if observed.snapshot is None else unreadable.told(observed.snapshot)
     reason = Reason.RECORDS_UNREADABLE if problem else Reason.SNAPSHOT_COMPLETE
-    said = "; but ".join(
-        text for text in ("squeue and sinfo answer", problem, observed.warning) if text
-    )
+    hidden = observed.snapshot is not None and not observed.snapshot.nodes
+    good = "squeue answers" if hidden else "squeue and sinfo answer"
+    said = "; but ".join(text for text in (good, problem, observed.warning) if text)
     return reason, "Reachable, some records unreadable" if problem else "Reachable", said
 
 

@@ -97,15 +97,15 @@ def _over(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
 def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     cluster = observed.cluster
     if not (cluster.usable and cluster.fresh):
-        status = _unseen(observed, reason=cluster.reason, message=cluster.message)
+        status = _unseen(observed, reason=cluster.reason, message=cluster.message, now=now)
         return SlurmJobPlan(status=status)
     if observed.unreadable:
-        return _unread(observed)
+        return _unread(observed, now=now)
     choice = choose(
         records=observed.records, attempt=observed.attempt, bound=observed.status.job_id
     )
     if not unreadable.is_believed(observed, choice.primary):
-        return _unread(observed)
+        return _unread(observed, now=now)
     if choice.primary is not None:
         plan = _follow(observed, record=choice.primary, now=now)
         cancels = tuple(Cancel(job_id=record.job_id) for record in choice.surplus)
@@ -117,15 +117,18 @@ def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     return _missing(observed, now=now)
 
 
-def _unread(observed: SlurmJobObservation) -> SlurmJobPlan:
+def _unread(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     """SLURM's answer does not say how the job is: as unseen, with the cause."""
     reason, message = unreadable.why(observed)
-    status = unreadable.explained(observed, _unseen(observed, reason=reason, message=message))
+    unseen = _unseen(observed, reason=reason, message=message, now=now)
+    status = unreadable.explained(observed, unseen)
     # A record of this name that changes is told; one that nobody could name is not.
     return SlurmJobPlan(status=status, requeue_after=None if observed.unreadable else _SOON)
 
 
-def _unseen(observed: SlurmJobObservation, *, reason: str, message: str) -> SlurmJobStatus:
+def _unseen(
+    observed: SlurmJobObservation, *, reason: str, message: str, now: float
+) -> SlurmJobStatus:
     """The status while the cluster cannot be seen: what was, but probes go on."""
     status = observed.status
     if status.phase == Phase.SUBMITTING:
@@ -136,12 +139,14 @@ def _unseen(observed: SlurmJobObservation, *, reason: str, message: str) -> Slur
         return status.model_copy(
             update={"phase": Phase.WAITING, "reason": reason, "message": message}
         )
-    return _probed(observed, status)
+    return _probed(observed, status, now=now)
 
 
-def _probed(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+def _probed(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
     """The status with what the probes say, which need no SLURM."""
-    return judged(observed, status=status) if status.phase in _PROBED and status.host else status
+    if status.phase not in _PROBED or not status.host:
+        return status
+    return judged(observed, status=status, now=now)
 
 
 def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -225,7 +230,7 @@ def _doubt(observed: SlurmJobObservation, why: str, *, now: float) -> SlurmJobPl
 
 def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     """A job that has an id and stands in no snapshot."""
-    status = _probed(observed, observed.status)
+    status = _probed(observed, observed.status, now=now)
     if observed.absent_snapshots < _SNAPSHOTS_BEFORE_DOUBT:
         return SlurmJobPlan(status=status, requeue_after=_SOON)
     if status.state is None:
@@ -314,7 +319,7 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
         *_PROBED,
         Phase.TERMINATING,
     }:
-        return SlurmJobPlan(status=_probed(observed, status))
+        return SlurmJobPlan(status=_probed(observed, status, now=now))
     return _running(observed, status=status, record=record, now=now)
 
 
@@ -360,7 +365,7 @@ def _running(
         # What the probes said was about another address, or about one that is not known any more.
         observed = replace(observed, probe_healthy=None, probe_reason="", probe_message="")
         found = found.model_copy(update={"phase": Phase.STARTING})
-    status = judged(observed, status=found)
+    status = judged(observed, status=found, now=now)
     if status.phase == Phase.DEGRADED:
         status = degraded.marked(observed, status, now=now)
         return _degraded(observed, status=status, record=record, now=now)

@@ -15,7 +15,7 @@ from isthmus.api.conditions import (
     Reason,
     set_condition,
 )
-from isthmus.api.desired import Pool
+from isthmus.api.desired import Desired, Pool
 from isthmus.api.modeldeployment_status import (
     ApiKeyStatus,
     DrainingStatus,
@@ -27,6 +27,7 @@ from isthmus.api.modeldeployment_status import (
 )
 from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.base import Pending, Worker
+from isthmus.engines import ENGINES
 from isthmus.plan.condition_models import models, typed
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
 from isthmus.plan.policy.drain import Proceed, told
@@ -62,7 +63,6 @@ def deployment_status(
     conditions = _conditions(observed, totals=totals, pools=pools, now=now)
     ready = next(c for c in conditions if c["type"] == ConditionType.READY)
     engines = sorted({str(pool.engine.type) for pool in observed.desired.pools}, reverse=True)
-    key = observed.desired.api_key
     return ModelDeploymentStatus(
         observed_generation=observed.desired.generation,
         replicas=totals.live,
@@ -74,7 +74,7 @@ def deployment_status(
         backend="+".join(sorted({pool.backend for pool in observed.desired.pools})),
         engine="+".join(engines),
         url=_url(observed),
-        api_key=None if key is None else ApiKeyStatus(secret=key.secret, key=key.key),
+        api_key=_api_key(observed.desired),
         summary="Ready" if ready["status"] == "True" else ready["reason"],
         tunnels=_tunnels(observed),
         conditions=models(conditions),
@@ -149,6 +149,15 @@ def _url(observed: ModelDeploymentObservation) -> str:
     if external is not None and external.url is not None:
         return f"{external.url}/v1"
     return f"http://{desired.name}.{desired.namespace}.svc/v1"
+
+
+def _api_key(desired: Desired) -> ApiKeyStatus | None:
+    key = desired.api_key
+    if key is None:
+        return None
+    kinds = {pool.engine.type for pool in desired.pools}
+    paths = sorted({path for kind in kinds for path in ENGINES[kind].open_paths})
+    return ApiKeyStatus(secret=key.secret, key=key.key, open_paths=tuple(paths))
 
 
 def _selector(observed: ModelDeploymentObservation) -> str:

@@ -11,10 +11,11 @@ from isthmus.observe.events import EventSink
 def tell_of_tunnel(
     events: EventSink, raw: Object, *, before: SlurmJobStatus, after: SlurmJobStatus
 ) -> None:
-    """An event of one worker, at a change of its condition TunnelUp only."""
+    """An event of one worker, where its condition TunnelUp becomes False, or True after that."""
     _tell(
         events,
         raw,
+        worked=bool(before.ever_ready),
         before=_find(before.conditions, ConditionType.TUNNEL_UP),
         after=_find(after.conditions, ConditionType.TUNNEL_UP),
     )
@@ -27,25 +28,30 @@ def tell_of_tunnels(
     _tell(
         events,
         raw,
+        worked=True,
         before=_find(before.conditions, ConditionType.TUNNELS_UP),
         after=_find(after.conditions, ConditionType.TUNNELS_UP),
     )
 
 
 def _tell(
-    events: EventSink, raw: Object, *, before: ConditionModel | None, after: ConditionModel | None
+    events: EventSink,
+    raw: Object,
+    *,
+    worked: bool,
+    before: ConditionModel | None,
+    after: ConditionModel | None,
 ) -> None:
-    if before is None or after is None or before.status == after.status:
+    if before is None or after is None:
         return
-    if after.status == "True":
-        events.emit(
-            raw,
-            type="Normal",
-            reason=Reason.TUNNEL_RESTORED,
-            message=f"the way works again: {after.message}",
-        )
-    else:
+    if after.status == "False" and before.status != "False":
         events.emit(raw, type="Warning", reason=Reason.TUNNEL_DOWN, message=after.message)
+    elif after.status == "True" and before.status == "False":
+        reason = Reason.TUNNEL_RESTORED if worked else Reason.TUNNEL_ESTABLISHED
+        again = " again" if worked else ""
+        events.emit(
+            raw, type="Normal", reason=reason, message=f"the way works{again}: {after.message}"
+        )
 
 
 def _find(conditions: tuple[ConditionModel, ...], kind: ConditionType) -> ConditionModel | None:

@@ -73,7 +73,7 @@ class Heartbeat:
         Raises:
             ApiError: a request failed.
         """
-        await self._api.apply(LEASES, self._lease())
+        self._leases[self._host] = await self._api.apply(LEASES, self._lease())
         listed = await self._api.list(
             LEASES,
             label_selector=names.LABEL_TUNNEL_HOST,

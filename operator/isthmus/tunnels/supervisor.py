@@ -35,7 +35,7 @@ _IDLE = 5.0
 _MEANING: Mapping[Outcome | None, str] = {
     None: "not asked yet",
     Outcome.ANSWERED: "answers",
-    Outcome.CLOSED: "nobody listens at the engine's port, or sshd forbids forwarding to it",
+    Outcome.CLOSED: "the engine does not listen yet, or sshd forbids forwarding to its port",
     Outcome.SILENT: "connections are taken and nothing answers",
     Outcome.REFUSED: "nothing listens on the forward's port",
 }

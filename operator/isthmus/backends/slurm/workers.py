@@ -98,9 +98,9 @@ def worker(job: SlurmJob, *, members: frozenset[str], load: Load | None = None) 
 
 
 def _tunnel(status: SlurmJobStatus) -> str | None:
-    """Up or Down for a worker that needs its forward now."""
+    """Up or Down for a worker that needs its forward now, None also while that is being made."""
     found = next((c for c in status.conditions if c.type == ConditionType.TUNNEL_UP), None)
-    if found is None:
+    if found is None or found.status == "Unknown":
         return None
     return "Up" if found.status == "True" else "Down"
 

@@ -9,6 +9,7 @@ it was allowed to do it may do again as soon as the way is back.
 from collections.abc import Collection
 from dataclasses import replace
 
+from isthmus.api.base import ConditionModel
 from isthmus.api.conditions import ConditionType, Phase, Reason, set_condition
 from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.api.times import epoch
@@ -20,6 +21,8 @@ BROKEN = frozenset({Reason.TUNNEL_DOWN, Reason.TUNNEL_AWAITED})
 """Reasons that speak of the way to a worker and say nothing about the worker."""
 SETTLED = 60.0
 """Seconds after which a way that works again is judged by: some probes."""
+BEGINNING = 60.0
+"""Seconds in which a way that has never worked is being made, and is not called broken yet."""
 _UNSUBMITTED = frozenset({None, Phase.WAITING})
 _NEEDED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED, Phase.DRAINING})
 
@@ -123,22 +126,50 @@ def broken(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[Reaso
     return None
 
 
+def beginning(observed: SlurmJobObservation, *, now: float) -> bool:
+    """Whether the way to a worker that starts is still being made, for the first time.
+
+    Every start goes through it: a supervisor hears of the forward when the job has published its
+    port, and then has to ask once. `TunnelUp` is Unknown meanwhile.
+    """
+    status = observed.status
+    if status.ever_ready or in_rotation(observed) or (status.forward and status.forward.in_traffic):
+        return False
+    found = _tunnel_up(status)
+    if found is None:
+        return True
+    since = epoch(found.last_transition_time)
+    return found.status == "Unknown" and since is not None and 0 <= now - since < BEGINNING
+
+
 def settled(status: SlurmJobStatus, *, now: float) -> bool:
     """Whether the way has worked for so long that the probes through it tell of the worker.
 
     What they said before, or while it was being made, was about the way.
     """
-    for condition in status.conditions:
-        if condition.type == ConditionType.TUNNEL_UP and condition.status == "True":
-            since = epoch(condition.last_transition_time)
-            return since is not None and now - since >= SETTLED
-    return False
+    found = _tunnel_up(status)
+    if found is None or found.status != "True":
+        return False
+    since = epoch(found.last_transition_time)
+    return since is not None and now - since >= SETTLED
+
+
+def _tunnel_up(status: SlurmJobStatus) -> ConditionModel | None:
+    return next((c for c in status.conditions if c.type == ConditionType.TUNNEL_UP), None)
 
 
 def cut_off(
-    status: SlurmJobStatus, *, reason: Reason, message: str, was_ready: bool
+    observed: SlurmJobObservation,
+    status: SlurmJobStatus,
+    *,
+    reason: Reason,
+    message: str,
+    now: float,
 ) -> SlurmJobStatus:
-    """The status of a worker whose tunnel is broken: nothing is known of its health."""
+    """The status of a worker that cannot be reached by its tunnel: its health is not known."""
+    if beginning(observed, now=now):
+        reason, message = Reason.JOB_STARTING, f"the way to it is being made: {message}"
+    was_ready = bool(status.ever_ready)
     return status.model_copy(
         update={
             "phase": Phase.DEGRADED if was_ready else Phase.STARTING,
@@ -158,7 +189,14 @@ def with_forward(observed: SlurmJobObservation, plan: SlurmJobPlan, *, now: floa
         Submit(before=_told(observed, action.before)) if isinstance(action, Submit) else action
         for action in plan.actions
     )
-    return replace(plan, status=_with_condition(observed, status, now=now), actions=actions)
+    status = _with_condition(observed, status, now=now)
+    again = plan.requeue_after
+    found = _tunnel_up(status)
+    if found is not None and found.status == "Unknown":
+        since = epoch(found.last_transition_time) or now
+        left = max(1.0, since + BEGINNING - now)
+        again = left if again is None else min(again, left)
+    return replace(plan, status=status, actions=actions, requeue_after=again)
 
 
 def _told(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
@@ -216,10 +254,13 @@ def _with_condition(
         Reason.TUNNEL_ESTABLISHED,
         "" if tunnel is None else f"{tunnel.host}: {tunnel.message}",
     )
+    up: bool | None = problem is None
+    if not up and beginning(observed, now=now):
+        up, reason = None, Reason.JOB_STARTING
     conditions = set_condition(
         before,
         type=ConditionType.TUNNEL_UP,
-        status=problem is None,
+        status=up,
         reason=reason,
         message=message,
         now=now,

@@ -99,7 +99,7 @@ def _refused(rules: EndpointRules, *, address: str, port: int) -> str:
     return ""
 
 
-def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJobStatus:
+def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> SlurmJobStatus:
     """The status of a running job with what the probes say.
 
     Without a verdict (an operator that has just started) the last one is kept: a restart takes
@@ -108,8 +108,7 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus) -> SlurmJob
     status = forwarding.routed(observed, status)
     if (problem := forwarding.broken(observed, status)) is not None:
         reason, message = problem
-        was_ready = bool(status.ever_ready)
-        return forwarding.cut_off(status, reason=reason, message=message, was_ready=was_ready)
+        return forwarding.cut_off(observed, status, reason=reason, message=message, now=now)
     if observed.probe_healthy is None or forwarding.rerouted(observed, status):
         if status.phase in {Phase.READY, Phase.DEGRADED} and status.ever_ready:
             return status

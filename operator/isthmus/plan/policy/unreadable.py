@@ -19,12 +19,16 @@ _MESSAGE_IS_FREE = frozenset({Phase.PENDING, Phase.STARTING, Phase.READY, Phase.
 def is_believed(observed: SlurmJobObservation, primary: JobRecord | None) -> bool:
     """Whether the attempt's best record speaks for the attempt, and its absence for an absence.
 
-    Beside a nameless record, one that was only turned away does not: the other may be the job that
-    was let through. The end of one that has passed the gate is the end, for no other can pass.
+    Beside a nameless record, one that was only turned away does not, nor one of another id than the
+    attempt is known by: the other may be the job that was let through. The end of one that has
+    passed the gate is the end, for no other can pass.
     """
     if observed.cluster.shows_all:
         return True
-    return primary is not None and (observe(primary).live or tells_the_end(primary))
+    bound = observed.status.job_id
+    if primary is None or bound not in {None, primary.job_id}:
+        return False
+    return observe(primary).live or tells_the_end(primary)
 
 
 def why(observed: SlurmJobObservation) -> tuple[Reason, str]:
