@@ -26,8 +26,8 @@ LEFT_BEHIND = 30.0
 """Seconds within which nothing of an engine may be left once its main process is dead."""
 REPLACED = 2 * START
 """Seconds within which a worker that ended is replaced by one that serves."""
-PREFILL = 25.0
-"""Seconds that the engine shall read a prompt."""
+PREFILL = 20.0
+"""Seconds that the engine shall read a prompt, at least."""
 STREAM = 40.0
 """Seconds that a stream shall take."""
 BEFORE = 20

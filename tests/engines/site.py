@@ -28,6 +28,8 @@ START = 420.0
 KEY_SECRET = "real-key"
 DRAIN = 240
 CONTEXT = 32_768
+LONGEST = CONTEXT - 1000
+"""Tokens of the longest prompt that leaves room for an answer."""
 ARGUMENTS = {
     "vllm": [
         "--enforce-eager",
@@ -132,12 +134,15 @@ class Site:
             replicas=replicas,
             model={"source": f"{home}/model", "servedNames": ["llama"]},
             health={"startupTimeout": f"{round(START * PATIENCE)}s", "interval": "2s"},
-            drain={"timeout": f"{DRAIN}s"},
+            drain={"timeout": f"{round(DRAIN * PATIENCE)}s"},
             endpoint={"type": "Managed", **key},
         )
 
     def serve(self, *, replicas: int = 1) -> list[Worker]:
-        """The shared deployment with so many ready workers."""
+        """The shared deployment with so many ready workers, and no other site's."""
+        for other in self.world.objects("mdep"):
+            if other["metadata"]["name"] != self.name:
+                self.remove_deployment(other["metadata"]["name"])
         self.world.apply(self.deployment(self.name, replicas=replicas))
         return self.wait_served(replicas)
 
@@ -242,10 +247,20 @@ class Site:
         return max(200, min(8000, round(200 * seconds / slowest)))
 
     def prompt_for(self, worker: Worker, seconds: float) -> int:
-        """How many tokens of a prompt take at least so long to read, by a measurement."""
-        self._numbers += 1
-        probe = ask(worker.url, key=self.key, tokens=2, prompt_tokens=2000, first=self._numbers)
-        return max(2000, min(CONTEXT - 1000, round(2000 * seconds / probe.first_token)))
+        """How many tokens of a prompt take at least so long to read, found by doubling.
+
+        Attention grows with the square of the length, so that nothing is extrapolated.
+        """
+        length = 2000
+        while length < LONGEST:
+            self._numbers += 1
+            probe = ask(
+                worker.url, key=self.key, tokens=2, prompt_tokens=length, first=self._numbers
+            )
+            if probe.first_token >= seconds:
+                break
+            length = min(LONGEST, 2 * length)
+        return length
 
     # ---- between rows
 
