@@ -219,6 +219,7 @@ def test_a_deleted_pod_finishes_its_streams_without_any_operator(world: World) -
     streams = open_streams(worker["url"], 4)
     for operator in world.operators:
         operator.kill()
+        world.end_lease(operator)
     world.remove("pod", worker["name"], wait=False)
     assert_finished(streams)
     until(lambda: worker["name"] not in _pods(world, "alone"), "it goes when it is idle")
