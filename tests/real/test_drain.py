@@ -1,5 +1,6 @@
 """How workers end: out of rotation first, and what is under way is finished, on both schedulers."""
 
+import contextlib
 import json
 import os
 import signal
@@ -144,24 +145,29 @@ def test_nothing_of_a_killed_vllm_outlives_its_job(world: World) -> None:
     world.apply(deployment("killed", slurm_pool(engine=engine), replicas=1))
     world.wait_agree("killed", slurm=1)
     (job,) = world.jobs("killed")
-    log = next((world.playground.state / "jobs").glob(f"{job['name']}.*.log"))
-    main = int(log.read_text().partition("APIServer pid=")[2].partition(")")[0])
-    children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
-    assert len(children) == 2, "EngineCore and a worker"
+    found = engine_processes(world, job["id"])
+    (main,) = [pid for pid, parent in found.items() if parent not in found]
+    assert len(found) == 3, "EngineCore and a worker beside it"
     os.kill(main, signal.SIGKILL)
-    until(lambda: "the engine ended with 137" in log.read_text(), "the script notices")
-    until(lambda: not any(map(_runs, children)), "nothing of it is left")
+    until(lambda: not engine_processes(world, job["id"]), "nothing of it is left")
     world.wait_agree("killed", slurm=1)
     world.scale("killed", 0)
     world.wait_agree("killed")
 
 
-def _runs(pid: str) -> bool:
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii")
-    except OSError:
-        return False
-    return stat.rsplit(")", 1)[1].split()[0] != "Z"
+def engine_processes(world: World, job_id: str) -> dict[int, int]:
+    """The processes of a job's engine and their parents, as the machine numbers them."""
+    configuration = f"SLURM_CONF={world.playground.slurm.configuration}".encode()
+    wanted = {f"SLURM_JOB_ID={job_id}".encode(), configuration}
+    found: dict[int, int] = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            environment = set((folder / "environ").read_bytes().split(b"\0"))
+            if wanted <= environment and b"serve" in command:
+                stat = (folder / "stat").read_text(encoding="ascii")
+                found[int(folder.name)] = int(stat.rsplit(")", 1)[1].split()[1])
+    return found
 
 
 @pytest.mark.timeout(180)
