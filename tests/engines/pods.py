@@ -20,7 +20,18 @@ from playground.config import node_names
 FOLDER = "/opt/engines"  # where the image's PATH begins, as in the simulators' image
 IMAGES = {"vllm": "localhost/vllm-cpu:1", "sglang": "localhost/sglang-cpu:1"}
 ENTRY_POINTS = {"vllm": ["vllm", "serve"], "sglang": []}
-LIBRARIES = ["libgcc-s1", "libgomp1", "libnuma1", "libsmartcols1", "libstdc++6", "util-linux"]
+LIBRARIES = [
+    "libgcc-s1",
+    "libgomp1",
+    "libncursesw6",
+    "libnuma1",
+    "libreadline8",
+    "libsmartcols1",
+    "libsqlite3-0",
+    "libstdc++6",
+    "libtinfo6",
+    "util-linux",
+]
 POLICY = "real-engines"
 
 

@@ -19,9 +19,10 @@ from typing import Any, Self
 from playground.processes import Process, alive, end
 from tests.engines import pods, running
 from tests.engines.client import Ask, ask
+from tests.patience import patience
 from tests.real.world import Json, Not, World, deployment, until
 
-PATIENCE = float(os.environ.get("PATIENCE", "1"))
+PATIENCE = float(os.environ.get("PATIENCE") or patience())
 """A factor on all limits of time, for a machine that has other things to do."""
 START = 420.0
 """Seconds within which a worker serves."""
