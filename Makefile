@@ -95,7 +95,10 @@ engines: $(VENV)/ready ## Run real vLLM and SGLang on processors and write docs/
 # No prerequisites: the folder is named after their content, and a fresh clone has new file times.
 $(VENV)/ready:
 	@python3 -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Isthmus needs Python 3.11 or newer as python3; this is $$(python3 --version)"; exit 1; }
-	@python3 -c 'import venv, ensurepip' 2>/dev/null || { echo "python3 has no venv module: apt-get install python3-venv"; exit 1; }
+	@python3 -c 'import venv, ensurepip' 2>/dev/null || { \
+	  test "$$(id -u)" = 0 && command -v apt-get >/dev/null || { echo "python3 has no venv module: apt-get install python3-venv"; exit 1; }; \
+	  echo "Installing Debian's python3-venv (it stays)"; \
+	  apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends python3-venv >/dev/null; }
 	@echo "Installing the development environment into $(VENV) (about a minute the first time)"
 	@rm -rf $(VENV) && python3 -m venv $(VENV)
 	@$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; print("\n".join(p["dependencies"] + p["optional-dependencies"]["dev"]))' > $(VENV)/requirements.txt
