@@ -410,8 +410,8 @@ class TestNamespace:
         made = under_first_process(engine, port=port, path="/health")
         with self.loading([*made.command, *made.args], name, tmp_path / "log") as found:
             (main,) = children(found.first)
+            until(lambda: bool(children(main)))
             rest = children(main)
-            assert rest
             os.kill(found.first, signal.SIGTERM)
             assert found.process.wait(20) == code
             assert not any(Path(f"/proc/{pid}").exists() for pid in (main, *rest))
