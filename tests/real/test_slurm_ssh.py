@@ -248,6 +248,7 @@ def test_masters_end_with_the_operator(reachable: World, operator: Operator, how
     assert folder.stat().st_mode & 0o777 == 0o700
     getattr(operator, how)()
     until(lambda: not alive(master), "the master has ended", timeout=10)
+    reachable.end_lease(operator)
     operator.start()
     wait_reachable(reachable)
     reachable.wait_agree("ending", slurm=1)
