@@ -66,7 +66,6 @@ LANES = (
             "real/test_lifecycle.py",
             "real/test_broken_references.py",
             "real/test_watch.py",
-            "real/test_wrong_input.py",
         ),
     ),
     Lane(
@@ -80,7 +79,11 @@ LANES = (
         ),
     ),
     # Both need an API server alone, and share it.
-    Lane("D", "releases of SLURM, single processes", ("real/test_slurm_matrix.py", "contract")),
+    Lane(
+        "D",
+        "releases of SLURM, single processes",
+        ("contract", "real/test_wrong_input.py", "real/test_slurm_matrix.py"),
+    ),
     Lane("E", "lint, plan, simulation", ("plan", "simulation"), background=True, lint=True),
 )
 
