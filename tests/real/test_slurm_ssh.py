@@ -247,12 +247,8 @@ def test_masters_end_with_the_operator(reachable: World, operator: Operator, how
     folder = Path(words[words.index("-S") + 1]).parent
     assert folder.stat().st_mode & 0o777 == 0o700
     getattr(operator, how)()
-<<<<<<< HEAD
-    until(lambda: not alive(master), "the master has ended")
-=======
     until(lambda: not alive(master), "the master has ended", timeout=10)
     reachable.end_lease(operator)
->>>>>>> world
     operator.start()
     wait_reachable(reachable)
     reachable.wait_agree("ending", slurm=1)
