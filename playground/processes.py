@@ -26,11 +26,20 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Stat:
-    """What /proc/PID/stat says."""
+    """What /proc/PID/stat says.
+
+    Attributes:
+        parent: its parent's pid.
+        state: one letter.
+        started: clock ticks since boot.
+        ended: whether all of it has ended. A process whose first thread is a zombie and whose
+            others still end has its ports and files until the last one has.
+    """
 
     parent: int
     state: str
     started: int
+    ended: bool
 
 
 def read_stat(pid: int) -> Stat | None:
@@ -41,7 +50,9 @@ def read_stat(pid: int) -> Stat | None:
         return None
     if len(fields) < 20:
         return None
-    return Stat(parent=int(fields[1]), state=fields[0].decode(), started=int(fields[19]))
+    state = fields[0].decode()
+    ended = state in "ZX" and int(fields[17]) <= 1
+    return Stat(parent=int(fields[1]), state=state, started=int(fields[19]), ended=ended)
 
 
 def all_processes() -> dict[int, Stat]:
@@ -49,7 +60,7 @@ def all_processes() -> dict[int, Stat]:
     found = {}
     for entry in os.listdir(PROC):
         stat = read_stat(int(entry)) if entry.isdigit() else None
-        if stat is not None and stat.state != "Z":
+        if stat is not None and not stat.ended:
             found[int(entry)] = stat
     return found
 
@@ -91,7 +102,7 @@ def children(pid: int) -> list[int]:
 def identify(pid: int) -> Process | None:
     """The process with this pid, or None when there is none."""
     stat = read_stat(pid)
-    return None if stat is None or stat.state == "Z" else Process(pid=pid, started=stat.started)
+    return None if stat is None or stat.ended else Process(pid=pid, started=stat.started)
 
 
 def alive(process: Process) -> bool:

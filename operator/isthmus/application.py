@@ -21,14 +21,14 @@ from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.queue import WorkQueue
 from isthmus.reconcile.standby import standing_by
 from isthmus.settings import Settings
-from isthmus.signals import take_signals, unless_asked
+from isthmus.signals import EndLimit, take_signals, unless_asked
 from isthmus.watch.operator import WatchSettings, run_watch
 
 _log = logging.getLogger(__name__)
 
 _FINISH_SECONDS = 20.0
 _KILL_SECONDS = 30.0
-"""After it was told to stop: more than `_FINISH_SECONDS`, for closing what is open."""
+"""After its end has begun: more than `_FINISH_SECONDS`, for closing what is open."""
 
 
 async def run(settings: Settings) -> None:
@@ -82,12 +82,14 @@ async def _lead(
     gate: Gate = OpenGate() if elector is None else elector
     async with HttpProbeClient() as http, httpx.AsyncClient(trust_env=False) as routers:
         parts = assemble(settings, api=api, gate=gate, prober_client=http, router_client=routers)
+        limit = EndLimit(_KILL_SECONDS)
         try:
-            await _run_parts(settings, connection, parts, elector, asked)
+            await _run_parts(settings, connection, parts, elector, asked=asked, limit=limit)
         finally:
             parts.queue.shut_down()
             await parts.prober.close()
             await parts.clusters.close()
+            limit.over()
 
 
 async def _run_parts(
@@ -95,7 +97,9 @@ async def _run_parts(
     connection: Connection,
     parts: Parts,
     elector: LeaderElector | None,
+    *,
     asked: asyncio.Event,
+    limit: EndLimit,
 ) -> None:
     """Sync, then run everything until `asked` is set or anything fails; gives the lease back."""
     writers: list[asyncio.Future[None]] = []
@@ -123,6 +127,7 @@ async def _run_parts(
         await _first_of(stop, [*writers, watch])
         await _finish_passes(loop, parts.queue)
     finally:
+        limit.begin()
         for task in writers:
             task.cancel()
         await asyncio.gather(*writers, return_exceptions=True)

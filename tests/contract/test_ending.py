@@ -32,6 +32,7 @@ from isthmus.health.verdict import ProbeTarget
 from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.queue import Key
 from isthmus.settings import Settings
+from isthmus.signals import EndLimit
 from isthmus.ssh.options import Forward, Identity, Target
 from isthmus.tunnels import application as tunnels
 from isthmus.tunnels.links import Links
@@ -514,5 +515,35 @@ class TestSupervisor:
                 told = told_to_end(task)
                 await task
                 assert lab.loop.time() == told
+
+        run_virtual(main)
+
+
+class TestEndThatHangs:
+    def test_it_is_killed_and_says_before_what_it_waits_for(
+        self, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def main() -> None:
+            kills: list[tuple[int, int]] = []
+            with patch("os.kill", lambda *what: kills.append(what)):
+                limit = EndLimit(30)
+                limit.begin()
+                task = asyncio.create_task(asyncio.Event().wait(), name="a pass that never ends")
+                await asyncio.sleep(29)
+                assert not kills
+                assert "a pass that never ends" in caplog.text
+                await asyncio.sleep(2)
+                assert kills == [(os.getpid(), signal.SIGKILL)]
+                task.cancel()
+
+        run_virtual(main)
+
+    def test_one_that_ends_is_left_alone(self) -> None:
+        async def main() -> None:
+            with patch("os.kill", lambda *what: pytest.fail("it had ended")):
+                limit = EndLimit(30)
+                limit.begin()
+                limit.over()
+                await asyncio.sleep(100)
 
         run_virtual(main)

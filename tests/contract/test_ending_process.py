@@ -148,3 +148,28 @@ async def test_told_twice_it_still_ends_in_order(
         assert not await held(api, namespace), "its Lease is given back"
     finally:
         process.kill()
+
+
+async def test_a_leader_that_was_paused_past_its_lease_ends_by_itself(
+    api: KubernetesApiServer, namespace: str, tmp_path: Path
+) -> None:
+    """Seen to hang: its connections were gone, and closing its watch waited for them."""
+    options = ["--namespace", namespace, "--watch-namespace", namespace]
+    for setting in ("liveness-port=0", "lease-duration=6s", "renew-interval=1s"):
+        options += ["--set", setting]
+    first = Process(tmp_path / "first.log", "run", *options, "--set", "identity=first")
+    second = None
+    try:
+        await until(lambda: first.said("In sync"), what="the first one leads")
+        second = Process(tmp_path / "second.log", "run", *options, "--set", "identity=second")
+        await until(lambda: second.said("Waiting: "), what="the second one stands by")
+        first.popen.send_signal(signal.SIGSTOP)
+        await until(lambda: second.said("In sync"), what="the second one leads")
+        first.popen.send_signal(signal.SIGCONT)
+        await until(lambda: first.popen.poll() is not None, what="the first one ends by itself")
+        assert first.popen.returncode == 1
+        assert await holder(api, namespace) == "second"
+    finally:
+        first.kill()
+        if second is not None:
+            second.kill()

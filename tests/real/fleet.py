@@ -165,8 +165,8 @@ def start_again(operator: Operator) -> None:
 def lease(world: World) -> tuple[str, str]:
     """Who holds the Lease, "" if nobody does, and when it was renewed."""
     with contextlib.suppress(PlaygroundError):
-        spec = world.get("lease", "isthmus", NAMESPACE)["spec"]
-        return str(spec.get("holderIdentity") or ""), str(spec.get("renewTime"))
+        spec = world.get("lease", "isthmus", NAMESPACE).get("spec", {})
+        return str(spec.get("holderIdentity") or ""), str(spec.get("renewTime") or "")
     return "", ""
 
 
