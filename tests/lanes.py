@@ -76,13 +76,14 @@ LANES = (
             "real/test_slurm_ssh.py",
             "real/test_slurm_commands.py",
             "real/test_playground.py",
+            "real/test_wrong_input.py",
         ),
     ),
     # Both need an API server alone, and share it.
     Lane(
         "D",
         "releases of SLURM, single processes",
-        ("contract", "real/test_wrong_input.py", "real/test_slurm_matrix.py"),
+        ("contract", "real/test_slurm_matrix.py"),
     ),
     Lane("E", "lint, plan, simulation", ("plan", "simulation"), background=True, lint=True),
 )
