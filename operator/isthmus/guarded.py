@@ -9,7 +9,8 @@ import traceback
 
 def where(error: BaseException) -> str:
     """The kinds of an exception and of its causes, and the lines that it came through, no texts."""
-    kinds, current = [], error
+    kinds: list[str] = []
+    current = error
     while len(kinds) < 8:
         kinds.append(type(current).__name__)
         cause = current.__cause__ or current.__context__

@@ -85,8 +85,9 @@ def tunnel_host(obj: Object) -> str:
     """
     if labels(obj).get(LABEL_SLICE_MANAGED_BY) != names.GROUP:
         return ""
-    owners = dig(obj, "metadata", "ownerReferences", default=[])
-    if not any(dig(one, "kind") == "SlurmJob" for one in owners if isinstance(owners, list)):
+    owners = dig(obj, "metadata", "ownerReferences")
+    found = owners if isinstance(owners, list | tuple) else ()
+    if not any(dig(one, "kind") == "SlurmJob" for one in found):
         return ""
     return labels(obj).get(names.LABEL_TUNNEL_HOST, "")
 
