@@ -318,8 +318,8 @@ class Prober:
         except EngineError as error:
             reason, message = "HttpError", str(error)
         except Exception as error:  # a bug in here must look like a failure, not like silence
-            _log.error("Probe of %s failed unexpectedly: %s", target.url_base, where(error))
-            reason, message = "HttpError", f"unexpected {type(error).__name__}"
+            _log.exception("Probe of %s failed unexpectedly", target.url_base)
+            reason, message = "HttpError", f"unexpected {type(error).__name__}: {error}"
         return ProbeResult(reason == "Healthy", reason, message, self._clock())
 
     async def _ask(self, target: ProbeTarget, *, full: bool) -> tuple[Reason, str]:
