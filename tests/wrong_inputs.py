@@ -294,6 +294,23 @@ WRONG_INPUTS = (
         {"type": "External", "external": {"kind": "smg", "url": "http://me:secret@router"}},
         "endpoint.external.url must be",
     ),
+    *(
+        _d(
+            f"a router at {url}",
+            "spec.endpoint",
+            {"type": "External", "external": {"kind": "smg", "url": url}},
+            "endpoint.external.url must be",
+        )
+        for url in (
+            "http://router:port",
+            "http://router:0",
+            "http://router:65536",
+            "http://[::1",
+            "http://[]:80",
+            "http://a:b:c",
+            "http://a..b",
+        )
+    ),
     _d(
         "a token for Envoy",
         "spec.endpoint",

@@ -1,7 +1,9 @@
 """The operator as a process: its parts started in order and ended together.
 
 Order matters: the lease first, then a complete list of everything, and only then workers. Any part
-that ends by an error ends the process with it; a restart continues from what exists.
+that ends by an error ends the process with it; a restart continues from what exists. That is for
+faults of ours alone: what a tenant or a site wrote is guarded where it is read (docs/security.md),
+because a restart would find it again.
 
 Told to stop, it begins nothing more, and gives the lease back as soon as all that writes has ended:
 the next instance waits for that, and for nothing else of this one.
@@ -10,12 +12,11 @@ the next instance waits for that, and for nothing else of this one.
 import asyncio
 import logging
 
-import httpx
-
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.gate import Gate, OpenGate
 from isthmus.assembly import Parts, assemble
+from isthmus.bounded_http import bounded_client
 from isthmus.health.client import HttpProbeClient
 from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.queue import WorkQueue
@@ -80,7 +81,7 @@ async def _lead(
     asked: asyncio.Event,
 ) -> None:
     gate: Gate = OpenGate() if elector is None else elector
-    async with HttpProbeClient() as http, httpx.AsyncClient(trust_env=False) as routers:
+    async with HttpProbeClient() as http, bounded_client() as routers:
         parts = assemble(settings, api=api, gate=gate, prober_client=http, router_client=routers)
         limit = EndLimit(_KILL_SECONDS)
         try:

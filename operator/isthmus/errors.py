@@ -18,6 +18,7 @@
     ├── EngineError                      an engine could not be asked
     │   ├── EngineRefusedError           no connection could be made
     │   └── EngineAnswerError            what came is no answer
+    ├── HttpFailedError                  a server that a user names gave no usable answer
     ├── SshError                         a connection over ssh could not be made, or was lost
     └── SlurmError                       an answer of SLURM, or none
         ├── SlurmUnavailableError        no complete, trustworthy observation: transient
@@ -97,6 +98,10 @@ class EngineRefusedError(EngineError):
 
 class EngineAnswerError(EngineError):
     """What an engine sent is no answer, or is too large for one."""
+
+
+class HttpFailedError(IsthmusError):
+    """A server that is not ours gave no answer that can be used; the message holds no secret."""
 
 
 class SshError(IsthmusError):

@@ -147,3 +147,23 @@ def test_what_comes_first_is_tried_until_it_is_done_and_stops_no_poll() -> None:
     run = Run(cluster, seconds=200, prepare=prepare)
     assert tried == [0, 30, 60, 90]
     assert run.snapshots == [0, 30, 60, 90, 120, 150, 180]
+
+
+class OddCluster(FakeCluster):
+    """Prints for a while what nobody has thought of."""
+
+    async def snapshot(self) -> Snapshot:
+        self.polls.append(self.now())
+        if self.now() < 40:
+            int("9" * 5000)
+        return Snapshot((), MappingProxyType({}), self.now(), self.now(), 0)
+
+    async def ping(self) -> bool:
+        self.pings.append(self.now())
+        raise ValueError("odd")
+
+
+def test_m1_what_a_site_prints_ends_no_poller() -> None:
+    run = Run(OddCluster(lambda _now: True), seconds=200)
+    assert set(run.failures) == {"IncompleteOutput"}
+    assert run.snapshots

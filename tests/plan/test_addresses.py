@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+import pytest
+
 from isthmus.backends.slurm.addresses import (
     FOUND_SECONDS,
     NOT_FOUND_SECONDS,
     AddressBook,
     is_address,
+    system_lookup,
 )
 from isthmus.backends.slurm.records import NodeRecord
 
@@ -51,3 +54,9 @@ def test_addresses_are_told_from_names() -> None:
     assert is_address("10.0.0.1")
     assert is_address("fd00::1")
     assert not is_address("gpu01")
+
+
+@pytest.mark.parametrize("name", ["gpu..example.org", "a" * 70, "a" * 70 + ".org", "\ud800"])
+async def test_m1_a_name_that_is_none_has_no_address(name: str) -> None:
+    """One typo in slurm.conf ended the operator for all clusters."""
+    assert await system_lookup([name]) == {}

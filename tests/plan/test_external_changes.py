@@ -82,7 +82,7 @@ class TestAnswers:
 def router(status: int) -> HttpRouter:
     def answer(request: httpx.Request) -> httpx.Response:
         assert request.headers["Authorization"] == "Bearer s3cret"
-        return httpx.Response(status, json={"workers": []})
+        return httpx.Response(status, stream=httpx.ByteStream(b'{"workers": []}'))
 
     client = httpx.AsyncClient(transport=httpx.MockTransport(answer))
     return HttpRouter(client, url="http://router:30000/", token="s3cret")

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+import pytest
+
 from isthmus.api import names
 from isthmus.apiserver.objects import Object
 from isthmus.front.publish import PATIENCE_SECONDS, Publisher
@@ -160,3 +162,21 @@ def test_the_annotation_is_the_same_for_the_same_deployments() -> None:
     pairs = [("b", "2"), ("a", "1")]
     assert deployments_annotation(pairs) == deployments_annotation(reversed(pairs))
     assert json.loads(deployments_annotation(pairs)) == {"a": "1", "b": "2"}
+
+
+@pytest.mark.parametrize("depth", [200, 900, 990, 5000, 100_000])
+async def test_c1_an_annotation_that_is_nested_deeply_says_nothing(depth: int) -> None:
+    """Whoever may change Secrets may write it: neither operator nor front ends for it."""
+    for text in ('{"a": ' + "[" * depth + "]" * depth + "}", "[" * depth, '{"a": 1, "b": "dig1"}'):
+        odd = {**HELD, "metadata": {"annotations": {names.ANNOTATION_DEPLOYMENT_KEYS: text}}}
+        held = held_keys(odd)
+        assert dict(held.deployments) in ({}, {"b": "dig1"})
+        assert held.key(digest="dig2", workload="") == "key-2"
+        world = World(odd)
+        world.publisher.changed((JOB,))
+        await world.publisher.publish_once()
+        assert world.published == [{JOB: "key-2"}]
+
+
+def test_a_value_that_is_no_base64_is_no_key() -> None:
+    assert held_keys({"data": {"a": "\xe9", "b": "x", "c": 1}}).values == {}

@@ -38,6 +38,7 @@ from isthmus.api.modeldeployment import (
 )
 from isthmus.api.names import DEFAULT_OPERATOR_NAMESPACE, api_key_secret
 from isthmus.api.revision import written_model, written_pool
+from isthmus.api.router_url import router_url_problem
 from isthmus.api.schedulers import KubernetesSpec, SlurmSpec
 
 DEFAULT_IMAGES: Final[Mapping[EngineType, str]] = {
@@ -111,6 +112,7 @@ def _endpoint(spec: EndpointSpec) -> Endpoint:
             kind=given.kind,
             url=None if given.url is None else given.url.rstrip("/"),
             secret=None if secret is None else (secret.name, secret.key),
+            problem="" if given.url is None else router_url_problem(given.url),
         ),
     )
 

@@ -199,11 +199,13 @@ class Router:
         kind: its API.
         url: where it answers, without a slash at the end; None for an Envoy that follows a file.
         secret: name and key of the Secret whose value is its Bearer token.
+        problem: why its URL cannot be asked, "" if it can.
     """
 
     kind: Literal["sglang-router", "smg", "envoy"]
     url: str | None = None
     secret: tuple[str, str] | None = None
+    problem: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

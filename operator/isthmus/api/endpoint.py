@@ -9,6 +9,7 @@ from pydantic import ConfigDict, Field
 
 from isthmus.api.base import ObjectName, Rule, SpecModel, matches, rules
 from isthmus.api.keys import ApiKeySecretRef
+from isthmus.api.router_url import ROUTER_URL, ROUTER_URL_MESSAGE
 
 SECRET_KEY: Final = "^[-._a-zA-Z0-9]+$"
 
@@ -56,13 +57,7 @@ class ExternalSpec(SpecModel):
         Field(
             min_length=8,
             max_length=256,
-            json_schema_extra=rules(
-                matches(
-                    "^https?://[A-Za-z0-9.:\\[\\]_-]+(/[A-Za-z0-9._/-]*)?$",
-                    "endpoint.external.url must be http:// or https:// with a host, without user, "
-                    "query or fragment: write for example http://router.team-a:30000",
-                )
-            ),
+            json_schema_extra=rules(matches(ROUTER_URL, ROUTER_URL_MESSAGE)),
         ),
     ] = None
     """Where it answers; workers are registered there by `/workers`."""

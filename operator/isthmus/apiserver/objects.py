@@ -15,6 +15,9 @@ Object: TypeAlias = Mapping[str, object]
 
 _NOTHING: Mapping[str, object] = {}
 
+_DIGITS = 20
+"""Of 2^64; Python refuses to read thousands of them."""
+
 
 @dataclass(frozen=True, slots=True)
 class ObjectList:
@@ -135,7 +138,9 @@ def number(value: object) -> int | None:
         return None
     if isinstance(value, int):
         return value
-    return int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else None
+    if not isinstance(value, str) or not value.isascii() or not value.isdigit():
+        return None
+    return int(value) if len(value) <= _DIGITS else None
 
 
 def _is_mapping(value: object) -> TypeGuard[Mapping[str, object]]:

@@ -5,9 +5,10 @@ operator needs no right to list them, and a dump of its memory shows few of them
 """
 
 import base64
-import binascii
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, dig
@@ -18,6 +19,9 @@ from isthmus.errors import SecretMissingError
 
 _MOST = 256
 """Secrets from which on those that are too old to be believed are dropped."""
+
+_TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
+"""What may become a header: visible ASCII, of which RFC 6750's characters are a part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,8 +79,8 @@ class Secrets:
             )
         try:
             return base64.b64decode(encoded, validate=True)
-        except binascii.Error as error:
-            raise SecretMissingError(f"{ref} is not base64: {error}") from None
+        except ValueError:
+            raise SecretMissingError(f"{ref} is not base64") from None
 
     async def text(self, ref: SecretRef) -> str:
         """Return the value as one line of text, white space around it left out.
@@ -91,6 +95,21 @@ class Secrets:
             raise SecretMissingError(f"{ref} is not text in UTF-8") from None
         if not text or not text.isprintable():
             raise SecretMissingError(f"{ref} must be one line of printable text")
+        return text
+
+    async def token(self, ref: SecretRef) -> str:
+        """Return the value as a token that can stand in a header, white space around it left out.
+
+        Raises:
+            SecretMissingError: as for `value`, or it is no such token.
+            ApiError: the API server did not answer.
+        """
+        text = (await self.value(ref)).decode(errors="replace").strip()
+        if not _TOKEN.fullmatch(text):
+            raise SecretMissingError(
+                f"{ref} is no token that can be sent: it must be one word of visible ASCII "
+                "characters, at most 8192; a key in PEM, a kubeconfig or several lines are none"
+            )
         return text
 
     def forget(self) -> None:

@@ -2,9 +2,13 @@
 
 Apart from the prober, which knows what to ask and what the answers mean. By aiohttp, which takes a
 fifth of httpx's processor time for it (docs/benchmarks.md): one process asks thousands of workers
-every few seconds.
+every few seconds. The same bounds hold as in `bounded_http`, and what the library says in its
+exceptions goes no further here either: it quotes what the other side sent, and what we did.
 """
 
+import os
+import socket
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol, Self
@@ -65,6 +69,8 @@ class HttpProbeClient:
             connector=aiohttp.TCPConnector(limit=0, force_close=True),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None),
+            auto_decompress=False,
+            headers={"Accept-Encoding": "identity"},
         )
 
     async def __aenter__(self) -> Self:
@@ -98,6 +104,26 @@ class HttpProbeClient:
                         break
                 return answer.status
         except aiohttp.ClientConnectorError as error:
-            raise EngineRefusedError(str(error.os_error)) from error
+            raise EngineRefusedError(_connecting(error.os_error)) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            raise EngineAnswerError(f"{type(error).__name__}: {error}") from error
+            raise EngineAnswerError(_answering(error)) from None
+
+
+def _connecting(error: OSError) -> str:
+    """Why no connection can be made, by the type of the error and the system's own word for it."""
+    if isinstance(error, socket.gaierror):
+        return "the host name cannot be resolved"
+    if isinstance(error, ssl.SSLError):
+        return "TLS fails"
+    return os.strerror(error.errno) if error.errno else "no connection can be made"
+
+
+def _answering(error: Exception) -> str:
+    """What is wrong with an answer, by the type of the error."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return "the answer broke off"
+    if isinstance(error, aiohttp.ServerDisconnectedError | OSError):
+        return "the connection was closed before an answer came"
+    if isinstance(error, aiohttp.ClientResponseError):
+        return "what came is not HTTP"
+    return f"the question cannot be asked, or its answer not be read ({type(error).__name__})"

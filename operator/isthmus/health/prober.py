@@ -36,6 +36,7 @@ from isthmus.engines import ENGINES
 from isthmus.engines.base import METRICS_PATH
 from isthmus.engines.metrics import LoadReader, Reading
 from isthmus.errors import EngineError, EngineRefusedError
+from isthmus.guarded import where
 from isthmus.health.client import ProbeClient
 from isthmus.health.verdict import (
     ProbeResult,
@@ -301,8 +302,8 @@ class Prober:
                 )
         except (TimeoutError, EngineError):
             return None
-        except Exception:
-            _log.exception("Metrics of %s failed unexpectedly", target.url_base)
+        except Exception as error:
+            _log.error("Metrics of %s failed unexpectedly: %s", target.url_base, where(error))
             return None
         return page.reading() if status == 200 else None
 

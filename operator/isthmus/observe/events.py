@@ -18,6 +18,7 @@ from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, name, namespace, uid
 from isthmus.apiserver.resources import EVENTS
 from isthmus.errors import IsthmusError
+from isthmus.guarded import where
 
 _log = logging.getLogger(__name__)
 
@@ -105,6 +106,8 @@ class EventRecorder:
                 await self._api.create(EVENTS, event)
             except IsthmusError as error:
                 _log.debug("An event was lost: %s", error)
+            except Exception as error:  # texts of anybody are in it; none ends the process
+                _log.warning("An event was lost: %s", where(error))
 
     def _event(self, obj: Object, type: EventType, reason: Reason, message: str) -> Object:
         now = self._wall_clock().strftime("%Y-%m-%dT%H:%M:%SZ")

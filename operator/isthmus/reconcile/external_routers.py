@@ -1,29 +1,33 @@
 """Keeps the routers of `endpoint.type: External` in step with the membership.
 
-A task of its own beside the loop, because a router that does not answer must not hold up a pass
-over a deployment, and because a router can change without anybody telling us: it is looked at again
-and again. What is in the membership has passed its health probe and the check of its identity, so
-only such workers are ever added, and one that fails either is taken out with the next look.
+Beside the loop, because a router that does not answer must not hold up a pass over a deployment,
+and because a router can change without anybody telling us: it is looked at again and again. Each
+has a task of its own: routers are chosen by tenants, and one that drips, or answers what nobody has
+thought of, holds up nobody else's. Whatever fails over one is told in its deployment's status; only
+a lost lease leaves its task, and ends the process.
+
+What is in the membership has passed its health probe and the check of its identity, so only such
+workers are ever added, and one that fails either is taken out with the next look.
 """
 
 import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import httpx
-from pydantic import ValidationError
 
 from isthmus.api import names
 from isthmus.api.defaults import effective
 from isthmus.api.desired import Desired
 from isthmus.api.modeldeployment import ModelDeployment
-from isthmus.apiserver.objects import Object, dig
+from isthmus.apiserver.objects import Object, dig, uid
 from isthmus.apiserver.resources import ENDPOINT_SLICES, MODEL_DEPLOYMENTS, Resource
 from isthmus.apiserver.secrets import SecretRef, Secrets
-from isthmus.errors import ApiError, SecretMissingError
+from isthmus.errors import ApiError, NotLeaderError, SecretMissingError
 from isthmus.front.workers import Worker, workers
+from isthmus.guarded import where
 from isthmus.reconcile.store import Store
 from isthmus.routing.external import HttpRouter, RouterError, synchronize
 from isthmus.routing.slices import slice_service
@@ -32,7 +36,16 @@ from isthmus.routing.worker_keys import held_keys
 _log = logging.getLogger(__name__)
 
 _LEAVE_ATTEMPTS = 30
-"""Cycles in which a router may fail until it is given up after its deployment is gone."""
+"""Looks in which a router may fail until it is given up after its deployment is gone."""
+
+_GAP = 1.0
+"""Seconds between two looks at one router at least, however often its membership changes."""
+_LIST_GAP = 0.2
+"""Seconds between two readings of all deployments at least."""
+_LOOK_SECONDS = 60.0
+"""For one look with all its requests; the next one goes on with the membership of then."""
+_MOST_BACKOFF = 3
+"""A router that fails is asked every so many intervals at least."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,7 @@ class _Task:
         owner: uid of the deployment.
         place: its namespace and name.
         secret: where its Bearer token is, None for none.
+        problem: why it cannot be asked at all, "" if it can.
         wanted: the workers.
     """
 
@@ -52,6 +66,7 @@ class _Task:
     place: tuple[str, str]
     model: str
     secret: SecretRef | None
+    problem: str = ""
     wanted: tuple[Worker, ...] = ()
 
     @property
@@ -60,8 +75,16 @@ class _Task:
         return self.url, self.owner
 
 
+@dataclass(slots=True)
+class _Follower:
+    """The task of one router, and what wakes it before its time."""
+
+    task: "asyncio.Task[None]"
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class ExternalRouters:
-    """Every router of every deployment, one cycle after another."""
+    """Every router of every deployment, each followed by a task of its own."""
 
     def __init__(
         self,
@@ -73,17 +96,19 @@ class ExternalRouters:
         interval: float,
         operator_namespace: str,
         said: Callable[[str, str], None] = lambda namespace, name: None,
+        timeout: float = 5.0,
     ) -> None:
         """Prepare.
 
         Args:
             store: deployments and their slices.
-            client: for the routers.
+            client: for the routers, see `bounded_client`.
             secrets: their tokens.
             check: raises where this process must not change anything.
-            interval: seconds between two cycles while nothing changes.
+            interval: seconds between two looks at a router while nothing changes.
             operator_namespace: for derived defaults.
             said: called with the namespace and name of a deployment when `problem` has news of it.
+            timeout: seconds for one request to a router, with its answer.
         """
         self._store = store
         self._client = client
@@ -92,8 +117,10 @@ class ExternalRouters:
         self._interval = interval
         self._operator_namespace = operator_namespace
         self._tell = said
+        self._timeout = timeout
         self._changed = asyncio.Event()
         self._known: dict[tuple[str, str], _Task] = {}
+        self._followers: dict[tuple[str, str], _Follower] = {}
         self._leaving: dict[tuple[str, str], int] = {}
         self._said: dict[tuple[str, str], str] = {}
         store.on_change(self._object_changed)
@@ -108,40 +135,125 @@ class ExternalRouters:
         return next((text for text in found if text), found[0]) if found else None
 
     async def run(self) -> None:
-        """Go on for ever; a router that fails is tried again with the next cycle."""
-        while True:
-            self._changed.clear()
-            await self.cycle()
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), self._interval)
+        """Go on for ever; a router that fails is tried again, after more and more time.
+
+        Raises:
+            NotLeaderError: the lease is lost.
+        """
+        try:
+            while True:
+                self._changed.clear()
+                self._follow_all()
+                ended = [one.task for one in self._followers.values()]
+                changed = asyncio.create_task(self._changed.wait(), name="routers changed")
+                try:
+                    await asyncio.wait(
+                        [changed, *ended],
+                        timeout=self._interval,
+                        return_when=asyncio.FIRST_COMPLETED,
+                    )
+                finally:
+                    changed.cancel()
+                self._take_ends()
+                await asyncio.sleep(_LIST_GAP)
+        finally:
+            tasks = [one.task for one in self._followers.values()]
+            self._followers.clear()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def cycle(self) -> None:
-        """Look at each router once and put it right."""
+        """Look at each router once and put it right.
+
+        Raises:
+            NotLeaderError: the lease is lost.
+        """
+        self._take_wanted()
+        await asyncio.gather(*(self._one(task) for task in tuple(self._known.values())))
+
+    def _take_wanted(self) -> frozenset[tuple[str, str]]:
+        """Read what each router should hold; returns the keys of those where that changed."""
         tasks = {task.key: task for task in self._tasks()}
         for key, task in self._known.items():
             if key not in tasks:
                 # The deployment is gone or has another router: take ours out of this one.
                 self._leaving.setdefault(key, _LEAVE_ATTEMPTS)
                 tasks[key] = replace(task, wanted=())
+        changed = frozenset(key for key, task in tasks.items() if self._known.get(key) != task)
         self._known |= tasks
-        await asyncio.gather(*(self._one(task) for task in tasks.values()))
+        return changed
 
-    async def _one(self, task: _Task) -> None:
+    def _follow_all(self) -> None:
+        for key in self._take_wanted():
+            follower = self._followers.get(key)
+            if follower is not None:
+                follower.changed.set()
+        for key in self._known.keys() - self._followers.keys():
+            changed = asyncio.Event()
+            task = asyncio.create_task(self._follow(key, changed), name=f"router {key[0]}")
+            self._followers[key] = _Follower(task, changed)
+
+    def _take_ends(self) -> None:
+        for key, follower in list(self._followers.items()):
+            if follower.task.done():
+                del self._followers[key]
+                follower.task.result()
+
+    async def _follow(self, key: tuple[str, str], changed: asyncio.Event) -> None:
+        """Look at one router again and again, until nothing is wanted of it."""
+        failures = 0
+        while (task := self._known.get(key)) is not None:
+            changed.clear()
+            failures = 0 if await self._one(task) else failures + 1
+            await asyncio.sleep(_GAP)
+            rest = self._interval * min(2.0 ** max(0, failures - 1), _MOST_BACKOFF) - _GAP
+            if failures > 1:
+                await asyncio.sleep(max(0.0, rest))  # changes wait, too
+                continue
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(changed.wait(), max(0.0, rest))
+
+    async def _one(self, task: _Task) -> bool:
+        """Put one router right; returns whether that was done. What fails is told, and no more."""
         self._check()
         try:
-            router = HttpRouter(self._client, url=task.url, token=await self._token(task))
-            wanted = await self._with_keys(task)
-            await synchronize(router, wanted=wanted, model=task.model, owner=task.owner)
+            async with asyncio.timeout(_LOOK_SECONDS):
+                await self._look(task)
+        except NotLeaderError:
+            raise
         except (RouterError, SecretMissingError, ApiError) as error:
-            self._say(task, str(error))
+            problem = str(error)
+        except TimeoutError:
+            problem = f"{task.url}: not all of it was done within {_LOOK_SECONDS:g} s; it goes on"
+        except Exception as error:  # whatever a tenant's input leads to is the tenant's alone
+            problem = (
+                f"{task.url} cannot be kept in step: unexpected {type(error).__name__}; the "
+                "operator's log says where"
+            )
+            if self._said.get(task.key) != problem:
+                _log.error("External router of %s/%s: %s", *task.place, where(error))
+        else:
+            self._say(task, "")
             if task.key in self._leaving:
-                self._leaving[task.key] -= 1
-                if self._leaving[task.key] <= 0:
-                    self._forget(task)
-            return
-        self._say(task, "")
+                self._forget(task)
+            return True
+        self._say(task, problem)
         if task.key in self._leaving:
-            self._forget(task)
+            self._leaving[task.key] -= 1
+            if self._leaving[task.key] <= 0 or task.problem:
+                self._forget(task)
+        return False
+
+    async def _look(self, task: _Task) -> None:
+        if task.problem:
+            raise RouterError(task.problem)
+        token = await self._token(task)
+        router = HttpRouter(self._client, url=task.url, token=token, timeout=self._timeout)
+        wanted = await self._with_keys(task)
+        await synchronize(
+            router, wanted=wanted, model=task.model, owner=task.owner, check=self._check
+        )
 
     async def _with_keys(self, task: _Task) -> dict[str, str]:
         """URL and API key of each worker; one whose key is not known yet comes in a later cycle."""
@@ -160,7 +272,7 @@ class ExternalRouters:
     async def _token(self, task: _Task) -> str:
         if task.secret is None:
             return ""
-        return (await self._secrets.value(task.secret)).decode(errors="replace").strip()
+        return await self._secrets.token(task.secret)
 
     def _say(self, task: _Task, problem: str) -> None:
         """Log a problem when it begins, changes and ends."""
@@ -185,10 +297,16 @@ class ExternalRouters:
             if dig(raw, "spec", "endpoint", "external") is None:
                 continue  # nearly all of them: reading thousands in each cycle would take seconds
             try:
-                desired = self._store.derived.of(raw, self._meaning)
-            except (ValidationError, ValueError):
-                continue  # its reconciler says so
-            task = self._task(desired)
+                task = self._task(self._store.derived.of(raw, self._meaning))
+            except Exception as error:
+                # Its reconciler says so. What its routers hold stays: it is not known to be wrong.
+                _log.debug("A deployment with a router cannot be read: %s", where(error))
+                yield from (
+                    known
+                    for key, known in self._known.items()
+                    if known.owner == uid(raw) and key not in self._leaving
+                )
+                continue
             if task is not None:
                 self._leaving.pop(task.key, None)
                 yield task
@@ -221,5 +339,6 @@ class ExternalRouters:
             else SecretRef(
                 namespace=desired.namespace, name=router.secret[0], key=router.secret[1]
             ),
+            problem=router.problem,
             wanted=workers(slices),
         )

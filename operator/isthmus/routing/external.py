@@ -7,17 +7,23 @@ then registers itself later), and answers only say that something was accepted.
 Only entries that carry our label are ever removed, and only workers that are in the membership are
 ever added: a router polls what it is given until it is healthy, and with ten dead workers the older
 one does nothing else (measured).
+
+What a router says is judged and not repeated: its bodies are in no message and no log line, and an
+id of a worker that cannot stand in a path is never put into one.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Literal, Protocol
 
 import httpx
 
 from isthmus.api import names
 from isthmus.apiserver.objects import dig
+from isthmus.bounded_http import MALFORMED, BoundedAnswer, exchange
+from isthmus.errors import HttpFailedError
 
 _log = logging.getLogger(__name__)
 
@@ -27,10 +33,17 @@ OWNER_LABEL = f"{names.GROUP}/owner"
 _ACCEPTED = frozenset({200, 201, 202, 409})
 """409 is smg's word for a worker that is there already, where sglang-router says 202 again."""
 
+_ID: Final = re.compile(r"(?!\.{1,2}$)[!-~]{1,256}")
+"""Visible ASCII; not what leads to another path, for `..` would."""
+_NOT_IN_ID: Final = frozenset("/?#%\\")
+
 
 @dataclass(frozen=True, slots=True)
 class Registered:
-    """One worker as a router lists it; `owner` is "" for one that we did not put there."""
+    """One worker as a router lists it; `owner` is "" for one that we did not put there.
+
+    `id` is "" for one whose id cannot stand in a path.
+    """
 
     id: str
     url: str
@@ -39,10 +52,14 @@ class Registered:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What to do in a router: URLs to add, ids to remove."""
+    """What to do in a router: URLs to add, ids to remove.
+
+    `stuck` counts workers that are to be removed and have no id that could be asked for.
+    """
 
     add: tuple[str, ...] = ()
     remove: tuple[str, ...] = ()
+    stuck: int = 0
 
 
 class RouterError(Exception):
@@ -75,18 +92,23 @@ def changes(*, listed: Iterable[Registered], wanted: Iterable[str], owner: str) 
     found = tuple(listed)
     wanted_urls = {normal(url) for url in wanted}
     known = {normal(entry.url) for entry in found}
+    surplus = [
+        entry.id for entry in found if entry.owner == owner and normal(entry.url) not in wanted_urls
+    ]
     return Changes(
         add=tuple(sorted(wanted_urls - known)),
-        remove=tuple(
-            entry.id
-            for entry in found
-            if entry.owner == owner and normal(entry.url) not in wanted_urls
-        ),
+        remove=tuple(id for id in surplus if id),
+        stuck=surplus.count(""),
     )
 
 
 async def synchronize(
-    router: Router, *, wanted: Mapping[str, str], model: str, owner: str
+    router: Router,
+    *,
+    wanted: Mapping[str, str],
+    model: str,
+    owner: str,
+    check: Callable[[], None] = lambda: None,
 ) -> Changes:
     """Make the router hold exactly these workers of ours; returns what had to be done.
 
@@ -95,16 +117,26 @@ async def synchronize(
         wanted: URLs of the workers, each with its API key, "" for none.
         model: the name that they serve.
         owner: uid of their deployment.
+        check: called before each change; raises where this process must not make any.
 
     Raises:
-        RouterError: it did not answer; the next time goes on from what is there then.
+        RouterError: it did not answer, or holds a worker of ours that cannot be removed; the next
+            time goes on from what is there then.
     """
     keys = {normal(url): key for url, key in wanted.items()}
     todo = changes(listed=await router.list(), wanted=wanted, owner=owner)
     for worker in todo.remove:
+        check()
         await router.remove(worker)
     for url in todo.add:
+        check()
         await router.add(url, model=model, owner=owner, api_key=keys.get(url, ""))
+    if todo.stuck:
+        raise RouterError(
+            f"the router lists {todo.stuck} workers that have left, under ids that cannot stand in "
+            "a path (more than 256 characters, or others than visible ASCII without / ? # %): "
+            "remove them there by hand"
+        )
     return todo
 
 
@@ -124,12 +156,22 @@ def parse_workers(answer: object) -> tuple[Registered, ...]:
         raise RouterError("the answer to GET /workers holds no list of workers")
     return tuple(
         Registered(
-            id=str(dig(worker, "id", default="")),
-            url=str(dig(worker, "url", default="")),
-            owner=_owner(worker),
+            id=_usable(dig(worker, "id")), url=_text(dig(worker, "url")), owner=_owner(worker)
         )
         for worker in listed
     )
+
+
+def _usable(id: object) -> str:
+    """An id as it can be asked for, "" for one that cannot."""
+    if type(id) is int and abs(id) < 2**63:
+        return str(id)
+    text = _text(id)
+    return text if _ID.fullmatch(text) and _NOT_IN_ID.isdisjoint(text) else ""
+
+
+def _text(value: object) -> str:
+    return value if isinstance(value, str) else ""
 
 
 def _owner(worker: object) -> str:
@@ -164,10 +206,10 @@ class HttpRouter:
         """See `Router`."""
         answer = await self._call("GET", "/workers")
         self._require(answer, frozenset({200}), "GET /workers")
-        try:
-            return parse_workers(answer.json())
-        except ValueError:
-            raise RouterError(f"{self._url}: GET /workers is no JSON") from None
+        listed = answer.json()
+        if listed is MALFORMED:
+            raise RouterError(f"{self._url}: the answer to GET /workers is not JSON")
+        return parse_workers(listed)
 
     async def add(self, url: str, *, model: str, owner: str, api_key: str = "") -> None:
         """See `Router`."""
@@ -185,23 +227,34 @@ class HttpRouter:
         _log.info("%s: removed %s", self._url, worker)
 
     async def _call(
-        self, method: str, path: str, *, body: Mapping[str, object] | None = None
-    ) -> httpx.Response:
+        self,
+        method: Literal["GET", "POST", "DELETE"],
+        path: str,
+        *,
+        body: Mapping[str, object] | None = None,
+    ) -> BoundedAnswer:
         try:
-            return await self._client.request(
-                method, self._url + path, json=body, headers=self._headers, timeout=self._timeout
+            return await exchange(
+                self._client,
+                method=method,
+                url=self._url + path,
+                body=body,
+                headers=self._headers,
+                timeout=self._timeout,
             )
-        except httpx.HTTPError as error:
-            kind = type(error).__name__
-            raise RouterError(f"{self._url} does not answer: {kind}: {error}") from error
+        except HttpFailedError as error:
+            raise RouterError(f"{self._url} does not answer {method} /workers: {error}") from None
 
-    def _require(self, answer: httpx.Response, good: frozenset[int], what: str) -> None:
-        if answer.status_code in good:
+    def _require(self, answer: BoundedAnswer, good: frozenset[int], what: str) -> None:
+        """Of an answer that is not good only its number is told.
+
+        Whoever may read a deployment's status could else read through us what he cannot reach.
+        """
+        if answer.status in good:
             return
-        said = answer.text[:200]
-        if answer.status_code in (401, 403):
+        if answer.status in (401, 403):
             raise RouterError(
-                f"{self._url} refuses us ({answer.status_code} to {what}): write its key into the "
+                f"{self._url} refuses us ({answer.status} to {what}): write its key into the "
                 "Secret of endpoint.external.authSecretRef"
             )
-        raise RouterError(f"{self._url}: {answer.status_code} to {what}: {said}")
+        raise RouterError(f"{self._url} answers {what} with status {answer.status}")

@@ -7,7 +7,7 @@ because its port is its own. Both are read back here in the same way.
 from collections.abc import Iterable, Mapping
 
 from isthmus.api import names
-from isthmus.apiserver.objects import Object, dig, labels, owner_uids
+from isthmus.apiserver.objects import Object, dig, labels, number, owner_uids
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
 LABEL_SLICE_MANAGED_BY = "endpointslice.kubernetes.io/managed-by"
@@ -67,12 +67,15 @@ def worker_slice(
 
 
 def slice_target(obj: Object) -> tuple[str, int] | None:
-    """Address and port that a worker's slice publishes, None if it publishes none."""
-    endpoints = dig(obj, "endpoints", default=[])
-    ports = dig(obj, "ports", default=[])
-    if not isinstance(endpoints, list) or not isinstance(ports, list) or not endpoints or not ports:
+    """Address and port that a worker's slice publishes, None if it publishes none.
+
+    Others may write slices with our labels, and the API takes a port without a number.
+    """
+    address = dig(obj, "endpoints", 0, "addresses", 0)
+    port = number(dig(obj, "ports", 0, "port"))
+    if not isinstance(address, str) or port is None:
         return None
-    return str(endpoints[0]["addresses"][0]), int(ports[0]["port"])
+    return address, port
 
 
 def slice_service(obj: Object) -> str:

@@ -8,7 +8,7 @@ while one replaces the other.
 from dataclasses import dataclass
 
 from isthmus.api import names
-from isthmus.apiserver.objects import Object, annotations, dig, labels
+from isthmus.apiserver.objects import Object, annotations, dig, labels, number
 from isthmus.plan.slurmjob_observation import TunnelSlice
 from isthmus.routing.slices import LABEL_SERVICE_NAME, LABEL_SLICE_MANAGED_BY, slice_target
 
@@ -77,11 +77,26 @@ def tunnel_slice(published: Published) -> Object:
     }
 
 
+def tunnel_host(obj: Object) -> str:
+    """Id of the supervisor that wrote a slice, "" for a slice that none can have written.
+
+    The EndpointSlice controller copies a Service's labels to slices of its own, and makes those
+    anew that are deleted; which controller manages a slice is the one label that it sets itself.
+    """
+    if labels(obj).get(LABEL_SLICE_MANAGED_BY) != names.GROUP:
+        return ""
+    owners = dig(obj, "metadata", "ownerReferences")
+    found = owners if isinstance(owners, list | tuple) else ()
+    if not any(dig(one, "kind") == "SlurmJob" for one in found):
+        return ""
+    return labels(obj).get(names.LABEL_TUNNEL_HOST, "")
+
+
 def tunnel_of(obj: Object) -> TunnelSlice | None:
     """What a slice says of a forward; None for a slice of another kind."""
-    host = labels(obj).get(names.LABEL_TUNNEL_HOST)
+    host = tunnel_host(obj)
     target = slice_target(obj)
-    if host is None or target is None:
+    if not host or target is None:
         return None
     notes = annotations(obj)
     return TunnelSlice(
@@ -101,4 +116,5 @@ def _target_note(target: tuple[str, int]) -> dict[str, str]:
 
 def _target(note: str) -> tuple[str, int] | None:
     host, _, port = note.rpartition(":")
-    return (host, int(port)) if host and port.isascii() and port.isdigit() else None
+    found = number(port)
+    return (host, found) if host and found is not None and 0 < found < 65536 else None

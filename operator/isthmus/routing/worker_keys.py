@@ -7,7 +7,6 @@ keys too.
 """
 
 import base64
-import binascii
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -80,15 +79,15 @@ def deployments_annotation(
 def _deployments(secret: Object) -> Mapping[str, str]:
     try:
         found = json.loads(annotations(secret).get(names.ANNOTATION_DEPLOYMENT_KEYS, "{}"))
-    except ValueError:
+    except (ValueError, RecursionError):  # nested too deeply: people may write annotations
         return {}
     if not isinstance(found, dict):
         return {}
-    return {str(name): str(digest) for name, digest in found.items()}
+    return {name: digest for name, digest in found.items() if isinstance(digest, str)}
 
 
 def _decoded(encoded: object) -> str:
     try:
         return base64.b64decode(str(encoded), validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, or not UTF-8
         return ""

@@ -22,6 +22,7 @@ from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.resources import SLURM_CLUSTERS
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import IsthmusError
+from isthmus.guarded import where
 from isthmus.processes import end
 from isthmus.reconcile.store import Store
 from isthmus.ssh.files import PrivateFolder
@@ -120,6 +121,8 @@ class Bastions:
                 await self._serve(reference, authorized_keys(some))
             except (IsthmusError, OSError) as error:
                 _log.warning("The bastion of SlurmCluster %s: %s", reference.name, error)
+            except Exception as error:  # one cluster's input is no reason to end the others' ways
+                _log.error("The bastion of SlurmCluster %s: %s", reference.name, where(error))
 
     async def close(self) -> None:
         """End all."""

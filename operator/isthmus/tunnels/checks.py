@@ -28,7 +28,7 @@ async def check(client: httpx.AsyncClient, *, url: str, timeout: float) -> Outco
         return Outcome.SILENT
     except httpx.ConnectError:
         return Outcome.REFUSED
-    except httpx.HTTPError:
+    except Exception:  # httpx raises more than its own, for a Location that is no URL for instance
         return Outcome.CLOSED
 
 

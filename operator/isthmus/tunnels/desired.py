@@ -5,6 +5,7 @@ stands beside it. A status that was wiped takes no forward away: only an attempt
 object that is gone, does.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 
@@ -17,6 +18,8 @@ from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
 from isthmus.apiserver.objects import Object, dig, labels, name, namespace, owner_uids, uid
 from isthmus.routing.slices import LABEL_SERVICE_NAME
 from isthmus.routing.tunnel_slices import tunnel_of
+
+_log = logging.getLogger(__name__)
 
 _TERMINAL = frozenset(phase for phase in Phase if phase.terminal)
 
@@ -60,7 +63,8 @@ def parsed(raw: Object) -> SlurmJob | None:
     """A SlurmJob, None for one of a schema that we do not know: nothing of it is held."""
     try:
         return SlurmJob.model_validate(raw)
-    except ValidationError:
+    except (ValidationError, ValueError, RecursionError):
+        _log.warning("SlurmJob %s/%s cannot be read and is set aside", namespace(raw), name(raw))
         return None
 
 
@@ -75,7 +79,7 @@ def wanted_forwards(
     """
     found: dict[int, Wanted] = {}
     for job in jobs:
-        one = None if job is None else _wanted(job, held.get(job.metadata.uid))
+        one = None if job is None else _wanted_or_held(job, held.get(job.metadata.uid))
         if one is None:
             continue
         # Of two that claim a port the one that has it keeps it.
@@ -133,6 +137,14 @@ def _mode(cluster: Object) -> str:
 def over(jobs: Iterable[Object]) -> frozenset[str]:
     """Uids of the SlurmJobs whose attempt has ended: nobody wants a forward to it any more."""
     return frozenset(uid(raw) for raw in jobs if dig(raw, "status", "phase") in _TERMINAL)
+
+
+def _wanted_or_held(job: SlurmJob, held: Wanted | None) -> Wanted | None:
+    """What one SlurmJob asks for; one that cannot be understood keeps what it has."""
+    try:
+        return _wanted(job, held)
+    except ValueError:  # such as a phase that a newer operator has written
+        return held
 
 
 def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:

@@ -19,6 +19,7 @@ from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.objects import Object
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import SshError
+from isthmus.guarded import where
 from isthmus.reconcile.derived import Derived
 from isthmus.ssh.credentials import SecretCredentials
 from isthmus.ssh.files import PrivateFolder
@@ -100,7 +101,12 @@ class Links:
                 stays as it is.
         """
         for reference in {key.cluster for key in wanted}:
-            self._take_cluster(reference, clusters.get((reference.namespace, reference.name)))
+            raw = clusters.get((reference.namespace, reference.name))
+            try:
+                self._take_cluster(reference, raw)
+            except Exception as error:  # such as a full disk: one cluster's ways, not everybody's
+                self._problems[reference] = f"its SlurmCluster: unexpected {type(error).__name__}"
+                _log.error("Links of SlurmCluster %s: %s", reference.name, where(error))
         needed = set(wanted) | {LinkKey(key.cluster) for key in wanted}
         for key in [key for key in self._links if key not in needed]:
             self._end(self._links.pop(key))

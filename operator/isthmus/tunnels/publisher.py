@@ -1,8 +1,10 @@
 """Writes the slices of our own forwards, and reads those of the others.
 
-Those of a supervisor that is dead are taken away here too.
+Those of a supervisor that is dead are taken away here too. Others may write EndpointSlices as well:
+one that says nothing that could be read is set aside, and told once.
 """
 
+import logging
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
@@ -21,10 +23,13 @@ from isthmus.apiserver.objects import (
 )
 from isthmus.apiserver.resources import ENDPOINT_SLICES
 from isthmus.errors import ApiNotFoundError
+from isthmus.guarded import where
 from isthmus.plan.slurmjob_observation import TunnelSlice
 from isthmus.reconcile.store import Store
 from isthmus.routing.slices import LABEL_SERVICE_NAME
-from isthmus.routing.tunnel_slices import Published, tunnel_of, tunnel_slice
+from isthmus.routing.tunnel_slices import Published, tunnel_host, tunnel_of, tunnel_slice
+
+_log = logging.getLogger(__name__)
 
 
 class Publisher:
@@ -143,6 +148,19 @@ class _Seen:
 
 
 def _slice(obj: Object) -> _Slice:
+    """Read one slice; called once for each version of it (`Derived`)."""
+    place = f"{namespace(obj)}/{name(obj)}"
+    try:
+        read = _read(obj)
+    except Exception as error:  # one odd slice must not end what holds all tenants' forwards
+        _log.warning("EndpointSlice %s cannot be read and is set aside: %s", place, where(error))
+        return _Slice(obj=obj, host="", tunnel=None, owners=(), service=("", ""), ready=0)
+    if read.host and read.tunnel is None:
+        _log.warning("EndpointSlice %s has no address, or no port, and is set aside", place)
+    return read
+
+
+def _read(obj: Object) -> _Slice:
     endpoints = dig(obj, "endpoints", default=[])
     ready = sum(
         dig(endpoint, "conditions", "ready") is True
@@ -150,7 +168,7 @@ def _slice(obj: Object) -> _Slice:
     )
     return _Slice(
         obj=obj,
-        host=labels(obj).get(names.LABEL_TUNNEL_HOST, ""),
+        host=tunnel_host(obj),
         tunnel=tunnel_of(obj),
         owners=owner_uids(obj),
         service=(namespace(obj), labels(obj).get(LABEL_SERVICE_NAME, "")),

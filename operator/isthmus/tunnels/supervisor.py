@@ -13,6 +13,7 @@ from typing import Protocol
 from isthmus.apiserver.objects import dig, namespace, owner_uids
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.errors import ApiError
+from isthmus.guarded import where
 from isthmus.plan.slurmjob_observation import TunnelSlice
 from isthmus.reconcile.store import Store
 from isthmus.routing.tunnel_slices import Published
@@ -119,6 +120,7 @@ class Supervisor:
         self._wake = asyncio.Event()
         self._leaving = False
         self._accepting = True
+        self._complaint = ""
         self.last_round = clock()
         """When the last round ended, for the liveness."""
 
@@ -136,6 +138,12 @@ class Supervisor:
             except ApiError as error:
                 _log.warning("The API server: %s; what is held stays", error)
                 pause = _RETRY
+            except Exception as error:
+                # Ending would cut every tenant's streams, and the next start would find the same.
+                self._unexpected(error)
+                pause = _RETRY
+            else:
+                self._complaint = ""
             self.last_round = self._clock()
             try:
                 async with asyncio.timeout(pause):
@@ -143,6 +151,13 @@ class Supervisor:
             except TimeoutError:
                 continue
             await self._sleep(_GAP)
+
+    def _unexpected(self, error: Exception) -> None:
+        """Tell once what breaks the rounds, for as long as it is the same."""
+        found = where(error)
+        if found != self._complaint:
+            self._complaint = found
+            _log.error("A round failed unexpectedly; what is held stays: %s", found)
 
     async def round(self) -> None:
         """Look at everything once, and make it so.

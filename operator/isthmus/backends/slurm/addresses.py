@@ -51,7 +51,7 @@ async def _system_address(name: str) -> str | None:
     try:
         async with asyncio.timeout(LOOKUP_SECONDS):
             found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
-    except (OSError, TimeoutError):
+    except (OSError, TimeoutError, ValueError):  # a name with an empty or a long part, too
         return None
     addresses = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)
     return str(addresses[0][4][0]) if addresses else None

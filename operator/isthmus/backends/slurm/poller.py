@@ -7,12 +7,16 @@ how to ask once; this module knows when.
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 from collections.abc import Awaitable, Callable
 
 from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.records import Snapshot
 from isthmus.errors import SlurmUnavailableError
+from isthmus.guarded import where
+
+_log = logging.getLogger(__name__)
 
 JITTER = 0.1
 """Share of the interval by which polls of several clusters drift apart."""
@@ -86,18 +90,33 @@ class Poller:
 
     async def _poll(self) -> None:
         self._poked.clear()
-        if self._prepare is not None and await self._prepare():
-            self._prepare = None
         try:
+            if self._prepare is not None and await self._prepare():
+                self._prepare = None
             snapshot = await self._client.snapshot()
+            self._on_snapshot(snapshot)
         except SlurmUnavailableError as error:
-            self._failures += 1
-            self._reachable = error.reason not in _UNREACHABLE
-            self._on_failure(error)
+            self._failed(error)
+        except Exception as error:  # what one site prints must not end the operator for all
+            text = f"SLURM's answer cannot be understood: unexpected {type(error).__name__}"
+            if not self._failures:
+                _log.error("A poll of SLURM failed unexpectedly: %s", where(error))
+            self._failed(SlurmUnavailableError(text, reason="IncompleteOutput"))
         else:
             self._failures = 0
             self._reachable = True
-            self._on_snapshot(snapshot)
+
+    def _failed(self, error: SlurmUnavailableError) -> None:
+        self._failures += 1
+        self._reachable = error.reason not in _UNREACHABLE
+        self._on_failure(error)
+
+    async def _ping(self) -> bool:
+        try:
+            return await self._client.ping()
+        except Exception as error:
+            _log.error("A question to SLURM failed unexpectedly: %s", where(error))
+            return False
 
     async def _wait_for_recovery(self) -> None:
         """Wait out the back-off, or less if slurmctld begins to answer again meanwhile."""
@@ -108,7 +127,7 @@ class Poller:
             await self._pause(min(left, self._jittered(self._probe_interval)))
             if self._poked.is_set():
                 return
-            was_reachable, self._reachable = self._reachable, await self._client.ping()
+            was_reachable, self._reachable = self._reachable, await self._ping()
             if self._reachable and not was_reachable:
                 return
 

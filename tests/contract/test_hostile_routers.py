@@ -1,0 +1,453 @@
+"""Routers, URLs and Secrets that are hostile or odd, beside an honest router that must not notice.
+
+Findings C1, C2, H7, M5 and B1 of docs/security.md. The routers are raw servers on loopback, so that
+what is sent is sent to the byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import tracemalloc
+import zlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import Any
+
+import pytest
+
+from isthmus.apiserver.resources import ENDPOINT_SLICES, MODEL_DEPLOYMENTS
+from isthmus.apiserver.secrets import Secrets
+from isthmus.bounded_http import bounded_client
+from isthmus.errors import EngineAnswerError, NotLeaderError
+from isthmus.health.client import HttpProbeClient
+from isthmus.reconcile import external_routers
+from isthmus.reconcile.external_routers import ExternalRouters
+from isthmus.reconcile.store import Store
+from isthmus.routing.external import OWNER_LABEL
+from isthmus.routing.slices import worker_slice
+
+WORKER = "http://10.0.0.1:8000"
+CANARY = "cAnArY-7f3a"
+
+Say = Callable[[asyncio.StreamWriter], Awaitable[None]]
+
+
+class Server:
+    """Reads the head of each request and answers with what the test says."""
+
+    def __init__(self, say: Say) -> None:
+        self.say, self.asked, self.url = say, [], ""
+        self.asked: list[bytes]
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[Server]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        try:
+            yield self
+        finally:
+            server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            self.asked.append(await reader.readuntil(b"\r\n\r\n"))
+            await self.say(writer)
+            await writer.drain()
+        writer.close()
+
+
+def answer(
+    body: bytes, *, status: str = "200 OK", kind: str = "application/json", extra: str = ""
+) -> Say:
+    head = f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n{extra}"
+
+    async def say(writer: asyncio.StreamWriter) -> None:
+        writer.write(head.encode() + b"Connection: close\r\n\r\n" + body)
+
+    return say
+
+
+def listing(*workers: object) -> bytes:
+    return json.dumps({"workers": workers}).encode()
+
+
+def ours(id: object) -> dict[str, object]:
+    """A worker of the bad deployment that has left, so that it is to be removed by its id."""
+    return {"id": id, "url": "http://10.9.9.9:1", "labels": {OWNER_LABEL: "uid-bad"}}
+
+
+async def drip(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nX-Drip: ")
+    while True:
+        writer.write(b"x")
+        await writer.drain()
+        await asyncio.sleep(0.05)
+
+
+async def endless(writer: asyncio.StreamWriter) -> None:
+    writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")
+    while True:
+        writer.write(b"[" * 65536)
+        await writer.drain()
+
+
+def bomb() -> bytes:
+    packer = zlib.compressobj(wbits=31)
+    pieces = [packer.compress(bytes(1 << 20)) for _ in range(96)]
+    return b"".join(pieces) + packer.flush()
+
+
+class Lab:
+    """The operator's store with a bad and a good deployment, and the part that is tested."""
+
+    def __init__(self) -> None:
+        self.store = Store(watched=[MODEL_DEPLOYMENTS, ENDPOINT_SLICES])
+        self.version = 0
+        self.objects: dict[str, Any] = {}
+        self.leading = True
+
+    def deployment(self, name: str, url: str, *, secret: bool = False) -> None:
+        external: dict[str, object] = {"kind": "smg", "url": url}
+        if secret:
+            external["authSecretRef"] = {"name": "token", "key": "token"}
+        spec = {
+            "model": {"source": "hf://org/model", "servedNames": ["llama"]},
+            "pools": [{"name": "hpc", "slurm": {"clusterRef": {"name": "hpc"}}}],
+            "endpoint": {"type": "External", "external": external},
+        }
+        self.put(MODEL_DEPLOYMENTS, {"metadata": {"name": name}, "spec": spec})
+        owner = {"name": f"{name}-0", "uid": f"uid-{name}-0"}
+        made = worker_slice(
+            namespace="team-a",
+            deployment=name,
+            service=name,
+            owner=owner,
+            address="10.0.0.1",
+            port=8000,
+        )
+        self.put(ENDPOINT_SLICES, made)
+
+    def put(self, resource: Any, obj: Any) -> None:
+        self.version += 1
+        meta = {**obj["metadata"], "namespace": "team-a", "resourceVersion": str(self.version)}
+        meta.setdefault("uid", f"uid-{meta['name']}")
+        self.store.put(resource, {**obj, "metadata": meta})
+
+    async def get(self, resource: Any, *, namespace: str, name: str) -> Any:
+        """The API server, as far as Secrets are concerned."""
+        return self.objects.get(name)
+
+    def check(self) -> None:
+        if not self.leading:
+            raise NotLeaderError("the lease is lost")
+
+
+@asynccontextmanager
+async def routers(lab: Lab, *, timeout: float = 0.5) -> AsyncIterator[ExternalRouters]:
+    async with bounded_client() as client:
+        yield ExternalRouters(
+            store=lab.store,
+            client=client,
+            secrets=Secrets(lab, clock=lambda: 0.0),  # type: ignore[arg-type]
+            check=lab.check,
+            interval=0.05,
+            operator_namespace="isthmus-system",
+            timeout=timeout,
+        )
+
+
+HONEST = answer(listing())
+
+
+async def looked(
+    lab: Lab, *, url: str = "", say: Say | None = None, secret: bool = False
+) -> tuple[str, list[bytes]]:
+    """One cycle with a bad router beside an honest one; the bad one's problem and what it heard."""
+    async with AsyncExitStack() as stack:
+        good = await stack.enter_async_context(Server(HONEST).listening())
+        bad = Server(say or HONEST)
+        if not url:
+            url = (await stack.enter_async_context(bad.listening())).url
+        lab.deployment("bad", url, secret=secret)
+        lab.deployment("good", good.url)
+        task = await stack.enter_async_context(routers(lab))
+        await task.cycle()
+        assert any(b"POST /workers" in request for request in good.asked)
+        assert task.problem("uid-good") == ""
+        return task.problem("uid-bad") or "", bad.asked
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://router:port",  # B1: a plain typo
+        "http://router:0",
+        "http://router:65536",
+        "http://[::1",
+        "http://[]:80",
+        "http://[::::]:80",
+        "http://a:b:c",
+        "http://xn--a:80",
+        "http://xn--999999999:80",
+        f"http://{'a' * 64}:80",
+    ],
+)
+async def test_c1_b1_a_url_that_cannot_be_asked_is_the_deployments_problem(url: str) -> None:
+    problem, _ = await looked(Lab(), url=url)
+    assert "endpoint.external.url" in problem
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"[" * 5000, "not JSON"),
+        (b'{"workers": ' + b"[" * 100_000, "not JSON"),
+        (b'{"workers": [{"id": ' + b"9" * 5000 + b"}]}", "not JSON"),
+        (b"\xff\xfe", "not JSON"),
+        (b"{}", "no list of workers"),
+        (listing(ours("a\nb")), "by hand"),
+        (listing(ours("x" * 70_000)), "by hand"),
+        (listing(ours("\ud800")), "by hand"),
+        (listing(ours("../..")), "by hand"),
+        (listing(ours("..")), "by hand"),
+        (listing(ours("a?b")), "by hand"),
+        (listing(ours({"a": []})), "by hand"),
+        (listing(ours(None)), "by hand"),
+    ],
+    ids=lambda value: str(value[:24]),
+)
+async def test_c1_an_answer_that_cannot_be_used_is_told(body: bytes, told: str) -> None:
+    problem, asked = await looked(Lab(), say=answer(body))
+    assert told in problem
+    assert not any(request.startswith(b"DELETE") for request in asked)
+
+
+@pytest.mark.parametrize("charset", ["hex", "zlib", "rot13", "idna", "undefined", "\xff"])
+async def test_c1_m5_of_a_refusal_only_its_number_is_told(charset: str) -> None:
+    body = f"404 page not found: {CANARY} \x1b[31m\n".encode()
+    say = answer(body, status="500 Oops", kind=f"text/plain; charset={charset}")
+    problem, _ = await looked(Lab(), say=say)
+    assert "status 500" in problem
+    assert CANARY not in problem
+
+
+@pytest.mark.parametrize(
+    ("say", "told"),
+    [
+        (answer(b"", status="302 Found", extra="Location: http://xn--a/\r\n"), ""),
+        (answer(b"", status="302 Found", extra="Location: http://[::\r\n"), ""),
+        (answer(b"", status="307 Go", extra="Location: /else\r\n"), "status 307"),
+        (answer(b"", status=f"{CANARY}"), "not HTTP"),
+        (answer(b"", extra=f"{CANARY}\r\n"), "not HTTP"),
+        (answer(b"", extra="Content-Length: 7\r\n"), "not HTTP"),
+        (endless, "larger than"),
+        (drip, "no complete answer within"),
+    ],
+)
+async def test_c1_what_is_no_http_is_told_in_words_of_ours(
+    say: Say, told: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    problem, asked = await looked(Lab(), say=say)
+    assert problem
+    assert told in problem
+    assert len(asked) == 1  # no redirect was followed
+    assert CANARY not in problem + caplog.text
+
+
+async def test_c1_a_bomb_of_gzip_is_not_unpacked() -> None:
+    say = answer(bomb(), extra="Content-Encoding: gzip\r\n")
+    tracemalloc.start()
+    try:
+        problem, asked = await looked(Lab(), say=say)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert "not JSON" in problem
+    assert b"accept-encoding: identity" in asked[0].lower()
+    assert peak < 32 << 20, f"{peak >> 20} MiB"
+
+
+async def test_c1_keys_that_are_nested_deeply_are_no_keys() -> None:
+    lab = Lab()
+    nested = '{"a": ' + "[" * 50_000
+    notes = {"isthmus.dev/deployment-keys": nested}
+    lab.objects["bad-worker-keys"] = {"metadata": {"annotations": notes}, "data": {"a": "é"}}
+    problem, asked = await looked(lab)
+    assert problem == ""
+    assert any(b"POST /workers" in request for request in asked)
+
+
+PEM = f"-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----\n".encode()
+CANARIES = {
+    "PEM": PEM,
+    "two lines": f"{CANARY}\n{CANARY}".encode(),
+    "NUL": f"{CANARY}\0x".encode(),
+    "CRLF and a header": f"{CANARY}\r\nX-Other: {CANARY}".encode(),
+    "kubeconfig": f"users:\n- user:\n    token: {CANARY}\n".encode(),
+    "not ASCII": f"{CANARY}é".encode(),
+    "binary": CANARY.encode() + bytes(range(128, 256)),
+    "ESC": f"{CANARY}\x1b[31m".encode(),
+    "blank": f"{CANARY} x".encode(),
+    "huge": CANARY.encode() * 90_000,
+}
+
+
+@pytest.mark.parametrize("value", CANARIES.values(), ids=CANARIES)
+async def test_c2_no_secret_in_status_log_or_request(
+    value: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    lab = Lab()
+    lab.objects["token"] = {"data": {"token": base64.b64encode(value).decode()}}
+    problem, asked = await looked(lab, secret=True)
+    assert "Secret team-a/token, key token" in problem
+    assert asked == []  # nothing that is no token was sent anywhere
+    assert CANARY not in problem + caplog.text
+
+
+async def test_c2_a_token_is_sent_and_told_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    lab = Lab()
+    lab.objects["token"] = {"data": {"token": base64.b64encode(f"{CANARY}\n".encode()).decode()}}
+    problem, asked = await looked(lab, secret=True, say=answer(b"", status="401 No"))
+    assert f"Bearer {CANARY}".encode() in asked[0]
+    assert "authSecretRef" in problem
+    assert CANARY not in problem + caplog.text
+
+
+async def test_c2_an_unexpected_error_is_told_without_its_text(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever comes next that nobody has thought of."""
+
+    class OddRouter:
+        def __init__(self, *_: object, url: str, **__: object) -> None:
+            self.url = url
+
+        async def list(self) -> tuple[object, ...]:
+            if "bad" in self.url:
+                raise AssertionError(f"Illegal header value b'{CANARY}'")
+            return ()
+
+        async def add(self, url: str, **_: object) -> None:
+            added.append(url)
+
+    added: list[str] = []
+    monkeypatch.setattr(external_routers, "HttpRouter", OddRouter)
+    lab = Lab()
+    lab.deployment("bad", "http://bad")
+    lab.deployment("good", "http://good")
+    async with routers(lab) as task:
+        await task.cycle()
+        assert added == [WORKER]
+        problem = task.problem("uid-bad") or ""
+    assert "unexpected AssertionError" in problem
+    assert "in list" in caplog.text or " list" in caplog.text  # where it was
+    assert CANARY not in problem + caplog.text
+
+
+async def test_c2_an_engine_that_is_no_server_is_told_in_words_of_ours() -> None:
+    async with (
+        Server(answer(b"", extra=f"bad header {CANARY}\r\n")).listening() as server,
+        HttpProbeClient() as client,
+    ):
+        for headers in ({}, {"X-Key": f"{CANARY}\nX: {CANARY}"}):
+            with pytest.raises(EngineAnswerError) as caught:
+                await client.get(server.url, headers=headers)
+            assert CANARY not in str(caught.value)
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():  # noqa: ASYNC110  # what raw servers heard, not an event of ours
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(external_routers, "_GAP", 0.01)
+    monkeypatch.setattr(external_routers, "_LIST_GAP", 0.01)
+
+
+@pytest.mark.usefixtures("fast")
+async def test_h7_a_router_that_drips_holds_up_nobody_else() -> None:
+    lab = Lab()
+    async with (
+        Server(drip).listening() as bad,
+        Server(HONEST).listening() as good,
+        routers(lab, timeout=5.0) as task,
+    ):
+        lab.deployment("bad", bad.url)
+        lab.deployment("good", good.url)
+        running = asyncio.create_task(task.run())
+        try:
+            await until(lambda: len(bad.asked) == 1)
+            heard = len(good.asked)
+            await until(lambda: len(good.asked) >= heard + 6)  # three more looks
+            assert len(bad.asked) == 1  # and the first question still hangs
+            assert task.problem("uid-good") == ""
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("fast")
+async def test_h7_a_router_that_drips_is_told_and_another_change_does_not_wake_it() -> None:
+    lab = Lab()
+    async with Server(drip).listening() as bad, routers(lab, timeout=0.2) as task:
+        lab.deployment("bad", bad.url)
+        running = asyncio.create_task(task.run())
+        try:
+            await until(
+                lambda: "no complete answer within 0.2 s" in (task.problem("uid-bad") or "")
+            )
+            lab.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "bad"}, "spec": {"endpoint": {}}})
+            await until(lambda: len(bad.asked) >= 3)  # what is to leave is tried again as well
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+@pytest.mark.usefixtures("fast")
+async def test_only_a_lost_lease_ends_it() -> None:
+    lab = Lab()
+    async with Server(answer(b"[" * 5000)).listening() as bad, routers(lab) as task:
+        lab.deployment("bad", bad.url)
+        running = asyncio.create_task(task.run())
+        await until(lambda: len(bad.asked) >= 2)
+        assert not running.done()
+        lab.leading = False
+        with pytest.raises(NotLeaderError):
+            await asyncio.wait_for(running, 20)
+
+
+async def test_no_worker_is_added_after_the_lease_is_lost() -> None:
+    lab = Lab()
+
+    async def lose(writer: asyncio.StreamWriter) -> None:
+        lab.leading = False  # while the router is asked
+        await HONEST(writer)
+
+    async with Server(lose).listening() as router, routers(lab) as task:
+        lab.deployment("good", router.url)
+        with pytest.raises(NotLeaderError):
+            await task.cycle()
+        assert [request.split()[0] for request in router.asked] == [b"GET"]
+
+
+async def test_workers_stay_while_their_deployment_cannot_be_read() -> None:
+    """An object of a newer schema is not one that has left its router."""
+    lab = Lab()
+    there = {"id": "a", "url": WORKER, "labels": {OWNER_LABEL: "uid-good"}}
+    async with Server(answer(listing(there))).listening() as router, routers(lab) as task:
+        lab.deployment("good", router.url)
+        await task.cycle()
+        external = {"kind": "smg", "url": router.url, "newer": {}}
+        odd = {"spec": {"endpoint": {"type": "External", "external": external}}}
+        lab.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "good"}, **odd})
+        await task.cycle()
+        assert [request.split()[0] for request in router.asked] == [b"GET", b"GET"]
