@@ -177,6 +177,19 @@ class Site(World):
         """One of them, {} where it is forgotten."""
         return next((job for job in self.queue() if job["id"] == str(job_id)), {})
 
+    def wait_saved(self, name: str) -> None:
+        """Wait until slurmctld has written what it knows of these jobs, which it does now and then.
+
+        One that is killed before loses it: a job that has just begun may end with it (24.11).
+        """
+        ids = self.ids(name)
+        comments = [job["comment"].encode() for job in self.queue() if job["id"] in ids]
+        saved = self.playground.state / "slurm" / "controller" / "job_state"
+        self.until(
+            lambda: all(comment in saved.read_bytes() for comment in comments),
+            f"slurmctld has saved the jobs of {name}",
+        )
+
     def ids(self, name: str) -> set[str]:
         return {job["id"] for job in self.jobs(name)}
 

@@ -76,7 +76,9 @@ def keyed(world: World) -> str:
 def test_every_worker_wants_the_key_and_none_shows_anywhere(world: World, keyed: str) -> None:
     key = world.key(keyed)
     assert len(key) > 40
-    assert world.status(keyed)["apiKey"] == {"secret": "keyed-api-key", "key": "api-key"}
+    told = world.status(keyed)["apiKey"]
+    assert (told["secret"], told["key"]) == ("keyed-api-key", "api-key")
+    assert {"/health", "/metrics", "/tokenize"} <= set(told["openPaths"]), "vLLM's are told"
     found = workers(world, keyed)
     assert found.keys() == {"k8s-vllm", "k8s-sglang", "hpc-sglang", "hpc-vllm"}
     for pool, worker in found.items():

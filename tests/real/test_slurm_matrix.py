@@ -286,6 +286,7 @@ def test_controller_is_killed_and_comes_back(matrix: Matrix) -> None:
         site.deploy("outage", replicas=2)
         workers = site.ready("outage", 2)
         jobs = site.ids("outage")
+        site.wait_saved("outage")
         slurm.kill_controller()
         said = site.wait_reachable("False")
         assert said["reason"] in {"ControllerUnreachable", "ControllerTimeout", "CommandTimeout"}
