@@ -114,6 +114,7 @@ class Worker:
         options = ["-p", "tests.measure", "-p", "no:cacheprovider", "--color=no", "-v"]
         options += ["--continue-on-collection-errors"]
         options += [f"--maxfail={MAXFAIL}", f"--junitxml={self._folder / self.lane.name}.xml"]
+        options += ["-o", "junit_family=xunit1"]  # the other one has no place for a test's figures
         options += [f"--rootdir={REPOSITORY}", f"--config-file={REPOSITORY / 'pyproject.toml'}"]
         if self.lane.select:
             options += ["-m", self.lane.select]

@@ -228,6 +228,7 @@ def test_a_job_that_waits_gets_its_key_when_it_starts(
     (job,) = until(lambda: world.jobs(name, "PENDING"), "the job waits")
     (placed,) = (world.playground.state / "jobs").glob(f"{job['name']}.key*")
     assert placed.stat().st_mode & 0o777 == 0o600
+    until(lambda: world.key(name), "the status says where the key is")
     assert placed.read_text() == world.key(name)
     shown = json.dumps(slurm.command("scontrol", "show", "job", job["id"]))
     assert world.key(name) not in shown
