@@ -38,6 +38,7 @@ VARIABLES = {
     "PYTHONDONTWRITEBYTECODE": "1",
     "SGLANG_CPU_OMP_THREADS_BIND": "0",
     "TOKENIZERS_PARALLELISM": "false",
+    "TORCHDYNAMO_DISABLE": "1",  # it wants a C++ compiler, which the pods' image has not
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
