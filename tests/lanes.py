@@ -95,11 +95,16 @@ ACCEPTANCE = Lane(
 
 
 def problems(lanes: Sequence[Lane] = LANES, *, tests: Path = TESTS) -> list[str]:
-    """What is wrong with the lanes: a module in none or in two, or one that does not exist."""
+    """What is wrong with the lanes: a module in none or in two, or one that does not exist.
+
+    Also two modules of one name, of which pytest could import only one in a single run.
+    """
     listed = Counter(module for lane in lanes for module in lane.modules())
     there = {str(path.relative_to(tests)) for path in tests.rglob("test_*.py")}
+    called = Counter(Path(module).name for module in there)
     return [
         *(f"tests/{m} is in no lane: put it into one in tests/lanes.py" for m in there - {*listed}),
         *(f"tests/{m} does not exist, but tests/lanes.py names it" for m in {*listed} - there),
         *(f"tests/{m} is in {n} lanes: leave it in one" for m, n in listed.items() if n > 1),
+        *(f"{n} modules are called {m}: rename one" for m, n in called.items() if n > 1),
     ]

@@ -36,6 +36,15 @@ def test_what_is_wrong_with_lanes_is_told(tmp_path: Path) -> None:
     ]
 
 
+def test_two_modules_of_one_name_are_told(tmp_path: Path) -> None:
+    """`pytest tests` imports each under its bare name (seen with two called test_ending.py)."""
+    for folder in ("plan", "contract"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "test_a.py").touch()
+    lane = Lane("A", "", ("plan/test_a.py", "contract/test_a.py"))
+    assert problems([lane], tests=tmp_path) == ["2 modules are called test_a.py: rename one"]
+
+
 def test_within_the_budgets() -> None:
     measured = {"plan/test_x.py": 5.0, "plan/test_y.py": 6.0, "real/test_a.py": 39.0}
     assert judge(measured, BUDGETS, factor=1.0) == []
