@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.api.texts import one_line
 from isthmus.backends.slurm.reasons import (
     OUTAGE_ADVICE,
     PendingClass,
     classify,
     first_word,
     never_after,
-    one_line,
     outage,
     refusal,
     spoken,

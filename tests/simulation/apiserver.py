@@ -18,6 +18,7 @@ from isthmus.errors import (
     ApiInvalidError,
     ApiNotFoundError,
 )
+from tests.simulation.statuses import refusal
 
 Json: TypeAlias = dict[str, Any]
 Place: TypeAlias = tuple[str, str]
@@ -135,6 +136,8 @@ class ApiSimulator:
         _check_finalizers(old, new)
         if new == old:
             return old
+        if subresource == "status" and (problem := refusal(resource.kind, new.get("status"))):
+            raise ApiInvalidError(f"{resource.kind} is invalid: {problem}", status=422)
         changed = {key for key in new.keys() | old.keys() if new.get(key) != old.get(key)}
         labels = resource.kind == "EndpointSlice" and k8s.labels(new) != k8s.labels(old)
         if changed - _NO_CONTENT or labels:

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from isthmus.api import names
 from isthmus.api.conditions import PendingClass, Reason
+from isthmus.api.texts import one_line
 from isthmus.api.times import epoch
 from isthmus.apiserver.objects import (
     Object,
@@ -281,4 +282,4 @@ def _crash(status: Mapping[str, object], reason: str | None) -> tuple[str, str] 
 
 def _sentence(text: str) -> str:
     """Bound a foreign text, which may be long, for a status."""
-    return text if len(text) <= 512 else text[:509] + "..."
+    return one_line(text, limit=512)

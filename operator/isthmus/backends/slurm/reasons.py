@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from isthmus.api.conditions import PendingClass
+from isthmus.api.texts import one_line
 from isthmus.backends.slurm.records import Refused
 
 _HELD = frozenset(
@@ -251,10 +252,3 @@ def refusal(text: str) -> Refused | None:
         if known.text in text:
             return Refused(reason=known.reason, message=f"{one_line(text)} {known.advice}")
     return None
-
-
-def one_line(text: str, *, limit: int = 300) -> str:
-    """The text of a command for a message: printable, in one line and bounded."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    words = " ".join(printable.split())
-    return words if len(words) <= limit else words[: limit - 1] + "…"
