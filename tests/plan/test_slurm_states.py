@@ -161,6 +161,8 @@ def test_node_states(
         ("Reserved for maintenance", PendingClass.RESOURCES),
         ("SomethingNew", PendingClass.RESOURCES),
         ("QOSMaxGRESPerUser", PendingClass.QUOTA),
+        ("QOSMinGRES", PendingClass.NEVER),
+        ("QOSMinCpuNotSatisfied", PendingClass.NEVER),
         ("QOSGrpGRES", PendingClass.QUOTA),
         ("AssocGrpGRES", PendingClass.QUOTA),
         ("AssocMaxJobsLimit", PendingClass.QUOTA),

@@ -7,6 +7,7 @@ import json
 import re
 from dataclasses import replace
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
@@ -29,6 +30,7 @@ from isthmus.errors import ApiInvalidError, SshError
 from isthmus.reconcile.status_bounds import status_schema, written
 from isthmus.reconcile.statuses import write_status
 from isthmus.ssh.connection import _together
+from isthmus.ssh.files import PrivateFolder
 from tests.simulation.apiserver import ApiSimulator
 
 STATUSES: dict[str, type[StatusModel]] = {
@@ -244,6 +246,17 @@ def test_b2_many_login_hosts_have_one_bounded_message() -> None:
     assert re.match(r"login8: Permission denied login0: words words", str(error))
     assert len(str(error)) < 1000
     assert error.reason == "SshLoginRequired"
+
+
+def test_f14_a_private_key_with_line_ends_of_windows_is_mended(tmp_path: Path) -> None:
+    folder = PrivateFolder(parent=tmp_path)
+    try:
+        assert folder.write(key=b"-----BEGIN\r\nAAAA\r\n-----END", known_hosts=b"h ssh-rsa A\r\n")
+        assert folder.identity.key.read_bytes() == b"-----BEGIN\nAAAA\n-----END\n"
+        assert folder.identity.known_hosts.read_bytes() == b"h ssh-rsa A\n"
+        assert not folder.write(key=b"-----BEGIN\nAAAA\n-----END\n", known_hosts=b"h ssh-rsa A")
+    finally:
+        folder.close()
 
 
 def test_h2_a_deployments_status_of_thousands_of_workers_is_written() -> None:

@@ -35,7 +35,9 @@ _NEVER = frozenset(
     }
 )
 _QUOTA = re.compile(r"QOS|Assoc|JobArrayTaskLimit$|Max\w+Per(Account|User)")
-_PER_JOB = re.compile(r"(QOS|Assoc|Max)\w*Per(Job|Node)")
+_PER_JOB = re.compile(
+    r"(QOS|Assoc|Max)\w*Per(Job|Node)|QOSMin"
+)  # of one job: others' ends are no help
 _UNBLOCKED_BY = {
     PendingClass.RESOURCES: "a node with the free resources that the job asks for",
     PendingClass.QUOTA: "a running job of this account or QOS that ends, or a higher limit",
