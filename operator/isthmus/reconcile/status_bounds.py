@@ -8,8 +8,9 @@ so that none of them can be forgotten here.
 
 import functools
 import re
-from collections.abc import Mapping
-from typing import Final
+import sys
+from collections.abc import Callable, Mapping
+from typing import Final, TypeAlias
 
 from isthmus.api.base import StatusModel
 from isthmus.api.crd import Schema, structural
@@ -39,9 +40,10 @@ def written(status: StatusModel) -> dict[str, object]:
     A text is cut, a list that is too long loses its end, and what is no time is left out.
     """
     document = status.model_dump(mode="json", by_alias=True, exclude_none=True)
-    bounded = _bounded(document, status_schema(type(status)))
-    assert isinstance(bounded, dict)
-    return bounded
+    bind = _binding(type(status))
+    if bind is not None:
+        bind(document)
+    return document
 
 
 def without_prose(value: object) -> object:
@@ -53,41 +55,85 @@ def without_prose(value: object) -> object:
     return value
 
 
-def _bounded(value: object, schema: Mapping[str, object]) -> object:
-    """Return the value within its bounds; None for a string that cannot be mended."""
-    if isinstance(value, str):
-        return _text(value, schema)
-    if isinstance(value, dict):
-        properties = schema.get("properties")
-        known = properties if isinstance(properties, Mapping) else {}
-        made = {key: _bounded(item, _part(known.get(key))) for key, item in value.items()}
-        return {key: item for key, item in made.items() if item is not None}
-    if isinstance(value, list):
-        most = schema.get("maxItems")
-        kept = value[:most] if isinstance(most, int) else value
-        items = _part(schema.get("items"))
-        return _distinct([_bounded(item, items) for item in kept], schema)
-    return value
+_Bind: TypeAlias = Callable[[object], object]
+"""Brings one value within its bounds: returns it, changed in place where it is a container, or
+another one; None for a string that cannot be mended."""
 
 
-def _text(text: str, schema: Mapping[str, object]) -> str | None:
-    if schema.get("format") == "date-time":
-        return text if _TIME.fullmatch(text) else None
-    clean, most = printable(text), schema.get("maxLength")
-    return cut(clean, limit=most) if isinstance(most, int) else clean
+@functools.cache
+def _binding(kind: type[StatusModel]) -> _Bind | None:
+    return _bind(status_schema(kind))
 
 
-def _distinct(items: list[object], schema: Mapping[str, object]) -> list[object]:
+def _bind(schema: object) -> _Bind | None:
+    """Made once for each part of the schema: a status is looked through in every pass.
+
+    None for what needs no look: numbers, and words of which the models know all.
+    """
+    if not isinstance(schema, Mapping) or "enum" in schema:
+        return None
+    if schema.get("type") == "string":
+        return _time if schema.get("format") == "date-time" else _text(schema.get("maxLength"))
+    if schema.get("type") == "object":
+        return _object(schema)
+    return _array(schema) if schema.get("type") == "array" else None
+
+
+def _time(value: object) -> object:
+    return value if isinstance(value, str) and _TIME.fullmatch(value) else None
+
+
+def _text(most: object) -> _Bind:
+    limit = most if isinstance(most, int) else sys.maxsize
+
+    def bind(value: object) -> object:
+        if not isinstance(value, str) or (len(value) <= limit and value.isprintable()):
+            return value
+        return cut(printable(value), limit=limit)
+
+    return bind
+
+
+def _object(schema: Mapping[str, object]) -> _Bind | None:
+    properties = schema.get("properties")
+    parts = properties if isinstance(properties, Mapping) else {}
+    binds = [(key, bind) for key, part in parts.items() if (bind := _bind(part)) is not None]
+
+    def bind_all(value: object) -> object:
+        if not isinstance(value, dict):
+            return value
+        for key, bind in binds:
+            old = value.get(key)
+            if old is None:
+                continue
+            new = bind(old)
+            if new is None:
+                del value[key]
+            elif new is not old:
+                value[key] = new
+        return value
+
+    return bind_all if binds else None
+
+
+def _array(schema: Mapping[str, object]) -> _Bind:
+    most, keys = schema.get("maxItems"), schema.get("x-kubernetes-list-map-keys")
+    bind = _bind(schema.get("items"))
+
+    def bind_each(value: object) -> object:
+        if not isinstance(value, list):
+            return value
+        kept = value[:most] if isinstance(most, int) and len(value) > most else value
+        made = kept if bind is None else [bind(item) for item in kept]
+        return _distinct(made, keys) if isinstance(keys, list) else made
+
+    return bind_each
+
+
+def _distinct(items: list[object], keys: list[str]) -> list[object]:
     """Of entries whose keys have become the same only the first: two are refused."""
-    keys = schema.get("x-kubernetes-list-map-keys")
-    if not isinstance(keys, list):
-        return items
     found: dict[tuple[object, ...], object] = {}
     for item in items:
         identity = tuple(item.get(key) for key in keys) if isinstance(item, dict) else (item,)
         found.setdefault(identity, item)
     return list(found.values())
-
-
-def _part(schema: object) -> Mapping[str, object]:
-    return schema if isinstance(schema, Mapping) else {}
