@@ -184,6 +184,7 @@ def _job(name: str, path: str, value: object, sentence: str | None) -> WrongInpu
     return WrongInput(name, "SlurmJob", {f"spec.{path}": value}, sentence)
 
 
+TWO = "an engine option and its value in one list entry need a '='"
 OURS = "this engine option (or its abbreviation) is set by Isthmus"
 SBATCH = "this sbatch option (or its abbreviation) is set by Isthmus"
 SBATCH_FORM = "an sbatch option must be one entry of the form --name or --name=value"
@@ -342,6 +343,12 @@ WRONG_INPUTS = (
     _k8s("own port", "engine.args", ["--port=1"], OURS),
     _k8s("own port in two entries", "engine.args", ["--port", "1"], OURS),
     _k8s("own port abbreviated", "engine.args", ["--por", "1"], OURS),
+    _k8s("own token", "engine.args", ["--hf-token=hf_x"], OURS),
+    _k8s("option and value in one entry", "engine.args", ["--max-model-len 8192"], TWO),
+    _k8s("own port and its value in one entry", "engine.args", ["--port 9000"], TWO),
+    _k8s("own key in one entry", "engine.args", ["--seed=1", "--api-key sk-1"], TWO),
+    _k8s("short option and value in one entry", "engine.args", ["-q fp8"], TWO),
+    _hpc("a blank before the equals sign", "engine.args", ["--dtype =auto"], TWO),
     _k8s("own host with an underscore", "engine.args", ["--served_model_name=x"], OURS),
     _k8s("own option with a dot", "engine.args", ["--config.x=1"], OURS),
     _k8s("own option behind others", "engine.args", ["--seed=1", "--api-key=x"], OURS),

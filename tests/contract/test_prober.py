@@ -373,6 +373,26 @@ def test_each_failure_has_its_reason(break_it: Callable[[Engine], None], reason:
     watched(test, engine=engine)
 
 
+@pytest.mark.parametrize(
+    ("names", "attempt", "reason"),
+    [
+        ([f"lora-{n}-{'x' * 40}" for n in range(60)], "x7k2qp", "WrongModel"),
+        (["\x1b[2J\x00\ud800\n" + "x" * 100_000], "x7k2qp", "WrongModel"),
+        (["llama"], "\x1b[31m\n" + "z" * 100_000, "WrongAttempt"),
+    ],
+)
+def test_h2_what_a_stranger_calls_itself_is_told_in_one_bounded_line(
+    names: list[str], attempt: str, reason: str
+) -> None:
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(False)
+        assert watching.state.last.reason == reason
+        assert watching.state.last.message.isprintable()
+        assert len(watching.state.last.message) <= 300
+
+    watched(test, engine=Engine(names=names, attempt=attempt))
+
+
 @pytest.mark.parametrize("target", [SGLANG, VLLM])
 def test_stranger_behind_a_known_address_is_out_at_its_first_full_probe(
     target: ProbeTarget,

@@ -168,6 +168,23 @@ async def create_twice(s: Session) -> None:
 
 
 @case
+async def a_status_has_bounds(s: Session) -> None:
+    """H2: one that is too long is refused as a whole; length is counted in characters."""
+
+    async def write(**status: Any) -> None:
+        await s.patch(SLURM_JOBS, "a", {"status": status}, "status")
+
+    await s.create(SLURM_JOBS, job())
+    forward = {"mode": "Tunnel", "inTraffic": True}
+    await write(phase="Ready", forward=forward, message="é" * 1023 + "…")
+    await write(phase="Degraded", forward={"inTraffic": False}, message="x" * 1025)
+    await write(phase="Bogus")
+    await write(conditions=[{"type": f"T{n}", "status": "True"} for n in range(17)])
+    await write(conditions=[{"type": "TunnelUp", "status": "Maybe"}])
+    await write(phase="Degraded", forward={"inTraffic": None}, message=None)
+
+
+@case
 async def status_is_apart(s: Session) -> None:
     await s.create(SLURM_JOBS, job())
     await s.patch(SLURM_JOBS, "a", {"status": {"phase": "Ready"}})

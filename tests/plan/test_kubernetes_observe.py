@@ -368,6 +368,27 @@ class TestGroups:
         assert found.problem.pending_class is PendingClass.QUOTA
         assert (found.problem.reason, found.problem.message) == ("FailedCreate", words)
 
+    @pytest.mark.parametrize(
+        ("words", "kind", "advice"),
+        [
+            ('violates PodSecurity "restricted:latest": seccompProfile', "Never", "Pod Security"),
+            ('admission webhook "gpu.example" denied the request: no', "Never", "refuses these"),
+            ('Internal error: failed calling webhook "gpu.example"', "Failing", "does not answer"),
+        ],
+    )
+    def test_f13_what_is_no_quota_is_not_told_as_one(
+        self, words: str, kind: str, advice: str
+    ) -> None:
+        text = f'pods "llama-1" is forbidden: {words}'
+        failure = condition("ReplicaFailure", True, reason="FailedCreate", message=text)
+        (found,) = groups(
+            deployments=[deployment(conditions=[failure])], pods=[], members=frozenset()
+        )
+        assert found.problem is not None
+        assert found.problem.pending_class == kind
+        assert advice in found.problem.message
+        assert text in found.problem.message
+
     def test_a_quota_of_the_past_is_not(self) -> None:
         past = [condition("ReplicaFailure", False), condition("Available", True)]
         (found,) = groups(deployments=[deployment(conditions=past)], pods=[], members=frozenset())

@@ -63,6 +63,14 @@ def test_a_mark_of_the_future_is_made_anew(late: Draining) -> None:
     assert actions(found, count=1) == [returned(1)]
 
 
+def test_a_pod_that_returns_is_not_scaled_away_in_the_same_step() -> None:
+    """The scaling after its release was refused for long: seed 514."""
+    (marked,) = group("draining", wanted=1).workers
+    released = replace(marked, draining=Draining(since=NOW - 400, released_at=NOW - 300))
+    found = replace(group("draining", wanted=1), workers=(released,))
+    assert actions(found, count=0) == [returned(0)]
+
+
 def test_a_marked_pod_is_waited_for() -> None:
     found = group("ready", "draining", wanted=1)
     assert actions(found, count=1) == []

@@ -6,13 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.api.texts import one_line
 from isthmus.backends.slurm.reasons import (
     OUTAGE_ADVICE,
     PendingClass,
     classify,
     first_word,
     never_after,
-    one_line,
     outage,
     refusal,
     spoken,
@@ -161,6 +161,8 @@ def test_node_states(
         ("Reserved for maintenance", PendingClass.RESOURCES),
         ("SomethingNew", PendingClass.RESOURCES),
         ("QOSMaxGRESPerUser", PendingClass.QUOTA),
+        ("QOSMinGRES", PendingClass.NEVER),
+        ("QOSMinCpuNotSatisfied", PendingClass.NEVER),
         ("QOSGrpGRES", PendingClass.QUOTA),
         ("AssocGrpGRES", PendingClass.QUOTA),
         ("AssocMaxJobsLimit", PendingClass.QUOTA),

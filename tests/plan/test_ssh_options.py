@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from isthmus.ssh.failures import one_line, permanent, ssh_error
+from isthmus.api.texts import one_line
+from isthmus.ssh.failures import permanent, ssh_error
 from isthmus.ssh.options import (
     Direction,
     Forward,

@@ -11,7 +11,7 @@ from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import rfc3339
 from isthmus.backends.slurm.records import Refused, Submitted, Unclear
 from isthmus.plan.actions import Cancel, Submit
-from isthmus.plan.policy.submission import may_submit
+from isthmus.plan.policy.submission import held_back_by
 from isthmus.plan.slurmjob import after_submission, plan_slurm_job
 from isthmus.plan.slurmjob_observation import SlurmJobPlan
 from tests.plan.builders import DENIED, NOW, PUBLISHED, STALE, job, record, status
@@ -54,12 +54,26 @@ def test_it_waits(changes: dict[str, Any]) -> None:
     plan = plan_slurm_job(job(status=status(Phase.WAITING), **changes), now=NOW)
     assert plan.actions == ()
     assert plan.status.phase == Phase.WAITING
+    assert plan.status.message, "F5: it says what it waits for"
+
+
+def test_f5_unclear_submissions_of_others_are_what_an_attempt_waits_for() -> None:
+    waiting = plan_slurm_job(job(cluster_changes={"unresolved": 17}), now=NOW).status
+    assert waiting.reason == Reason.WAITING_TO_SUBMIT
+    assert "16 or more submissions" in (waiting.message or "")
+    assert "SubmitUnknown" in (waiting.message or "")
+
+
+def test_f5_one_that_stands_in_line_says_so_until_it_is_submitted() -> None:
+    plan = plan_slurm_job(job(status=status(None)), now=NOW)
+    assert "its turn" in (plan.status.message or "")
+    assert submits(plan)[0].before.message == ""
 
 
 @pytest.mark.parametrize("how", [STALE, DENIED, {"unresolved": 16}])
 def test_the_rule_itself_asks_for_a_cluster_in_sight(how: dict[str, Any]) -> None:
-    assert may_submit(job())
-    assert not may_submit(job(cluster_changes=how))
+    assert not held_back_by(job())
+    assert held_back_by(job(cluster_changes=how))
 
 
 def test_unclear_ones_below_the_bound_stop_nothing() -> None:

@@ -72,7 +72,11 @@ class ApiEdge:
         return found
 
     async def create(self, resource: Resource, obj: Object) -> Object:
-        return await self._write(resource, lambda: self._server.create(resource, obj, by=self._by))
+        def do() -> Object:
+            self._server.refuse(resource, "create", obj["metadata"]["name"])  # type: ignore[index]
+            return self._server.create(resource, obj, by=self._by)
+
+        return await self._write(resource, do)
 
     async def apply(self, resource: Resource, obj: Object, *, dry_run: bool = False) -> Object:
         assert not dry_run
@@ -88,6 +92,8 @@ class ApiEdge:
         subresource: str = "",
     ) -> Object:
         def do() -> Object:
+            if not subresource:
+                self._server.refuse(resource, "patch", name)
             if self._random.random() < self._weather().conflict and resource is not LEASES:
                 self._touch(resource, namespace, name)
             return self._server.patch(
@@ -106,12 +112,13 @@ class ApiEdge:
         propagation: str = "Background",
         grace_seconds: int | None = None,
     ) -> Object | None:
-        found: Object | None = await self._write(
-            resource,
-            lambda: self._server.delete(
+        def do() -> Object | None:
+            self._server.refuse(resource, "delete", name)
+            return self._server.delete(
                 resource, namespace, name, uid=uid, grace_seconds=grace_seconds, by=self._by
-            ),
-        )
+            )
+
+        found: Object | None = await self._write(resource, do)
         return found
 
     def _touch(self, resource: Resource, namespace: str, name: str) -> None:

@@ -6,6 +6,7 @@ fails by chance; the way from an operator to it, with its delays and faults, is 
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from isthmus.api.times import rfc3339
@@ -15,14 +16,27 @@ from isthmus.apiserver.resources import Resource
 from isthmus.errors import (
     ApiAlreadyExistsError,
     ApiConflictError,
+    ApiError,
     ApiInvalidError,
     ApiNotFoundError,
 )
+from tests.simulation.statuses import refusal
 
 Json: TypeAlias = dict[str, Any]
 Place: TypeAlias = tuple[str, str]
 Listener: TypeAlias = Callable[[Resource, str, Json, str], None]
 """Called with (resource, ADDED | MODIFIED | DELETED, object, who did it)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """Writes of operators that are refused: `verb` of objects of a kind with `part` in the name."""
+
+    resource: Resource
+    verb: str
+    part: str
+    error: Callable[[], ApiError]
+
 
 _STATUS_IS_APART = frozenset(
     {"ModelDeployment", "SlurmCluster", "SlurmJob", "Deployment", "Pod", "Service"}
@@ -41,6 +55,7 @@ class ApiSimulator:
         self.version = 100
         self.listeners: list[Listener] = []
         self.writes = 0  # of operators, leases aside
+        self.refused: list[Refused] = []
 
     # ---- reading
 
@@ -69,6 +84,12 @@ class ApiSimulator:
         return ObjectList(items=tuple(items), resource_version=self.version)
 
     # ---- writing
+
+    def refuse(self, resource: Resource, verb: str, name: str) -> None:
+        """Raise what an operator is answered whose write is refused for a while."""
+        for rule in self.refused:
+            if (rule.resource, rule.verb) == (resource, verb) and rule.part in name:
+                raise rule.error()
 
     def create(self, resource: Resource, obj: Mapping[str, Any], *, by: str) -> Json:
         place = k8s.namespace(obj), k8s.name(obj)
@@ -135,6 +156,8 @@ class ApiSimulator:
         _check_finalizers(old, new)
         if new == old:
             return old
+        if subresource == "status" and (problem := refusal(resource.kind, new.get("status"))):
+            raise ApiInvalidError(f"{resource.kind} is invalid: {problem}", status=422)
         changed = {key for key in new.keys() | old.keys() if new.get(key) != old.get(key)}
         labels = resource.kind == "EndpointSlice" and k8s.labels(new) != k8s.labels(old)
         if changed - _NO_CONTENT or labels:
@@ -241,8 +264,10 @@ def joined(patch: Mapping[str, Any], more: Mapping[str, Any]) -> Json:
     new = dict(patch)
     for key, value in more.items():
         before = new.get(key)
-        deeper = type(before) is dict and type(value) is dict
-        new[key] = joined(before, value) if deeper else value
+        if type(before) is dict and type(value) is dict:
+            new[key] = joined(before, value)
+        else:
+            new[key] = value
     return new
 
 

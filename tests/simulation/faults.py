@@ -259,6 +259,7 @@ def heal(world: World, random: Random) -> None:
     slurm.submission_faults.clear()
     slurm.snapshot_faults.clear()
     slurm.strange.clear()
+    world.api.refused.clear()
     slurm.site = type(slurm.site)(gpus=40)
     slurm.resume()
     for job in list(slurm.jobs.values()):

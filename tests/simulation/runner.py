@@ -22,6 +22,7 @@ from tests.simulation.clock import SimulationLoop
 from tests.simulation.ending import unsettled
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.reading_faults import READING_HAPPENINGS, unread
+from tests.simulation.refusals import REFUSAL_HAPPENINGS, refuses
 from tests.simulation.slurm import Job
 from tests.simulation.supervisors import simulated_tunnel_edges
 from tests.simulation.tunnel_faults import TUNNEL_HAPPENINGS
@@ -29,7 +30,7 @@ from tests.simulation.world import NAMESPACE, SYSTEM, World, tunnelled
 
 _REGISTERED = (users, slurm_faults, faults)  # each registers what can happen
 
-_ALL = ChainMap(events.HAPPENINGS, TUNNEL_HAPPENINGS, READING_HAPPENINGS)
+_ALL = ChainMap(events.HAPPENINGS, TUNNEL_HAPPENINGS, READING_HAPPENINGS, REFUSAL_HAPPENINGS)
 
 FAULT_SECONDS = 600.0
 SETTLING_SECONDS = 3600.0
@@ -79,7 +80,7 @@ def plan(seed: int) -> tuple[Happening, ...]:
         )
         for _ in range(count)
     ]
-    found += _of_tunnels(seed) + _of_reading(seed)
+    found += _of_tunnels(seed) + _of_reading(seed) + _of_refusals(seed)
     return tuple(sorted(found, key=lambda happening: happening.at))
 
 
@@ -96,6 +97,13 @@ def _of_reading(seed: int) -> list[Happening]:
     if not unread(str(seed)):
         return []
     return _drawn(READING_HAPPENINGS, Random(f"{seed}/reading plan"), counts=(1, 2, 4, 6))
+
+
+def _of_refusals(seed: int) -> list[Happening]:
+    """What the API server refuses, drawn apart too."""
+    if not refuses(str(seed)):
+        return []
+    return _drawn(REFUSAL_HAPPENINGS, Random(f"{seed}/refusal plan"), counts=(1, 2, 4))
 
 
 def _drawn(

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, Literal, NotRequired, TypedDict
 
+from isthmus.api.texts import cut
 from isthmus.api.times import rfc3339
 
 ConditionStatus = Literal["True", "False", "Unknown"]
@@ -305,11 +306,6 @@ MAX_MESSAGE: Final = 1024
 """Characters of a condition's message; longer ones are cut, the schema refuses them."""
 
 
-def cut(text: str, *, limit: int = MAX_MESSAGE) -> str:
-    """Return `text` with at most `limit` characters; the API server refuses a longer one."""
-    return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
 def find_condition(
     conditions: Iterable[Condition], *, type: ConditionType | str
 ) -> Condition | None:
@@ -353,7 +349,7 @@ def set_condition(
         "type": str(type),
         "status": word,
         "reason": str(reason),
-        "message": cut(message),
+        "message": cut(message, limit=MAX_MESSAGE),
         "lastTransitionTime": rfc3339(int(now))
         if old is None or changed
         else old["lastTransitionTime"],

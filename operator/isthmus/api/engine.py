@@ -30,6 +30,12 @@ ARGUMENT_RULES: Final = (
         r"\S",
         "an engine argument must not be empty or only white space: remove the entry",
     ),
+    # The engine would take all of it for the name of an option, and so would the rule below.
+    matches(
+        r"^([^-]|-[^=\s]*(=|$))",
+        "an engine option and its value in one list entry need a '=' between them: write "
+        '"--name=value", or two entries, "--name" and "value"',
+    ),
     # `--port`, `--port=1`, `--por`, `--served_model_name` and `--config.x` all name an option of
     # ours: vLLM's parser reads `_` as `-` and cuts names at a dot.
     Rule(
@@ -38,7 +44,8 @@ ARGUMENT_RULES: Final = (
         f" && !self.matches('^-[{ENGINE_RESERVED_SHORT}]')",
         "this engine option (or its abbreviation) is set by Isthmus: remove it. Use model.source, "
         "model.revision, model.servedNames and worker instead; host, port, keys, metrics, "
-        "multi-node, TLS and config-file options are not the user's",
+        "multi-node, TLS and config-file options are not the user's; a token comes by engine.env, "
+        "{name: HF_TOKEN, valueFrom: …}",
     ),
 )
 

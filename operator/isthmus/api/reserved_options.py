@@ -19,6 +19,7 @@ VLLM_RESERVED: Final = frozenset(
         "--grpc-port",
         "--headless",  # no HTTP server at all
         "--help",
+        "--hf-token",  # a secret on a command line; HF_TOKEN comes from a Secret
         "--host",
         "--master-addr",
         "--master-port",

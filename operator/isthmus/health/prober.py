@@ -30,6 +30,7 @@ from dataclasses import dataclass, field, replace
 from random import Random
 
 from isthmus.api.names import identity_model_name
+from isthmus.api.texts import listed, one_line
 from isthmus.apiserver.objects import dig
 from isthmus.backends.base import Load
 from isthmus.engines import ENGINES
@@ -319,8 +320,8 @@ class Prober:
             reason, message = "HttpError", str(error)
         except Exception as error:  # a bug in here must look like a failure, not like silence
             _log.exception("Probe of %s failed unexpectedly", target.url_base)
-            reason, message = "HttpError", f"unexpected {type(error).__name__}: {error}"
-        return ProbeResult(reason == "Healthy", reason, message, self._clock())
+            reason, message = "HttpError", f"unexpected {type(error).__name__}"
+        return ProbeResult(reason == "Healthy", reason, one_line(message), self._clock())
 
     async def _ask(self, target: ProbeTarget, *, full: bool) -> tuple[Reason, str]:
         path = target.health_path
@@ -339,8 +340,7 @@ class Prober:
             return "HttpError", f"/v1/models says {status}"
         names = served_models(answer)
         if target.model not in names:
-            found = ", ".join(sorted(names)) or "nothing"
-            return "WrongModel", f"serves {found} instead of {target.model}"
+            return "WrongModel", f"serves {listed(names) or 'nothing'} instead of {target.model}"
         if target.engine == "vllm":
             if identity_model_name(target.attempt) in names:
                 return "Healthy", ""
@@ -351,7 +351,8 @@ class Prober:
         version = str(dig(_json(answer), "weight_version", default=""))
         if version == target.attempt:
             return "Healthy", ""
-        return "WrongAttempt", f"is attempt {version or 'unknown'} instead of {target.attempt}"
+        found = one_line(version, limit=60) or "unknown"
+        return "WrongAttempt", f"is attempt {found} instead of {target.attempt}"
 
     async def _get(self, target: ProbeTarget, path: str) -> tuple[int, bytes]:
         answer = await self._client.get(f"{target.url_base}{path}", headers=_headers(target))
@@ -376,5 +377,5 @@ def served_models(body: bytes) -> frozenset[str]:
 def _json(body: bytes) -> object:
     try:
         return json.loads(body)
-    except ValueError:
+    except (ValueError, RecursionError):  # the latter of brackets within brackets
         return None

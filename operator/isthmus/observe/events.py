@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
-from isthmus.api.conditions import Reason, cut
+from isthmus.api.conditions import MAX_MESSAGE, Reason
+from isthmus.api.texts import one_line
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, name, namespace, uid
 from isthmus.apiserver.resources import EVENTS
@@ -125,7 +126,7 @@ class EventRecorder:
             },
             "type": type,
             "reason": str(reason),
-            "message": cut(message),
+            "message": one_line(message, limit=MAX_MESSAGE),
             "source": {"component": COMPONENT},
             "reportingComponent": COMPONENT,
             "reportingInstance": self._instance,

@@ -150,15 +150,21 @@ def _probed(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float
 
 
 def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
+    held = submission.held_back_by(observed)
     waiting = observed.status.model_copy(
-        update={"phase": Phase.WAITING, "reason": Reason.WAITING_TO_SUBMIT, "message": ""}
+        update={
+            "phase": Phase.WAITING,
+            "reason": Reason.WAITING_TO_SUBMIT,
+            "message": held or "waits for its turn: a few submissions of a cluster run at a time",
+        }
     )
-    if not submission.may_submit(observed):
+    if held:
         return SlurmJobPlan(status=waiting, requeue_after=_SOON)
     before = waiting.model_copy(
         update={
             "phase": Phase.SUBMITTING,
             "reason": Reason.SUBMITTING,
+            "message": "",
             "submit_started_at": rfc3339(now),
             "submissions": (waiting.submissions or 0) + 1,
             "unknown_since": None,

@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pydantic import ValidationError
 
 from isthmus.api import names
-from isthmus.api.base import ConditionModel
-from isthmus.api.conditions import Reason
+from isthmus.api.conditions import PendingClass, Reason
 from isthmus.api.defaults import effective
 from isthmus.api.desired import ClusterReference, Desired
 from isthmus.api.modeldeployment import ModelDeployment
@@ -15,7 +14,7 @@ from isthmus.api.modeldeployment_status import ModelDeploymentStatus
 from isthmus.api.revision import revision_hash
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob
-from isthmus.api.times import epoch, rfc3339
+from isthmus.api.times import epoch
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, dig, finalizers, labels, metadata, owner_uids
 from isthmus.apiserver.resources import (
@@ -31,7 +30,7 @@ from isthmus.apiserver.resources import (
 from isthmus.backends.kubernetes import observe as pods
 from isthmus.backends.kubernetes.render import service_spec
 from isthmus.backends.slurm import workers as slurm_workers
-from isthmus.errors import ApiInvalidError, NameTakenError, SecretMissingError
+from isthmus.errors import SecretMissingError
 from isthmus.health.prober import Prober
 from isthmus.observe.events import EventSink
 from isthmus.plan.actions import (
@@ -54,6 +53,7 @@ from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.deployment_actions import DeploymentActions
 from isthmus.reconcile.drain_events import tell_of_cut_pod
+from isthmus.reconcile.failures import REFUSALS, Failure, Failures, failure, with_failures
 from isthmus.reconcile.front_actions import front_state, service_waits
 from isthmus.reconcile.keys import DeploymentKeys
 from isthmus.reconcile.pod_actions import POD, PodActions, PodWatch
@@ -65,7 +65,7 @@ from isthmus.reconcile.tunnel_events import tell_of_tunnels
 from isthmus.routing.slices import members
 from isthmus.settings import Settings
 
-_CONFLICT_RETRY_SECONDS = 30.0
+_REFUSED_RETRY_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,19 +133,21 @@ class ModelDeploymentReconciler:
             meaning = self._store.derived.of(raw, self._meaning)
         except (ValidationError, ValueError) as error:
             # An object of an older schema: nothing that runs is touched.
-            await self._say(raw, reason=Reason.INVALID_SPEC, message=str(error))
+            wrong = Failure(Reason.INVALID_SPEC, PendingClass.NEVER, str(error))
+            await self._say(raw, wrong)
             return None
         desired = meaning.desired
-        trouble: tuple[Reason, str] | None = None
+        failures = Failures()
         if not desired.deleting:
             try:
                 told = dig(raw, "status", "apiKey") is not None
-                desired, wrong = await self._keys.settled(desired, had_key=told)
-            except (NameTakenError, SecretMissingError) as error:
+                desired, lacks = await self._keys.settled(desired, had_key=told)
+            except (*REFUSALS, SecretMissingError) as error:
                 # Without a key nothing new can be made, and what runs is not touched.
-                await self._say(raw, reason=_reason(error), message=str(error))
-                return _CONFLICT_RETRY_SECONDS
-            trouble = (Reason.API_KEY_UNUSABLE, wrong) if wrong else None
+                await self._say(raw, failure(error))
+                return _REFUSED_RETRY_SECONDS
+            if lacks:
+                failures.note(Failure(Reason.API_KEY_UNUSABLE, PendingClass.NEVER, lacks))
             meaning = meaning.with_key(desired)
         observed = self._observe(raw, meaning)
         self._pod_watch.follow(desired, _waiting_pods(observed))
@@ -153,21 +155,27 @@ class ModelDeploymentReconciler:
         plan = plan_model_deployment(observed, now=now)
         status, requeue = plan.status, plan.requeue_after
         for waits in (False, True):
-            actions = [each for each in plan.actions if may_wait(each) is waits]
-            try:
-                for action in actions:
+            asked = False
+            for action in (each for each in plan.actions if may_wait(each) is waits):
+                if failures.hinder(action):
+                    continue
+                try:
                     raw = await self._act(action, raw=raw, desired=desired)
-                    if isinstance(action, RemoveFinalizer):
-                        return None
-            except (NameTakenError, ApiInvalidError) as error:
-                trouble = _reason(error), str(error)
-            else:
-                if any(isinstance(each, AsksForWorkers) for each in actions):
-                    return 0.0
-        await self._keys.forget_unused(desired)
-        if trouble is not None:
-            status = _failed(status, *trouble, before=observed.status, now=now)
-            requeue = _CONFLICT_RETRY_SECONDS
+                except REFUSALS as error:
+                    failures.add(action, error)
+                    continue
+                if isinstance(action, RemoveFinalizer):
+                    return None
+                asked = asked or isinstance(action, AsksForWorkers)
+            if asked:
+                return 0.0
+        try:
+            await self._keys.forget_unused(desired)
+        except REFUSALS as error:
+            failures.note(failure(error))
+        if failures.found:
+            status = with_failures(status, failures.found, before=observed.status, now=now)
+            requeue = min(requeue or _REFUSED_RETRY_SECONDS, _REFUSED_RETRY_SECONDS)
         await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=status)
         tell_of_tunnels(self._events, raw, before=observed.status, after=status)
         resync = spread(self._settings.resync_interval, key=key)
@@ -182,12 +190,12 @@ class ModelDeploymentReconciler:
             return raw
         return await self._actions.execute(action, raw=raw, desired=desired)
 
-    async def _say(self, raw: Object, *, reason: Reason, message: str) -> None:
+    async def _say(self, raw: Object, failed: Failure) -> None:
         """Write a failure into the conditions and leave the rest of the status as it is."""
         found = dig(raw, "status", default={})
         status = ModelDeploymentStatus.model_validate(found)
-        failed = _failed(status, reason, message, before=status, now=self._clock())
-        await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=failed)
+        told = with_failures(status, [failed], before=status, now=self._clock())
+        await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=told)
 
     # ---- observing: no I/O
 
@@ -339,46 +347,3 @@ def _waiting_pods(observed: ModelDeploymentObservation) -> frozenset[str]:
 def _current(desired: Desired) -> Mapping[str, str]:
     """Pool name to the revision that it is meant to run."""
     return {pool.name: revision_hash(desired=desired, pool=pool) for pool in desired.pools}
-
-
-def _reason(error: Exception) -> Reason:
-    if isinstance(error, NameTakenError):
-        return Reason.NAME_CONFLICT
-    return (
-        Reason.API_KEY_UNUSABLE
-        if isinstance(error, SecretMissingError)
-        else Reason.RECONCILE_FAILED
-    )
-
-
-def _failed(
-    status: ModelDeploymentStatus,
-    reason: Reason,
-    message: str,
-    *,
-    before: ModelDeploymentStatus,
-    now: float,
-) -> ModelDeploymentStatus:
-    """The status with the failure in Ready and Progressing, and the rest as planned.
-
-    Args:
-        status: what was planned.
-        reason: of the failure.
-        message: what to do.
-        before: what is written now; a failure that stays keeps its time.
-        now: epoch seconds.
-    """
-    kept = {condition.type: condition for condition in status.conditions}
-    written = {condition.type: condition for condition in before.conditions}
-    for kind in ("Ready", "Progressing"):
-        old, planned = written.get(kind), kept.get(kind)
-        since = old.last_transition_time if old is not None and old.status == "False" else None
-        kept[kind] = ConditionModel(
-            type=kind,
-            status="False",
-            reason=reason,
-            message=message[:1000],
-            last_transition_time=since or rfc3339(int(now)),
-            observed_generation=None if planned is None else planned.observed_generation,
-        )
-    return status.model_copy(update={"conditions": tuple(kept.values()), "summary": str(reason)})

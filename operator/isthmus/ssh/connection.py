@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 
 from isthmus.api.conditions import Reason
+from isthmus.api.texts import one_line
 from isthmus.errors import SshError
 from isthmus.ssh.credentials import CredentialSource
 from isthmus.ssh.failures import permanent
@@ -31,6 +32,9 @@ _HANDED_OUT_SECONDS = 1.0
 
 START_TIMEOUT = 15.0
 """Seconds for one host to let us in."""
+
+_HOSTS_TOLD = 3
+"""Of more hosts that let nobody in not all the sentences find room in a message."""
 
 
 class Connection:
@@ -246,4 +250,5 @@ def _look_at(task: asyncio.Task[Master]) -> None:
 def _together(errors: Sequence[SshError]) -> SshError:
     """One error for all hosts, with the reason that a person can do most about."""
     first = next((error for error in errors if permanent(error)), errors[0])
-    return SshError(" ".join(str(error) for error in errors), reason=first.reason)
+    texts = [str(first), *(str(error) for error in errors if error is not first)]
+    return SshError(" ".join(one_line(text) for text in texts[:_HOSTS_TOLD]), reason=first.reason)

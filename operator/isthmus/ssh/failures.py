@@ -9,6 +9,7 @@ import re
 from dataclasses import dataclass
 
 from isthmus.api.conditions import Reason
+from isthmus.api.texts import one_line
 from isthmus.errors import SshError
 from isthmus.ssh.options import Target
 
@@ -70,10 +71,3 @@ def _shown_key(text: str) -> str:
 def permanent(error: SshError) -> bool:
     """Whether trying again soon is pointless and may get the account or address banned."""
     return error.reason in {Reason.HOST_KEY_MISMATCH, Reason.SSH_LOGIN_REQUIRED}
-
-
-def one_line(text: str, *, limit: int = 300) -> str:
-    """The text for a message: printable, in one line, bounded."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    words = " ".join(printable.split())
-    return words if len(words) <= limit else words[: limit - 1] + "…"

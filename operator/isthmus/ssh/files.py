@@ -48,7 +48,8 @@ class PrivateFolder:
     def write(self, *, key: bytes, known_hosts: bytes) -> bool:
         """Put key and host keys in place.
 
-        A missing line feed at the end, without which ssh refuses a key, is added.
+        A missing line feed at the end, without which ssh refuses a key, is added, and line ends
+        of Windows, which it refuses too, are mended.
 
         Returns:
             Whether anything differs from what was there.
@@ -79,7 +80,8 @@ class PrivateFolder:
 
 
 def _write(path: Path, content: bytes) -> bool:
-    text = content if content.endswith(b"\n") else content + b"\n"
+    text = content.replace(b"\r\n", b"\n")
+    text = text if text.endswith(b"\n") else text + b"\n"
     try:
         if path.read_bytes() == text:
             return False

@@ -14,9 +14,10 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from isthmus.api.texts import one_line
 from isthmus.errors import SshError
 from isthmus.processes import CommandResult, end, run_process
-from isthmus.ssh.failures import one_line, ssh_error
+from isthmus.ssh.failures import ssh_error
 from isthmus.ssh.options import (
     ENVIRONMENT,
     ControlCommand,

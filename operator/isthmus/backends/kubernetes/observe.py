@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from isthmus.api import names
 from isthmus.api.conditions import PendingClass, Reason
+from isthmus.api.texts import one_line
 from isthmus.api.times import epoch
 from isthmus.apiserver.objects import (
     Object,
@@ -88,12 +89,31 @@ def _problem(obj: Object) -> Pending | None:
     """Why the Deployment makes no pods: quota or admission, told by `ReplicaFailure`."""
     for condition in _conditions(obj):
         if condition.get("type") == "ReplicaFailure" and condition.get("status") == "True":
+            text = str(condition.get("message", "pods cannot be created"))
+            kind, advice = creation_refused(text)
             return Pending(
-                pending_class=PendingClass.QUOTA,
+                pending_class=kind,
                 reason=str(condition.get("reason", "FailedCreate")),
-                message=_sentence(str(condition.get("message", "pods cannot be created"))),
+                message=one_line(f"{advice}{text}", limit=512),
             )
     return None
+
+
+def creation_refused(text: str) -> tuple[PendingClass, str]:
+    """The class of what the API server says to an object that it does not take, and advice.
+
+    Only of a used up quota it helps to wait. The advice comes before the words, which may be cut.
+    """
+    if "exceeded quota" in text:
+        return PendingClass.QUOTA, ""
+    if "PodSecurity" in text:
+        return PendingClass.NEVER, (
+            "the namespace's Pod Security level refuses these pods: have its label "
+            "pod-security.kubernetes.io/enforce changed, or use another namespace: "
+        )
+    if "failed calling webhook" in text or "timed out" in text:
+        return PendingClass.FAILING, "an admission webhook does not answer: "
+    return PendingClass.NEVER, "the API server refuses these pods: "
 
 
 def _conditions(obj: Object) -> list[Mapping[str, object]]:
@@ -281,4 +301,4 @@ def _crash(status: Mapping[str, object], reason: str | None) -> tuple[str, str] 
 
 def _sentence(text: str) -> str:
     """Bound a foreign text, which may be long, for a status."""
-    return text if len(text) <= 512 else text[:509] + "..."
+    return one_line(text, limit=512)

@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 
+from isthmus.api.texts import one_line
 from isthmus.backends.slurm import parsing, reasons, snapshots
 from isthmus.backends.slurm.addresses import AddressBook, Lookup, system_lookup
 from isthmus.backends.slurm.executor import CommandExecutor
@@ -221,7 +222,7 @@ class CommandClient:
             )
         command = (self._path("scancel"), *options, f"--name={job_name}", str(job_id))
         (section,), result = await self._ask((command,), check=False)
-        text = reasons.one_line(result.stderr)
+        text = one_line(result.stderr)
         harmless = (
             "Invalid job id specified",
             "already completing or completed",
@@ -310,7 +311,7 @@ class CommandClient:
         command = ("/bin/bash", "--noprofile", "--norc", "-c", script, "isthmus", *arguments)
         (section,), result = await self._ask((command,), check=False, stdin=stdin)
         if section.returncode != 0:
-            text = reasons.one_line(result.stderr)
+            text = one_line(result.stderr)
             raise _unavailable("WorkDirectoryUnavailable", text or "no answer in time")
         return section.output
 
@@ -346,7 +347,7 @@ class CommandClient:
             found = parsing.sections(result.stdout, marker=marker, count=len(commands))
         except OutputError as error:
             word = reasons.outage(result.stderr) or "IncompleteOutput"
-            text = f"{error} {reasons.one_line(result.stderr)}".strip()
+            text = f"{error} {one_line(result.stderr)}".strip()
             raise _unavailable(word, text) from error
         for section in found:
             if check and section.returncode != 0:
@@ -376,7 +377,7 @@ def _wrong_request(request: SubmitRequest) -> str | None:
 
 
 def _outcome(section: Section, errors: str) -> SubmitOutcome:
-    text = reasons.one_line(errors)
+    text = one_line(errors)
     if section.returncode == 0:
         job_id = parsing.parse_job_id(section.output)
         if job_id is not None:
@@ -396,7 +397,7 @@ _NO_WORDS = {124: "no answer in time", 137: "no answer in time"}
 
 
 def _failed(section: Section, result: CommandResult) -> SlurmUnavailableError:
-    text = reasons.one_line(result.stderr) or _NO_WORDS.get(
+    text = one_line(result.stderr) or _NO_WORDS.get(
         section.returncode, f"return code {section.returncode}"
     )
     word = reasons.outage(result.stderr)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 
 from isthmus.api.reserved_options import SBATCH_ALLOWED
+from isthmus.api.texts import listed, one_line
 from isthmus.backends.slurm.records import JobTemplate, SiteFacts
 
 TERM_LEAD_SECONDS = 330
@@ -132,8 +133,9 @@ def _resources(template: JobTemplate, site: SiteFacts) -> list[str]:
 
 def _gpu_type(neutral: str, site: SiteFacts) -> str:
     if site.gpu_types and neutral not in site.gpu_types:
-        known = ", ".join(sorted(site.gpu_types))
-        raise ValueError(f"GPU type {neutral!r} is not in site.gpuTypes, which has: {known}")
+        known = listed(site.gpu_types)
+        kind = one_line(neutral, limit=64)
+        raise ValueError(f"GPU type {kind!r} is not in site.gpuTypes, which has: {known}")
     return _word("gpu type", site.gpu_types.get(neutral, neutral))
 
 

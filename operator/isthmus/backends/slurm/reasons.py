@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from isthmus.api.conditions import PendingClass
+from isthmus.api.texts import one_line
 from isthmus.backends.slurm.records import Refused
 
 _HELD = frozenset(
@@ -34,7 +35,9 @@ _NEVER = frozenset(
     }
 )
 _QUOTA = re.compile(r"QOS|Assoc|JobArrayTaskLimit$|Max\w+Per(Account|User)")
-_PER_JOB = re.compile(r"(QOS|Assoc|Max)\w*Per(Job|Node)")
+_PER_JOB = re.compile(
+    r"(QOS|Assoc|Max)\w*Per(Job|Node)|QOSMin"
+)  # of one job: others' ends are no help
 _UNBLOCKED_BY = {
     PendingClass.RESOURCES: "a node with the free resources that the job asks for",
     PendingClass.QUOTA: "a running job of this account or QOS that ends, or a higher limit",
@@ -251,10 +254,3 @@ def refusal(text: str) -> Refused | None:
         if known.text in text:
             return Refused(reason=known.reason, message=f"{one_line(text)} {known.advice}")
     return None
-
-
-def one_line(text: str, *, limit: int = 300) -> str:
-    """The text of a command for a message: printable, in one line and bounded."""
-    printable = "".join(c if c.isprintable() else " " for c in text)
-    words = " ".join(printable.split())
-    return words if len(words) <= limit else words[: limit - 1] + "…"

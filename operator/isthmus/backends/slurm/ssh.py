@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final
 
 from isthmus.api.conditions import Reason
+from isthmus.api.texts import one_line
 from isthmus.backends.slurm.executor import command_environment
 from isthmus.errors import SlurmUnavailableError, SshError
 from isthmus.processes import MAX_OUTPUT_BYTES, CommandResult, run_process
 from isthmus.ssh.connection import Connection
-from isthmus.ssh.failures import MASTER_GONE, SESSION_REFUSED, one_line
+from isthmus.ssh.failures import MASTER_GONE, SESSION_REFUSED
 from isthmus.ssh.master import Master
 from isthmus.ssh.options import ENVIRONMENT, session_argv
 

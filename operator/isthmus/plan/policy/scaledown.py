@@ -59,14 +59,19 @@ def steps(
     early = _of_the_future(group, now=now)
     if early:
         return Steps(actions=early)
+    late, patience = _left_behind(group, shutdown=shutdown, now=now)
+    back = tuple(action for action in late if isinstance(action, ReturnPod))
+    if back:
+        # First: a scaling that was refused for long must not come to pass on a pod that returns.
+        return Steps(actions=back)
     waiting = sorted(group.waiting, key=lambda w: (w.draining.since if w.draining else 0.0, w.name))
     key = {"pool": group.pool, "revision": group.revision}
     replicas = group.wanted + len(waiting)
     actions: list[DeploymentAction] = []
     if count > group.wanted:
-        back = waiting[-(count - group.wanted) :]
-        waiting = waiting[: len(waiting) - len(back)]
-        actions += [ReturnPod(name=worker.name, uid=worker.uid) for worker in back]
+        kept = waiting[-(count - group.wanted) :]
+        waiting = waiting[: len(waiting) - len(kept)]
+        actions += [ReturnPod(name=worker.name, uid=worker.uid) for worker in kept]
         wanted_now = count + len(waiting)
     else:
         leave = group.wanted - count
@@ -81,7 +86,6 @@ def steps(
     wanted_now -= len(released)
     if wanted_now != replicas:
         actions.append(ScaleDeployment(**key, replicas=wanted_now))
-    late, patience = _left_behind(group, shutdown=shutdown, now=now)
     actions += late
     waits = [moment for moment in (again, patience) if moment is not None]
     return Steps(actions=tuple(actions), again=min(waits, default=None))

@@ -26,21 +26,32 @@ class Unknown(Enum):
     """There is no such job."""
 
 
-def may_submit(observed: SlurmJobObservation) -> bool:
-    """Whether an attempt that was never submitted, or is proved absent, may be submitted now.
+def held_back_by(observed: SlurmJobObservation) -> str:
+    """What an attempt that was never submitted, or is proved absent, waits for; "" for nothing.
 
-    Never before a complete, recent snapshot that shows all jobs; never while too many submissions
+    It waits for a complete, recent snapshot that shows all jobs, and while too many submissions
     of the cluster are unclear: a controller that answers nothing must not be sent everything.
     """
     cluster = observed.cluster
-    return (
-        cluster.usable
-        and cluster.fresh
-        and cluster.shows_all
-        and not observed.unreadable
-        and observed.renderable
-        and cluster.unresolved < observed.limits.max_unresolved
-    )
+    if not (cluster.usable and cluster.fresh):
+        return cluster.message or "waits for a complete look at the cluster"
+    if not cluster.shows_all or observed.unreadable:
+        return (
+            "waits for squeue to show all jobs readably: until then nobody can say that no job of "
+            "this attempt exists; see RecordsUnreadable on the SlurmCluster"
+        )
+    if not observed.renderable:
+        return (
+            "waits for the ControllerRevision of its revision, which says what to run: if it was "
+            "deleted, delete this SlurmJob and its worker is made anew"
+        )
+    if cluster.unresolved >= observed.limits.max_unresolved:
+        return (
+            f"waits while {observed.limits.max_unresolved} or more submissions of this "
+            "SlurmCluster, of all namespaces, have no clear outcome: see the SlurmJobs in state "
+            "SubmitUnknown"
+        )
+    return ""
 
 
 def resolve(observed: SlurmJobObservation, *, now: float) -> Unknown:
