@@ -319,7 +319,7 @@ class Prober:
         except EngineError as error:
             reason, message = "HttpError", str(error)
         except Exception as error:  # a bug in here must look like a failure, not like silence
-            _log.exception("Probe of %s failed unexpectedly", target.url_base)
+            _log.error("Probe of %s failed unexpectedly: %s", target.url_base, where(error))
             reason, message = "HttpError", f"unexpected {type(error).__name__}"
         return ProbeResult(reason == "Healthy", reason, one_line(message), self._clock())
 
