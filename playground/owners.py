@@ -11,6 +11,7 @@ from pathlib import Path
 
 from playground import cleanup, instances
 from playground.config import DEFAULT_STATE, INSTANCES, Config
+from playground.files import locked
 from playground.processes import Process, alive, identify
 from playground.progress import Progress
 
@@ -54,14 +55,15 @@ def remove_dead(config: Config, progress: Progress) -> int:
         PlaygroundError: something of one could not be removed.
     """
     removed = 0
-    for state in states():
-        found = owner(state)
-        if found is None:
-            _remove_if_empty(state)
-        elif not alive(found):
-            with progress.step(f"a dead test run (pid {found.pid}) left {state}: removed"):
-                remove(state, config=config)
-            removed += 1
+    with locked(config.cache / "dead-playgrounds.lock"):  # two runs at once find the same
+        for state in states():
+            found = owner(state)
+            if found is None:
+                _remove_if_empty(state)
+            elif not alive(found):
+                with progress.step(f"a dead test run (pid {found.pid}) left {state}: removed"):
+                    remove(state, config=config)
+                removed += 1
     return removed
 
 

@@ -115,7 +115,9 @@ def prepare(
     steps = [step for step in STEPS if not only or step.name in only]
     for number, step in enumerate(steps, start=1):
         started = time.monotonic()
-        step.ensure(config, progress)
+        # What a step itself says comes sooner; this is for one that waits for another start.
+        with progress.heartbeat(lambda name=step.name: name, every=60.0):  # type: ignore[misc]
+            step.ensure(config, progress)
         took = time.monotonic() - started
         if not quiet:
             progress.say(f"[{number}/{len(steps)}] {step.name}: there ({took:.1f} s)")

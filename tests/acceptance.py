@@ -1,4 +1,4 @@
-"""`make acceptance`: what is run before an issue is closed, and its report under docs/acceptance/.
+"""`make acceptance`: what is run before a release, and its report under docs/acceptance/.
 
 All of it is marked `acceptance`; a test records its figures with pytest's `record_property`.
 """

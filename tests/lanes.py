@@ -89,7 +89,7 @@ LANES = (
 )
 
 ACCEPTANCE = Lane(
-    "acceptance", "what is shown before an issue is closed", ("simulation",), select="acceptance"
+    "acceptance", "what is shown before a release", ("simulation",), select="acceptance"
 )
 """Run alone, by `make acceptance`."""
 

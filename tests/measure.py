@@ -80,7 +80,9 @@ class Teller:
             said = f"{report.when}:\n{report.longreprtext}"
             self._outcomes[report.nodeid] = ("failed", f"{text}\n{said}".strip()[-TEXT:])
         elif report.skipped and former == "passed":
-            self._outcomes[report.nodeid] = ("skipped", "")
+            where = report.longrepr
+            reason = where[2] if isinstance(where, tuple) else str(where or "")
+            self._outcomes[report.nodeid] = ("skipped", reason[-TEXT:])
         elif report.when != "setup":  # or a test that is interrupted would have passed
             self._outcomes[report.nodeid] = (former, text)
 

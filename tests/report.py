@@ -148,7 +148,8 @@ class Report:
             said = failure.text.splitlines()
             cut = [f"[... {len(said) - LINES} lines more in the log]"] if len(said) > LINES else []
             parts += ["", f"FAILED {failure.id}", *cut, *said[-LINES:], f"log: {failure.log}"]
-        parts += ["", *(f"BUDGET {line}" for line in self.over)]
+        parts += ["", *(f"SKIPPED {t.id}: {t.reason}" for t in self.tests() if t.reason)]
+        parts += [f"BUDGET {line}" for line in self.over]
         parts += [f"FAILED {failure.id}" for failure in self.failures()]
         parts += [f"NOT ALL WAS RUN: {self.stopped}"] if self.stopped else []
         parts.append(f"report: {folder / 'report.md'}")

@@ -58,13 +58,17 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """One test that was run; `figures` are what it recorded (pytest's record_property)."""
+    """One test that was run.
+
+    `figures` are what it recorded (pytest's record_property), `reason` is why it was skipped.
+    """
 
     id: str
     outcome: str
     wall: float
     cpu: float
     figures: str
+    reason: str = ""
 
 
 @dataclass(slots=True)
@@ -88,11 +92,14 @@ class Worker:
         self.lint_failed = False
         self._folder = folder
         self._events = folder / f"{lane.name}.events"
+        for old in (self.log, self._events):  # of another run with the same REPORT=
+            old.unlink(missing_ok=True)
         self._say = say
         self._result = Result(lane.name)
         self._group = account.make(lane.name)
         self._result.counted = self._group is not None
         self._process: subprocess.Popen[bytes] | None = None
+        self._pids: set[int] = set()
         self._linting = False
         self._asked = False
         self._read = 0
@@ -141,6 +148,7 @@ class Worker:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._pids.add(self._process.pid)
         if self._group is not None:
             with contextlib.suppress(ProcessLookupError):
                 (self._group / "cgroup.procs").write_text(str(self._process.pid))
@@ -163,8 +171,13 @@ class Worker:
             return self._linted(code)
         self._finish_module()
         told = code in (1, 2) and self._result.failures
-        if code != 0 and not told and not self._asked:
+        lost = sum(max(0, m.expected - m.done) for m in self._result.modules.values())
+        if self._asked:
+            return False
+        if code != 0 and not told:
             self._broken(f"pytest of lane {self.lane.name} ended with {code}")
+        elif code == 0 and lost:
+            self._broken(f"pytest of lane {self.lane.name} ended well without {lost} of its tests")
         return False
 
     def status(self) -> str:
@@ -179,6 +192,8 @@ class Worker:
 
     def _linted(self, code: int) -> bool:
         self._linting = False
+        if self._asked:
+            return False
         wall, used = time.monotonic() - self._since, account.used(self._group) if self._group else 0
         module = Module(LINT, expected=1, wall=wall, cpu=used or 0.0)
         self._result.modules[LINT] = module
@@ -187,8 +202,6 @@ class Worker:
             self._tell(module)
             self._start_tests()
             return True
-        if self._asked:
-            return False
         module.failed, self.lint_failed = 1, True
         self._tell(module)
         self._fail(LINT, text=_tail(self.log, lines=60))
@@ -225,7 +238,8 @@ class Worker:
         self._test = id
 
     def _on_test(self, *, module: str, text: str, **fields: Any) -> None:
-        test, one = Ran(**fields), self._result.modules[module]
+        reason = text if fields["outcome"] == "skipped" else ""
+        test, one = Ran(**fields, reason=reason), self._result.modules[module]
         self._result.tests.append(test)
         setattr(one, test.outcome, getattr(one, test.outcome) + 1)
         one.wall += test.wall
@@ -279,7 +293,7 @@ class Worker:
                 _signal_group(process.pid, signal.SIGKILL)
                 process.wait(10)
             self.running()
-            self._remove_playgrounds(process.pid)
+        self._remove_playgrounds()
         if self._group is None:
             return
         left = {p for pid in account.processes(self._group) if (p := identify(pid)) is not None}
@@ -293,8 +307,9 @@ class Worker:
             except OSError:
                 time.sleep(0.05)
 
-    def _remove_playgrounds(self, pid: int) -> None:
-        for state in owners.owned_by({pid}):
+    def _remove_playgrounds(self) -> None:
+        """Of a pytest that ended without its fixtures, however it ended."""
+        for state in owners.owned_by(self._pids):
             try:
                 owners.remove(state, config=Config())
             except PlaygroundError as error:

@@ -17,6 +17,13 @@ def test_every_module_is_in_one_lane() -> None:
     assert problems() == []
 
 
+def test_every_module_has_a_budget() -> None:
+    """One without fails a whole run, at its end."""
+    known, soak = budgets.read(), {"real/test_kill_long.py", "real/test_soak.py"}
+    modules = {module for lane in lanes.LANES for module in lane.modules()}
+    assert {module for module in modules if known.key(module) is None} == soak
+
+
 def test_a_folder_stands_for_its_modules() -> None:
     modules = next(lane for lane in lanes.LANES if "plan" in lane.entries).modules()
     assert "plan/test_lanes.py" in modules
