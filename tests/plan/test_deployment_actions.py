@@ -21,7 +21,7 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
     Resource,
 )
-from isthmus.errors import ApiNotFoundError, NameTakenError
+from isthmus.errors import ApiForbiddenError, ApiNotFoundError, NameTakenError
 from isthmus.plan.actions import (
     CreateDeployment,
     CreateSlurmJob,
@@ -156,3 +156,34 @@ def test_what_is_not_ours_is_told_and_kept(resource: Resource) -> None:
     with pytest.raises(NameTakenError, match=f"{resource.kind} team-a/{NAME} exists"):
         api.execute(CREATE, FREEZE)
     assert api.server.get(resource, "team-a", NAME) == before
+
+
+class Refusing(Api):
+    """Refuses every SlurmJob, in words that hold its name, as the API server does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tried: list[str] = []
+
+    async def create(self, resource: Resource, obj: Any) -> Any:
+        name = obj["metadata"]["name"]
+        self.tried.append(name)
+        raise ApiForbiddenError(f"create slurmjobs team-a/{name}: 403 exceeded quota", status=403)
+
+
+def test_an_attempt_that_is_refused_is_tried_again_under_its_name() -> None:
+    """With a new name each time the refusal had new words, a new status and a pass at once."""
+    api = Refusing()
+    attempts = iter(["aaaaaa", "bbbbbb", "cccccc"])
+    executor = DeploymentActions(
+        store=api.store,
+        api=cast(ApiServer, api),
+        settings=Settings(),
+        new_attempt=lambda: next(attempts),
+    )
+    action = CreateSlurmJob(pool="hpc", revision="new", slot=0)
+    for _ in range(3):
+        with pytest.raises(ApiForbiddenError):
+            asyncio.run(executor.execute(action, raw={}, desired=desired(slurm_pool())))
+    assert len(api.tried) == 3
+    assert len(set(api.tried)) == 1

@@ -320,6 +320,8 @@ class TestUnseenCluster:
         first = {**STALE, "reason": Reason.NOT_OBSERVED_YET}
         observed = job(status=status(None), cluster_changes=first)
         assert plan(observed).status == observed.status
+        member = plan(job(status=status(None), cluster_changes=first, slice_target=MEMBER))
+        assert member.actions == (), "a member that lost its status stays one"
 
     @pytest.mark.parametrize("before", [Phase.STARTING, Phase.DEGRADED])
     def test_a_healthy_worker_joins(self, before: Phase) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -149,6 +150,19 @@ class TestNamelessRecord:
         assert found.status.phase == Phase.SUBMIT_UNKNOWN
         alone = plan(job(away, status=status(Phase.SUBMIT_UNKNOWN)))
         assert alone.status.phase == Phase.FAILED
+
+    def test_one_that_never_passed_the_gate_does_not_either(self) -> None:
+        """Cancelled in the queue, or could not write its claim: another may be let through."""
+        away = replace(record("CANCELLED"), batch_host="", nodes="")
+        for over in (away, record("FAILED", exit_code=74 << 8)):
+            found = plan(beside_a_nameless(over, status=status(Phase.READY), slice_target=MEMBER))
+            assert (found.status.phase, found.actions) == (Phase.READY, ())
+
+    def test_what_sbatch_said_is_not_lost(self) -> None:
+        said = status(
+            Phase.SUBMIT_UNKNOWN, message="sbatch gave no clear answer (Socket timed out)"
+        )
+        assert plan(beside_a_nameless(status=said)).status.message == said.message
 
     def test_one_of_another_id_does_not_speak_for_the_attempt(self) -> None:
         second = record("PENDING", job_id=102)

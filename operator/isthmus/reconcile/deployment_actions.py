@@ -32,6 +32,8 @@ from isthmus.backends.kubernetes import render
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.errors import (
     ApiAlreadyExistsError,
+    ApiForbiddenError,
+    ApiInvalidError,
     ApiNotFoundError,
     ApiUnclearError,
     NameTakenError,
@@ -248,7 +250,9 @@ class DeploymentActions:
         self._unanswered[intent] = attempt
         try:
             await self._create(SLURM_JOBS, obj, owner=desired.uid)
-        except ApiUnclearError:
+        except (ApiUnclearError, ApiInvalidError, ApiForbiddenError):
+            # One that may be there is found under its name. One that was refused is not there, and
+            # would with a new name be another refusal in words: told, seen and tried again at once.
             raise
         except Exception:
             self._unanswered.pop(intent, None)

@@ -9,11 +9,21 @@ from isthmus.plan.policy.drain import Proceed, told
 
 
 def tell_of_cut_job(
-    events: EventSink, raw: Object, *, before: SlurmJobStatus, after: SlurmJobStatus
+    events: EventSink,
+    raw: Object,
+    *,
+    before: SlurmJobStatus,
+    after: SlurmJobStatus,
+    budget: float,
 ) -> None:
-    """An event of a SlurmJob, when its engine is told to end with requests under way."""
+    """An event of a SlurmJob, when its engine is told to end with requests under way.
+
+    In words of its own: the status may say something else by then, such as that SLURM's record of
+    the job cannot be read.
+    """
     if after.cut and before.terminated_at is None and after.terminated_at is not None:
-        events.emit(raw, type="Warning", reason=Reason.DRAIN_TIMEOUT, message=after.message or "")
+        said = told(Proceed(cut=after.cut, over=True), budget=budget)
+        events.emit(raw, type="Warning", reason=Reason.DRAIN_TIMEOUT, message=said)
 
 
 def tell_of_cut_pod(events: EventSink, raw: Object, action: ReleasePod) -> None:

@@ -7,7 +7,6 @@ the process.
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -19,6 +18,7 @@ from isthmus.errors import (
     IsthmusError,
     NotLeaderError,
 )
+from isthmus.guarded import where
 from isthmus.reconcile.queue import Key, WorkQueue
 
 _log = logging.getLogger(__name__)
@@ -173,8 +173,8 @@ class Loop:
                 return
             self.counts.unexpected += 1
             delay = self._queue.retry(key)
-            trace = "".join(traceback.format_exception(error))
-            self._complain(key, f"unexpected {type(error).__name__}: {error}", delay, trace)
+            # By kinds and places: the text of an exception may quote what an object holds.
+            self._complain(key, f"unexpected {type(error).__name__}", delay, where(error))
         else:
             self._finish(key, again)
 

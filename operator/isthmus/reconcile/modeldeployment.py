@@ -31,6 +31,7 @@ from isthmus.backends.kubernetes import observe as pods
 from isthmus.backends.kubernetes.render import service_spec
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.errors import SecretMissingError
+from isthmus.guarded import unreadable
 from isthmus.health.prober import Prober
 from isthmus.observe.events import EventSink
 from isthmus.plan.actions import (
@@ -133,7 +134,7 @@ class ModelDeploymentReconciler:
             meaning = self._store.derived.of(raw, self._meaning)
         except (ValidationError, ValueError) as error:
             # An object of an older schema: nothing that runs is touched.
-            wrong = Failure(Reason.INVALID_SPEC, PendingClass.NEVER, str(error))
+            wrong = Failure(Reason.INVALID_SPEC, PendingClass.NEVER, unreadable(error))
             await self._say(raw, wrong)
             return None
         desired = meaning.desired

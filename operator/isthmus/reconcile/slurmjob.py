@@ -188,7 +188,9 @@ class SlurmJobReconciler:
                 await self._act(parts, action)
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
         tell_of_tunnel(self._events, raw, before=observed.status, after=status)
-        tell_of_cut_job(self._events, raw, before=observed.status, after=status)
+        tell_of_cut_job(
+            self._events, raw, before=observed.status, after=status, budget=observed.drain_timeout
+        )
         await self._staging.keep(
             job=parts.job, frozen=parts.frozen, cluster=parts.cluster, status=status
         )

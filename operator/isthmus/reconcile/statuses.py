@@ -40,6 +40,8 @@ async def write_status(
         bare = without_prose(wanted)
         if bare == wanted or not isinstance(bare, dict):
             raise
+        if bare == current:
+            return obj
         where = f"{resource.kind} {namespace(obj)}/{name(obj)}"
         _log.warning("%s: status refused, written without its messages: %s", where, error)
         return await _patch(api, resource, obj=obj, status=_difference(current, bare))

@@ -223,8 +223,8 @@ class HttpRouter:
     async def remove(self, worker: str) -> None:
         """See `Router`."""
         answer = await self._call("DELETE", f"/workers/{worker}")
-        self._require(answer, _ACCEPTED | {204, 404}, f"DELETE /workers/{worker}")
-        _log.info("%s: removed %s", self._url, worker)
+        self._require(answer, _ACCEPTED | {204, 404}, "DELETE of a worker of ours")
+        _log.info("%s: removed a worker", self._url)
 
     async def _call(
         self,

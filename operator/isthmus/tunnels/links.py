@@ -19,7 +19,7 @@ from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.objects import Object
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import SshError
-from isthmus.guarded import where
+from isthmus.guarded import unreadable, where
 from isthmus.reconcile.derived import Derived
 from isthmus.ssh.credentials import SecretCredentials
 from isthmus.ssh.files import PrivateFolder
@@ -148,7 +148,7 @@ class Links:
         try:
             cluster = None if raw is None else self._derived.of(raw, SlurmCluster.model_validate)
         except ValidationError as error:
-            self._problems[reference] = f"its SlurmCluster cannot be read: {error.errors()[0]}"
+            self._problems[reference] = f"its SlurmCluster cannot be read: {unreadable(error)}"
             return
         if cluster is None:
             self._problems[reference] = "its SlurmCluster is gone"

@@ -156,11 +156,10 @@ def parse_jobs(text: str) -> JobList:
             problems.append(str(error))
     total = len(jobs) + len(problems)
     if len(problems) >= FEW_UNREADABLE and len(problems) > MOST_UNREADABLE * total:
-        raise FormatError(
-            f"{len(problems)} of {total} records of squeue cannot be read; in the first one, "
-            f"{problems[0]}"
-        )
-    return JobList(jobs=tuple(jobs), unreadable=tuple(unreadable), nameless=tuple(nameless))
+        # Without numbers, and by no order of squeue's: the same cause is told in the same words.
+        raise FormatError(f"too many records of squeue cannot be read, for one {min(problems)}")
+    unreadable.sort(key=lambda job: job.job_id)
+    return JobList(jobs=tuple(jobs), unreadable=tuple(unreadable), nameless=tuple(sorted(nameless)))
 
 
 def parse_nodes(text: str) -> Mapping[str, NodeRecord]:

@@ -14,7 +14,7 @@ from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 def with_membership(observed: SlurmJobObservation, plan: SlurmJobPlan) -> SlurmJobPlan:
     """Add what keeps the EndpointSlice true: a member exactly while Ready at a known address."""
     status = plan.status
-    if status.phase == Phase.WAITING and not observed.clear:
+    if status.phase in {None, Phase.WAITING} and not observed.clear:
         return plan  # a member that waits has lost its status; nothing is deregistered unseen
     wanted = (
         (status.host, status.port)

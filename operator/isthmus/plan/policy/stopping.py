@@ -262,7 +262,8 @@ def _draining(status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
     if status.phase is None:
         # A status that was lost: nobody knows that it never served, so it may finish its requests.
         update["ever_ready"] = True
-    if status.terminated_at is None or not status.message or status.drained == "Idle":
+    unread = status.reason == Reason.RECORDS_UNREADABLE  # and can be read again
+    if unread or status.terminated_at is None or not status.message or status.drained == "Idle":
         update |= {
             "reason": Reason.DRAINING,
             "message": "out of rotation; the engine finishes its requests",

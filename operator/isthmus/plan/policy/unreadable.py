@@ -8,12 +8,12 @@ be anybody's: while there is one, a job that is not shown is not therefore gone.
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.slurm.records import JobRecord, Snapshot, UnreadableJob
-from isthmus.backends.slurm.states import observe
+from isthmus.backends.slurm.states import observe, work_directory_failed
 from isthmus.plan.policy.identity import tells_the_end
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
 
-_MESSAGE_IS_FREE = frozenset({Phase.PENDING, Phase.STARTING, Phase.READY, Phase.SUBMIT_UNKNOWN})
-"""Phases whose message says nothing that has to stay."""
+_MESSAGE_IS_FREE = frozenset({Phase.PENDING, Phase.STARTING, Phase.READY})
+"""Phases whose message need not stay, as sbatch's words of an unclear submission must."""
 
 
 def is_believed(observed: SlurmJobObservation, primary: JobRecord | None) -> bool:
@@ -28,7 +28,9 @@ def is_believed(observed: SlurmJobObservation, primary: JobRecord | None) -> boo
     bound = observed.status.job_id
     if primary is None or bound not in {None, primary.job_id}:
         return False
-    return observe(primary).live or tells_the_end(primary)
+    if observe(primary).live:
+        return True
+    return tells_the_end(primary) and primary.has_run and not work_directory_failed(primary)
 
 
 def why(observed: SlurmJobObservation) -> tuple[Reason, str]:
