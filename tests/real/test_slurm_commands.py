@@ -526,9 +526,9 @@ async def test_job_ends_its_engine_before_the_granted_end(worker: Worker) -> Non
     sent_at = float(await worker.until_file("main-SIGTERM"))
 
     assert record.end_time - 31 <= sent_at < record.end_time
-    assert worker.child_outlived_main()
     ended = await worker.until(lambda record: not observe(record).live)
     assert observe(ended) is JobState.Finished
+    assert worker.child_outlived_main()
 
 
 async def test_taken_port_is_passed_over(worker: Worker) -> None:
