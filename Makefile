@@ -12,7 +12,7 @@ PARTS ?= kubernetes,slurm
 HERMETIC := env -u KUBECONFIG -u SLURM_CONF -u SLURM_PREFIX -u CLUSTER -u STATE -u INSTANCE -u PARTS
 
 # When this make began: its tests end in time also where all had to be built first.
-ISTHMUS_MAKE_BEGAN ?= $(shell date +%s)
+ISTHMUS_MAKE_BEGAN := $(or $(ISTHMUS_MAKE_BEGAN),$(shell date +%s))
 
 export PARTS ISTHMUS_MAKE_BEGAN
 

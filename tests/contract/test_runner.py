@@ -126,3 +126,18 @@ def test_a_runner_that_is_ended_takes_its_lanes_along(tmp_path: Path, how: signa
         assert process.returncode == 1
         assert f"interrupted by {how.name}" in said
         assert said.splitlines()[-1] == "0 passed, 2 failed"
+
+
+def test_the_hard_stop_counts_what_make_did_before(tmp_path: Path) -> None:
+    """Expanded anew for each recipe, it was the time of the tests' own and never of the first."""
+    probe = tmp_path / "probe.mk"
+    probe.write_text(
+        "include Makefile\n"
+        f"first:\n\t@echo $$ISTHMUS_MAKE_BEGAN >{tmp_path}/first; sleep 1.1\n"
+        f"probe: first\n\t@echo $$ISTHMUS_MAKE_BEGAN >{tmp_path}/second\n"
+    )
+    ours = ("ISTHMUS", "MAKE", "MFLAGS")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
+    command = ["make", "--no-print-directory", "-f", str(probe), "probe"]
+    subprocess.run(command, cwd=REPOSITORY, env=clean, check=True, timeout=60)
+    assert (tmp_path / "first").read_text() == (tmp_path / "second").read_text()

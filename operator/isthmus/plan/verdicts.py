@@ -88,7 +88,7 @@ def tunnels(workers: Iterable[Worker]) -> Verdict | None:
         return None
     down = [worker for worker in forwarded if worker.tunnel == "Down"]
     if not down:
-        return True, Reason.TUNNEL_ESTABLISHED, f"{len(forwarded)} forwards work"
+        return True, Reason.TUNNEL_ESTABLISHED, f"forwards that work: {len(forwarded)}"
     first = down[0]
     why = f": {first.pending.message}" if first.pending is not None else ""
     told = f"{len(down)} of {len(forwarded)} forwards do not work; {first.name}{why}"
