@@ -50,7 +50,7 @@ class TestWorkers:
         ending = at("10.0.0.3", ready=False, serving=True, terminating=True)
         dying = at("10.0.0.4", ready=False, serving=False, terminating=True)
         assert workers([slices("pods", A, ending)]) == (Worker("10.0.0.1", 8000, workload="/"),)
-        assert workers([slices("pods", ending, dying)]) == (Worker("10.0.0.3", 8000),)
+        assert workers([slices("pods", ending, dying)]) == (Worker("10.0.0.3", 8000, workload="/"),)
 
     def test_an_endpoint_counts_once(self) -> None:
         """While the controller moves endpoints, one may stand in two slices."""
