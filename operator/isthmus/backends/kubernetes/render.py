@@ -13,6 +13,7 @@ from isthmus.api.keys import configuration_entry
 from isthmus.apiserver.objects import dig
 from isthmus.backends.kubernetes.firstprocess import under_first_process
 from isthmus.backends.kubernetes.prestop import pre_stop
+from isthmus.backends.kubernetes.security import container_security, pod_security
 from isthmus.engines import ENGINES
 from isthmus.engines.base import METRICS_PATH, EngineProfile, LaunchRequest
 
@@ -67,6 +68,12 @@ def pod_template(
         spec["volumes"] = volumes
     if placement.node_selector:
         spec["nodeSelector"] = dict(placement.node_selector)
+    if placement.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in placement.image_pull_secrets]
+    if placement.runtime_class_name is not None:
+        spec["runtimeClassName"] = placement.runtime_class_name
+    if placement.security_context:
+        spec["securityContext"] = pod_security(placement.security_context)
     return {
         "metadata": {
             "labels": {
@@ -166,6 +173,7 @@ def _container(desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_sec
         "args": started.args,
         "ports": [{"name": PORT_NAME, "containerPort": CONTAINER_PORT}],
         "resources": _resources(pool),
+        "securityContext": container_security(pool),
         **_probes(desired, engine),
         "lifecycle": {
             "preStop": pre_stop(
