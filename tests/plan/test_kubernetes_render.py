@@ -146,7 +146,7 @@ class TestContainer:
         ]
         assert shell == "/bin/sh"
         compile(script, "first process", "exec")
-        assert words[:2] == ["8000", path]
+        assert words[:3] == ["127.0.0.1", "8000", path]
         for one in (text, script):
             assert "$(" not in one
             assert "$$" not in one

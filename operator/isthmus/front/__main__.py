@@ -14,6 +14,7 @@ from isthmus.errors import SettingsError
 from isthmus.front import envoy
 from isthmus.front.apiserver import Access, pod_access
 from isthmus.front.process import FrontOptions, run
+from isthmus.listening import any_address
 
 _EXIT_USAGE = 2
 
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--keys-secret", default="", metavar="NAME",
         help="Secret with the workers' API keys, NAME-worker-keys (default: none)")  # fmt: skip
     add("--cluster", default=envoy.CLUSTER, help="name of Envoy's cluster (%(default)s)")
-    add("--address", default="0.0.0.0", help="where Envoy listens (%(default)s)")
+    add("--address", default=any_address(), help="where Envoy listens (%(default)s)")
     add("--port", type=int, default=8080, help="its port for requests (%(default)s)")
     add("--health-port", type=int, default=8081, help="of /ready, /live, /metrics (%(default)s)")
     add("--admin-port", type=int, default=9901, help="of its administration (%(default)s)")

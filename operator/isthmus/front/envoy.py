@@ -37,9 +37,12 @@ average, so 300 are enough for all but one in 10⁸."""
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Where Envoy listens; all on `address` but the administration, which is on loopback."""
+    """Where Envoy listens; all on `address` but the administration, which is on loopback.
 
-    address: str = "0.0.0.0"
+    `::` is all addresses of both families.
+    """
+
+    address: str
     requests: int = 8080
     health: int = 8081
     admin: int = 9901
@@ -104,6 +107,11 @@ def _address(address: str, port: int) -> Json:
     return {"socket_address": {"address": address, "port_value": port}}
 
 
+def _listening(address: str, port: int) -> Json:
+    place: Json = {"address": address, "port_value": port}
+    return {"socket_address": place | ({"ipv4_compat": True} if address == "::" else {})}
+
+
 def _typed(name: str, type_: str, **fields: object) -> Json:
     return {"name": name, "typed_config": {"@type": f"{_TYPE}.{type_}", **fields}}
 
@@ -112,7 +120,7 @@ def _listener(name: str, ports: Ports, port: int, manager: Json) -> Json:
     kind = "extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"
     return {
         "name": name,
-        "address": _address(ports.address, port),
+        "address": _listening(ports.address, port),
         "filter_chains": [
             {"filters": [_typed("envoy.filters.network.http_connection_manager", kind, **manager)]}
         ],
