@@ -94,6 +94,11 @@ class Settings:
     retry_cap: float = 300.0
     """Most seconds before a retry of a failed pass."""
 
+    local_login: bool = False
+    """Obey `login: {local: {}}` of SlurmClusters in the operator's own namespace: the programs in
+    their `commands.binDir` run as the operator's own user. For an operator beside SLURM's
+    commands."""
+
     generate_api_keys: bool = True
     """Give each deployment with a pool on SLURM an API key of its own (`<name>-api-key`). A front
     adds it to requests; clients of the bare Service send it."""

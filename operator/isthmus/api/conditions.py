@@ -135,7 +135,8 @@ class Reason(StrEnum):
     CLUSTER_NOT_FOUND = "ClusterNotFound"
     """`clusterRef` names no SlurmCluster: create it or correct the reference."""
     CLUSTER_NOT_ALLOWED = "ClusterNotAllowed"
-    """The SlurmCluster's `access` does not admit this namespace: ask its administrator."""
+    """The SlurmCluster's `access` does not admit this namespace (ask its administrator), or its
+    `login.local` is not what this installation allows: the message says what to set."""
 
     # --- a job's way through SLURM
     WAITING_TO_SUBMIT = "WaitingToSubmit"
