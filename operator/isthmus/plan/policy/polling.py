@@ -2,9 +2,10 @@
 
 A start is what people wait for: while a submission is young, or it is not clear whether it made a
 job, the cluster is looked at every ten seconds, so that an interval of 30 s does not cost half a
-minute until a job is seen to run. A job publishes its port when its engine listens, for most engines
-at the end of the load: that is looked for at intervals of an eighth of what the load has taken so
-far, so a worker is late by a sixteenth of its own load on average, and a long one asks for little.
+minute until a job is seen to run. A job publishes its port when its engine listens, for most
+engines at the end of the load: that is looked for at intervals of an eighth of what the load has
+taken so far, so a worker is late by a sixteenth of its load on average, and a long one asks for
+little.
 Settled jobs never ask for more.
 """
 
