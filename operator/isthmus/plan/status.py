@@ -312,8 +312,8 @@ def _conditions(
     desired = observed.desired
     if desired.endpoint.managed and not observed.front_available:
         judged = (
-            behind_front(judged[0], deployment=desired.name),
-            behind_front(judged[1], deployment=desired.name),
+            behind_front(judged[0], deployment=desired.name, why=observed.front_problem),
+            behind_front(judged[1], deployment=desired.name, why=observed.front_problem),
         )
     found: list[tuple[ConditionType, bool, str, str]] = [
         (ConditionType.READY, *judged[0]),

@@ -205,7 +205,7 @@ class Links:
             return Way(
                 identity=site.folder.identity,
                 changed=changed,
-                proxy_command=self._jump(key) if key.node else "",
+                proxy_command=self._jump(key, to=hosts[0]) if key.node else "",
             )
 
         return Link(
@@ -220,7 +220,7 @@ class Links:
             pause=self._pause,
         )
 
-    def _jump(self, key: LinkKey) -> str:
+    def _jump(self, key: LinkKey, *, to: Target) -> str:
         login = self._links.get(LinkKey(key.cluster))
         if login is None or login.through is None:
             why = "not connected" if login is None else login.problem
@@ -228,7 +228,7 @@ class Links:
                 f"waits for the login host of {key.cluster.name}: {why}",
                 reason=Reason.SSH_UNREACHABLE,
             )
-        return jump_command(login.through, control_path=login.control_path)
+        return jump_command(login.through, control_path=login.control_path, to=to)
 
     def _end(self, link: Link) -> None:
         task = asyncio.create_task(link.close(), name=f"end link {link.name}")
