@@ -6,13 +6,15 @@ The second form is the one of the sidecar: it loads a third of what the whole co
 import argparse
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from isthmus.errors import SettingsError
-from isthmus.front import envoy
+from isthmus.front import envoy, memory
 from isthmus.front.apiserver import Access, pod_access
+from isthmus.front.policy import ENVIRONMENT, MEMORY_ENVIRONMENT, read_policy
 from isthmus.front.process import FrontOptions, run
 
 _EXIT_USAGE = 2
@@ -45,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             health=arguments.health_port,
             admin=arguments.admin_port,
         ),
+        behaviour=_behaviour(os.environ),
     )
     try:
         access = _access(arguments.kubeconfig, arguments.context)
@@ -74,6 +77,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--kubeconfig", help="kubeconfig file; default: the pod's service account")
     add("--context", help="context in the kubeconfig")
     return parser
+
+
+def _behaviour(environ: Mapping[str, str]) -> envoy.Behaviour:
+    given = environ.get(MEMORY_ENVIRONMENT, "")
+    known = given.isascii() and given.isdigit() and len(given) < 19
+    return envoy.Behaviour(
+        policy=read_policy(environ.get(ENVIRONMENT, "")),
+        memory=int(given) if known and int(given) > 0 else memory.DEFAULT_BYTES,
+    )
 
 
 def _access(kubeconfig: str | None, context: str | None) -> Access:

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from isthmus.front import envoy
@@ -29,6 +29,7 @@ class FrontOptions:
         cluster: name of Envoy's cluster in the file of endpoints.
         keys_secret: Secret with the keys of the workers, "" where they have none.
         ports: where Envoy listens; None to write the file of endpoints only.
+        behaviour: what Envoy is to do with requests.
     """
 
     namespace: str
@@ -37,13 +38,16 @@ class FrontOptions:
     cluster: str = envoy.CLUSTER
     keys_secret: str = ""
     ports: envoy.Ports | None = None
+    behaviour: envoy.Behaviour = field(default_factory=envoy.Behaviour)
 
 
 async def run(options: FrontOptions, access: Access) -> None:
     """Write Envoy's files and keep them true until TERM."""
     options.directory.mkdir(parents=True, exist_ok=True)
     if options.ports is not None:
-        document = envoy.bootstrap(directory=str(options.directory), ports=options.ports)
+        document = envoy.bootstrap(
+            directory=str(options.directory), ports=options.ports, behaviour=options.behaviour
+        )
         write(options.directory / envoy.BOOTSTRAP_FILE, envoy.text(document))
 
     def publish(keys: Mapping[Worker, str]) -> None:
