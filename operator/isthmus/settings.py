@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from isthmus.api.front_pods import read_front_pods
 from isthmus.errors import SettingsError
 from isthmus.settings_reading import NUMBER, read_settings
 
@@ -141,6 +142,12 @@ class Settings:
     """Image of the front (`endpoint.type: Managed`). Fronts are replaced when it changes, and not
     when the operator is upgraded; so a tag should never mean another image later."""
 
+    front_pods: str = ""
+    """What pods of fronts have beside that, as a JSON object with the words of a pod:
+    imagePullSecrets (Secrets that must lie in each namespace with a front), nodeSelector,
+    tolerations, priorityClassName, and resources, which are those of Envoy. Fronts are replaced
+    when it changes."""
+
     router_interval: float = 10.0
     """Seconds between two looks at a router of `endpoint.type: External`."""
 
@@ -232,6 +239,10 @@ def _mistakes_of_values(settings: Settings) -> list[str]:
         wrong = [value for value in values if not _NAME.fullmatch(value)]
         if wrong:
             mistakes.append(f"{name}: {', '.join(map(repr, wrong))} cannot be a namespace's name.")
+    try:
+        read_front_pods(settings.front_pods)
+    except ValueError as error:
+        mistakes.append(str(error))
     if not settings.identity:
         mistakes.append("identity is empty; leave it out, or give each process its own name.")
     if settings.liveness_port is not None and settings.liveness_port > 65535:

@@ -59,6 +59,7 @@ def test_every_field_can_come_from_the_environment() -> None:
         "renew_timeout": "6",
         "failure_backoff_cap": "70",
         "retry_cap": "70",
+        "front_pods": '{"priorityClassName": "high"}',
         "tunnel_port_first": "21000",
         "tunnel_port_last": "21000",
     }

@@ -21,7 +21,9 @@ _MOST = 256
 """Secrets from which on those that are too old to be believed are dropped."""
 
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
-"""What may become a header: visible ASCII, of which RFC 6750's characters are a part."""
+"""What may stand behind "Bearer": visible ASCII, of which RFC 6750's characters are a part."""
+_HEADER: Final = re.compile(r"[\x20-\x7e]{1,8192}")
+"""What may be a whole header: several words of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +111,21 @@ class Secrets:
             raise SecretMissingError(
                 f"{ref} is no token that can be sent: it must be one word of visible ASCII "
                 "characters, at most 8192; a key in PEM, a kubeconfig or several lines are none"
+            )
+        return text
+
+    async def header(self, ref: SecretRef) -> str:
+        """Return the value as a header's, white space around it left out.
+
+        Raises:
+            SecretMissingError: as for `value`, or no header can have it.
+            ApiError: the API server did not answer.
+        """
+        text = (await self.value(ref)).decode(errors="replace").strip()
+        if not _HEADER.fullmatch(text):
+            raise SecretMissingError(
+                f"{ref} is no value of a header: it must be one line of printable ASCII "
+                "characters, at most 8192; a key in PEM or a kubeconfig is none"
             )
         return text
 

@@ -22,6 +22,7 @@ from isthmus.backends.kubernetes import render as kubernetes
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.comments import identity_comment
 from isthmus.backends.slurm.script import render_script, sbatch_options
+from isthmus.cli.manifests import documents
 from isthmus.cli.validate import findings
 from isthmus.plan.policy.placement import place
 from isthmus.settings import Settings
@@ -156,9 +157,9 @@ def _objects(files: list[Path]) -> Iterator[Mapping[str, object]]:
             typer.echo(f"{path}:{problem.line}: {problem.text}", err=True)
         if problems:
             raise typer.Exit(1)
-        for document in yaml.safe_load_all(text):
-            if isinstance(document, dict):
-                yield cast("Mapping[str, object]", document)
+        for document in documents(text):
+            if isinstance(document.value, dict):
+                yield cast("Mapping[str, object]", document.value)
 
 
 def _is(obj: Mapping[str, object], kind: str) -> bool:

@@ -61,6 +61,7 @@ class Sglang:
     load: LoadRule = _LOAD
     open_paths: tuple[str, ...] = ("/health", "/health_generate", "/ready", "/metrics")
     paths: tuple[EnginePath, ...] = SGLANG_PATHS
+    identity_paths: tuple[str, ...] = ("/v1/models", "/model_info")
     key_variable: str | None = None
 
     def command(self, request: LaunchRequest) -> tuple[str, ...]:

@@ -54,6 +54,7 @@ class Vllm:
     load: LoadRule = _LOAD
     open_paths: tuple[str, ...] = _OPEN
     paths: tuple[EnginePath, ...] = VLLM_PATHS
+    identity_paths: tuple[str, ...] = ("/v1/models",)
     key_variable: str | None = "VLLM_API_KEY"
 
     def command(self, request: LaunchRequest) -> tuple[str, ...]:
