@@ -16,8 +16,9 @@ import pytest
 
 from isthmus.engines import ENGINES
 from isthmus.engines.paths import EnginePath, PathClass, union
-from isthmus.front import envoy
+from isthmus.front import envoy, filters
 from isthmus.front.drain import active, drain
+from isthmus.front.files import write
 from isthmus.front.policy import Policy
 from playground.config import default_cache
 from playground.progress import Progress
@@ -368,6 +369,55 @@ class TestM4Retries:
             assert {asked.authorization for asked in two.asked} == {"Bearer key-of-the-two"}
 
 
+class TestClientKeys:
+    """Who has no key of the deployment's Secret gets nothing, and workers see no client's key."""
+
+    def publish(self, made: Front, **keys: str) -> None:
+        write(made.folder / filters.CLIENT_KEYS_FILE, envoy.text(filters.client_keys(keys)))
+
+    def asked(self, made: Front, path: str = "/v1/completions", **headers: str) -> httpx.Response:
+        return httpx.post(f"{made.url}{path}", json={}, headers=headers, trust_env=False)
+
+    def test_keys_come_and_go_while_envoy_runs(self, tmp_path: Path) -> None:
+        alice, bob = "alices-key-0123456789", "bobs-key-0123456789"
+        (tmp_path / filters.CLIENT_KEYS_FILE).write_text(
+            envoy.text(filters.client_keys({})), encoding="utf-8"
+        )
+        with other_front(tmp_path, client_keys=True) as (made, worker):
+            refused = self.asked(made, authorization=f"Bearer {alice}")
+            assert refused.status_code == 401
+            assert "Bearer KEY" in refused.json()["error"]["message"]
+            self.publish(made, alice=alice, bob=bob)
+            for headers in ({"authorization": f"Bearer {alice}"}, {"x-api-key": bob}):
+                until(lambda sent=headers: self.asked(made, **sent).status_code == 200, "it counts")
+            assert self.asked(made, authorization="Bearer wrong").status_code == 401
+            assert self.asked(made, "/flush_cache").status_code == 401
+            self.publish(made, bob=bob)
+            until(
+                lambda: self.asked(made, authorization=f"Bearer {alice}").status_code == 401,
+                "the key is gone",
+            )
+            assert self.asked(made, authorization=f"Bearer {bob}").status_code == 200
+            made.wait_for_workers({worker.worker: ""})
+            worker.asked.clear()
+            assert self.asked(made, authorization=f"Bearer {bob}").status_code == 200
+            assert worker.asked[-1].authorization is None
+            until(lambda: "unknown_api_key" in made.log, "refusals are in the log")
+            seen = [value for asked in worker.asked for value in asked.headers.values()]
+            assert not any(key in text for text in (made.log, *seen) for key in (alice, bob))
+
+    def test_without_the_file_nobody_gets_in(self, tmp_path: Path) -> None:
+        made = Front(tmp_path)
+        document = envoy.bootstrap(
+            directory=str(tmp_path),
+            ports=made.ports,
+            behaviour=envoy.Behaviour(client_keys=True),
+        )
+        filters_ = document["static_resources"]["listeners"][0]["filter_chains"][0]["filters"]  # type: ignore[index]
+        first = filters_[0]["typed_config"]["http_filters"][0]
+        assert "default_config" not in first["config_discovery"]
+
+
 class TestM3Memory:
     """Requests that never end cost what is bounded."""
 
@@ -449,6 +499,7 @@ class TestM3Memory:
         envoy.Behaviour(),
         envoy.Behaviour(policy=Policy(administration=True, extra_paths=("/a/{b}/c", "/x/*", "/*"))),
         envoy.Behaviour(policy=Policy(engines=("sglang",)), memory=64 * 2**20),
+        envoy.Behaviour(client_keys=True),
     ],
 )
 def test_envoy_takes_the_configuration(tmp_path: Path, behaviour: envoy.Behaviour) -> None:
@@ -456,6 +507,8 @@ def test_envoy_takes_the_configuration(tmp_path: Path, behaviour: envoy.Behaviou
     path = tmp_path / envoy.BOOTSTRAP_FILE
     path.write_text(envoy.text(document), encoding="utf-8")
     (tmp_path / envoy.EDS_FILE).write_text(envoy.text(envoy.endpoints(())), encoding="utf-8")
+    clients = filters.client_keys({"alice": "alices-key-0123456789"})
+    (tmp_path / filters.CLIENT_KEYS_FILE).write_text(envoy.text(clients), encoding="utf-8")
     binary = envoy_binary(default_cache(), Progress(silent=True))
     done = subprocess.run(
         [binary, "--mode", "validate", "--config-path", str(path), "--use-dynamic-base-id"],

@@ -43,6 +43,14 @@ def engine(
     return start(command, log_path=folder / f"{port}.log", port=port, environment=QUICK | knobs)
 
 
+def sglang(tree: Path, folder: Path, *, key: str) -> EngineProcess:
+    """An SGLang that serves the model `llama` and has an API key."""
+    port = free_port()
+    command = [tree / "bin" / "sglang", "serve", "--model-path", "org/model", "--port", str(port)]
+    command += ["--served-model-name", "llama", "--api-key", key]
+    return start(command, log_path=folder / f"{port}.log", port=port, environment=QUICK)
+
+
 def worker_of(served: EngineProcess) -> Worker:
     return Worker("127.0.0.1", int(served.url.rpartition(":")[2]))
 

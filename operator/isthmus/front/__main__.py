@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             health=arguments.health_port,
             admin=arguments.admin_port,
         ),
-        behaviour=_behaviour(os.environ),
+        behaviour=_behaviour(os.environ, client_keys=bool(arguments.client_keys_secret)),
+        client_keys_secret=arguments.client_keys_secret,
     )
     try:
         access = _access(arguments.kubeconfig, arguments.context)
@@ -69,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         help="write eds.json alone, for an Envoy with a bootstrap of its own")  # fmt: skip
     add("--keys-secret", default="", metavar="NAME",
         help="Secret with the workers' API keys, NAME-worker-keys (default: none)")  # fmt: skip
+    add("--client-keys-secret", default="", metavar="NAME",
+        help="Secret of which each entry is the API key of one client (default: clients need "
+        "none)")  # fmt: skip
     add("--cluster", default=envoy.CLUSTER, help="name of Envoy's cluster (%(default)s)")
     add("--address", default="0.0.0.0", help="where Envoy listens (%(default)s)")
     add("--port", type=int, default=8080, help="its port for requests (%(default)s)")
@@ -79,11 +83,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _behaviour(environ: Mapping[str, str]) -> envoy.Behaviour:
+def _behaviour(environ: Mapping[str, str], *, client_keys: bool) -> envoy.Behaviour:
     given = environ.get(MEMORY_ENVIRONMENT, "")
     known = given.isascii() and given.isdigit() and len(given) < 19
     return envoy.Behaviour(
         policy=read_policy(environ.get(ENVIRONMENT, "")),
+        client_keys=client_keys,
         memory=int(given) if known and int(given) > 0 else memory.DEFAULT_BYTES,
     )
 

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from isthmus.front import envoy
 from isthmus.front.apiserver import Access, Slices
+from isthmus.front.clients import ClientKeysFollower
 from isthmus.front.files import write
+from isthmus.front.filters import CLIENT_KEYS_FILE, client_keys
 from isthmus.front.follow import Follower
 from isthmus.front.publish import Publisher
 from isthmus.front.workers import Worker
@@ -30,6 +32,7 @@ class FrontOptions:
         keys_secret: Secret with the keys of the workers, "" where they have none.
         ports: where Envoy listens; None to write the file of endpoints only.
         behaviour: what Envoy is to do with requests.
+        client_keys_secret: Secret with the keys of clients, "" where they need none.
     """
 
     namespace: str
@@ -39,11 +42,19 @@ class FrontOptions:
     keys_secret: str = ""
     ports: envoy.Ports | None = None
     behaviour: envoy.Behaviour = field(default_factory=envoy.Behaviour)
+    client_keys_secret: str = ""
 
 
 async def run(options: FrontOptions, access: Access) -> None:
     """Write Envoy's files and keep them true until TERM."""
     options.directory.mkdir(parents=True, exist_ok=True)
+    guarded = options.directory / CLIENT_KEYS_FILE
+
+    def publish_clients(keys: Mapping[str, str]) -> None:
+        write(guarded, envoy.text(client_keys(keys)))
+
+    if options.client_keys_secret and not guarded.exists():
+        publish_clients({})  # until the Secret has been read nobody gets in
     if options.ports is not None:
         document = envoy.bootstrap(
             directory=str(options.directory), ports=options.ports, behaviour=options.behaviour
@@ -62,11 +73,17 @@ async def run(options: FrontOptions, access: Access) -> None:
         source=slices, secret=options.keys_secret, publish=publish, clock=loop.time
     )
     follower = Follower(slices, changed=publisher.changed)
-    both = asyncio.gather(follower.run(), publisher.run())
+    parts = [follower.run(), publisher.run()]
+    if options.client_keys_secret:
+        clients = ClientKeysFollower(
+            source=slices, secret=options.client_keys_secret, publish=publish_clients
+        )
+        parts.append(clients.run())
+    together = asyncio.gather(*parts)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, both.cancel)
+        loop.add_signal_handler(number, together.cancel)
     try:
-        await both
+        await together
     except asyncio.CancelledError:
         _log.info("Ending; the files stay as they are")
     finally:

@@ -103,10 +103,12 @@ def _closed(entry: EnginePath) -> Json:
 
 def _extra(path: str, cluster: str) -> Json:
     """A path of the user's: with any method, as a websocket too."""
-    if path.endswith("/*"):
-        match: Json = {"prefix": path.removesuffix("*")}
-    elif "{" in path:
-        match = {"safe_regex": {"regex": path_pattern(path)}}
+    below = path.endswith("/*")
+    if "{" in path:
+        pattern = path_pattern(path.removesuffix("*")) + (".*" if below else "")
+        match: Json = {"safe_regex": {"regex": pattern}}
+    elif below:
+        match = {"prefix": path.removesuffix("*")}
     else:
         match = {"path": path}
     return {"name": "extra", "match": match, "route": _action(cluster, websocket=True)}
