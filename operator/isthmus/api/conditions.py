@@ -146,7 +146,8 @@ class Reason(StrEnum):
     CLUSTER_NOT_FOUND = "ClusterNotFound"
     """`clusterRef` names no SlurmCluster: create it or correct the reference."""
     CLUSTER_NOT_ALLOWED = "ClusterNotAllowed"
-    """The SlurmCluster's `access` does not admit this namespace: ask its administrator."""
+    """The SlurmCluster's `access` does not admit this namespace (ask its administrator), or its
+    `login.local` is not what this installation allows: the message says what to set."""
 
     # --- a job's way through SLURM
     WAITING_TO_SUBMIT = "WaitingToSubmit"
@@ -166,7 +167,7 @@ class Reason(StrEnum):
     PENDING_NEVER = "PendingNever"
     """This job can never start as it is: correct partition, account, QOS, size or time limit."""
     JOB_STARTING = "JobStarting"
-    """The job runs; its engine is loading or has not published its port yet."""
+    """The job runs; its engine is loading, or its port is not published yet."""
     HEALTHY = "Healthy"
     """Probes succeed, model and attempt agree: it may get requests."""
     PROBE_FAILED = "ProbeFailed"
