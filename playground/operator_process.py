@@ -86,8 +86,13 @@ def lease_rights(name: str) -> list[dict[str, object]]:
         "resourceNames": [name],
         "verbs": ["get", "patch"],
     }
-    role = {"apiVersion": f"{group}/v1", "kind": "Role", "metadata": metadata, "rules": [rule]}
-    binding = {
+    role: dict[str, object] = {
+        "apiVersion": f"{group}/v1",
+        "kind": "Role",
+        "metadata": metadata,
+        "rules": [rule],
+    }
+    binding: dict[str, object] = {
         "apiVersion": f"{group}/v1",
         "kind": "RoleBinding",
         "metadata": metadata,
