@@ -560,6 +560,7 @@ def test_the_operator_does_all_of_its_work_with_these_rights(tmp_path: Path) -> 
         "watch-namespaces": f"{SERVED},{RELEASE}",
         "liveness-port": "0",
         "front-image": "localhost/front:1",
+        "installation-id": "rights00",
     }
     words = [word for name, text in settings.items() for word in ("--set", f"{name}={text}")]
     config = ["--kubeconfig", str(kubeconfig(OPERATOR, tmp_path))]
