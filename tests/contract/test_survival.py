@@ -33,7 +33,7 @@ from isthmus.apiserver.resources import (
 )
 from isthmus.errors import ApiError
 from playground import manifests
-from playground.cluster import Config, Playground
+from playground.cluster import Playground
 from tests.bareapi import NAMESPACES, start_bare_api
 from tests.hostile_values import CANARY, TEXTS, secret_bytes, spoiled
 from tests.simulation import manifests as drawn
@@ -43,7 +43,7 @@ ROOT = Path(__file__).parents[2]
 CASES = 300
 CASES_OF_A_ROUND = 30
 PATIENCE = 60.0
-"""Seconds within which the honest tenant has what it asks for, on a machine as busy as it may be."""
+"""Seconds within which the honest tenant has what it asks for, on a busy machine too."""
 SYSTEM, HONEST, HOSTILE = "isthmus-system", "team-a", "team-b"
 
 

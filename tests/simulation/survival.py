@@ -1,5 +1,4 @@
-"""An honest tenant beside a hostile one: nothing that the hostile one stores, serves or answers ends
-the operator or keeps the honest one waiting.
+"""An honest tenant beside a hostile one, who ends no operator and keeps nobody else waiting.
 
 Not a happening of the seeds: here nothing is judged by the promises, for a tenant may break his own
 deployments as he likes. Judged is what must hold whatever he does: the operator's process lives on,
@@ -49,7 +48,7 @@ CASES_OF_A_ROUND = 50
 MOST_OBJECTS = 25
 """Deployments of the hostile tenant at a time; the oldest go, as a quota would have it."""
 BOUND = 300.0
-"""Seconds until a change of the honest deployment is done: rounds without any case take up to 140."""
+"""Seconds until a change of the honest deployment is done; a queue, a load and a drain are in it."""
 _OURS: tuple[Resource, ...] = (MODEL_DEPLOYMENTS, SLURM_JOBS, SLURM_CLUSTERS)
 _OTHERS: tuple[Resource, ...] = (
     ENDPOINT_SLICES,
