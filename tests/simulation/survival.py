@@ -48,7 +48,7 @@ CASES_OF_A_ROUND = 50
 MOST_OBJECTS = 25
 """Deployments of the hostile tenant at a time; the oldest go, as a quota would have it."""
 BOUND = 300.0
-"""Seconds until a change of the honest deployment is done; a queue, a load and a drain are in it."""
+"""Seconds until a change of the honest deployment is done; a queue, a load and drain are in it."""
 _OURS: tuple[Resource, ...] = (MODEL_DEPLOYMENTS, SLURM_JOBS, SLURM_CLUSTERS)
 _OTHERS: tuple[Resource, ...] = (
     ENDPOINT_SLICES,
