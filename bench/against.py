@@ -101,6 +101,7 @@ def applies(playground: Playground, tree: Path, namespace: str) -> dict[str, flo
 @contextlib.contextmanager
 def _operator(playground: Playground, tree: Path, namespace: str) -> Iterator[None]:
     words = ["run", "--kubeconfig", str(playground.kubernetes.kubeconfig)]
+    words += ["--installation-id", "benchmrk"]
     for setting in ("liveness-port=0", f"namespace={namespace}", f"watch-namespaces={namespace}"):
         words += ["--set", setting]
     process = subprocess.Popen(
