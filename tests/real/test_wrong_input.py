@@ -119,7 +119,7 @@ def test_smallest_object_gets_every_static_default(api: Api):
             "failureThreshold": 3,
         },
         "drain": {"timeout": "5m"},
-        "endpoint": {"type": "Managed"},
+        "endpoint": {"type": "Managed", "administration": False, "extraPaths": []},
     }
 
 
