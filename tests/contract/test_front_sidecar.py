@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import queue
 import signal
@@ -17,9 +18,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 import yaml
 
+from isthmus.front.policy import ENVIRONMENT, MEMORY_ENVIRONMENT, Policy, policy_text
 from tests.fronts.loopback import until
 from tests.traffic.client import REPOSITORY
 
+SECRETS = "/api/v1/namespaces/team-a/secrets/"
 PATH = "/apis/discovery.k8s.io/v1/namespaces/team-a/endpointslices"
 
 
@@ -39,12 +42,16 @@ class ApiServer:
         self.slices: list[Any] = [endpoint_slice("10.0.0.1", "10.0.0.2")]
         self.status = 200
         self.lists = 0
+        self.secrets: dict[str, dict[str, str]] = {}
         self.events: queue.Queue[Any] = queue.Queue()
         outer = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 query = parse_qs(urlsplit(self.path).query)
+                if urlsplit(self.path).path.startswith(SECRETS):
+                    outer.secret(self)
+                    return
                 assert urlsplit(self.path).path == PATH
                 assert query["labelSelector"] == ["kubernetes.io/service-name=llama-workers"]
                 assert self.headers["Authorization"] == "Bearer t0ken"
@@ -55,11 +62,7 @@ class ApiServer:
                 else:
                     outer.lists += 1
                     body = {"items": outer.slices, "metadata": {"resourceVersion": "7"}}
-                    content = json.dumps(body).encode()
-                    self.send_response(200)
-                    self.send_header("Content-Length", str(len(content)))
-                    self.end_headers()
-                    self.wfile.write(content)
+                    outer.send(self, body)
 
             def log_message(self, *args: object) -> None:
                 pass
@@ -67,6 +70,21 @@ class ApiServer:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def send(self, handler: BaseHTTPRequestHandler, body: object) -> None:
+        content = json.dumps(body).encode()
+        handler.send_response(200)
+        handler.send_header("Content-Length", str(len(content)))
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    def secret(self, handler: BaseHTTPRequestHandler) -> None:
+        found = self.secrets.get(handler.path.removeprefix(SECRETS))
+        if self.status != 200 or found is None:
+            handler.send_error(self.status if self.status != 200 else 404)
+            return
+        data = {k: base64.b64encode(v.encode()).decode() for k, v in found.items()}
+        self.send(handler, {"data": data})
 
     def watch(self, handler: BaseHTTPRequestHandler) -> None:
         """Events until one is None, which breaks the connection."""
@@ -90,7 +108,7 @@ def api() -> Iterator[ApiServer]:
 
 
 class Sidecar:
-    def __init__(self, folder: Path, api: ApiServer, *words: str) -> None:
+    def __init__(self, folder: Path, api: ApiServer, *words: str, **variables: str) -> None:
         self.folder = folder / "run"
         kubeconfig = folder / "kubeconfig"
         server = f"http://127.0.0.1:{api.server.server_port}"
@@ -111,7 +129,7 @@ class Sidecar:
                     *("--directory", str(self.folder), "--kubeconfig", str(kubeconfig)),
                     *words,
                 ],
-                env={"PYTHONPATH": str(REPOSITORY / "operator")},
+                env={"PYTHONPATH": str(REPOSITORY / "operator"), **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -181,6 +199,48 @@ def test_an_envoy_of_ones_own_gets_the_endpoints_alone(tmp_path: Path, api: ApiS
         made.wait("10.0.0.1", "10.0.0.2")
         assert '"cluster_name": "llama"' in (made.folder / "eds.json").read_text()
         assert not (made.folder / "bootstrap.json").exists()
+    finally:
+        made.process.kill()
+        made.process.wait()
+
+
+def test_it_keeps_the_keys_of_clients_and_lets_nobody_in_before(
+    tmp_path: Path, api: ApiServer
+) -> None:
+    """A changed Secret counts; while the API server is away the last keys stay, unlogged."""
+    alice, bob = "alices-key-0123456789", "bobs-key-0123456789"
+    policy = policy_text(Policy(engines=("vllm",), extra_paths=("/my/plugin",)))
+    api.status = 503
+    made = Sidecar(
+        tmp_path,
+        api,
+        *("--client-keys-secret", "clients"),
+        **{ENVIRONMENT: policy, MEMORY_ENVIRONMENT: str(2**28)},
+    )
+
+    def clients() -> dict[str, str] | None:
+        file = made.folder / "client-keys.json"
+        if not file.exists():
+            return None
+        (found,) = json.loads(file.read_text(encoding="utf-8"))["resources"]
+        return {one["client"]: one["key"] for one in found["typed_config"]["credentials"]}
+
+    try:
+        until(lambda: clients() == {}, "nobody gets in")
+        api.secrets["clients"] = {"alice": alice, "bob": "short"}
+        api.status = 200
+        until(lambda: clients() == {"alice": alice}, "alice gets in", timeout=40)
+        made.wait("10.0.0.1", "10.0.0.2")
+        bootstrap = (made.folder / "bootstrap.json").read_text(encoding="utf-8")
+        assert '"path": "/my/plugin"' in bootstrap
+        assert '"path": "/generate"' not in bootstrap
+        assert f'"max_heap_size_bytes": {int(2**28 * 0.9)}' in bootstrap
+        api.secrets["clients"] = {"bob": bob}
+        until(lambda: clients() == {"bob": bob}, "bob gets in, alice does not", timeout=40)
+        log = made.log.read_text(encoding="utf-8")
+        assert "entry bob" in log
+        assert alice not in log
+        assert bob not in log
     finally:
         made.process.kill()
         made.process.wait()

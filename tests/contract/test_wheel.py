@@ -54,6 +54,7 @@ def test_wheel_starts_in_a_clean_environment(tmp_path: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert "isthmus/__init__.py" in names
     assert "isthmus/backends/slurm/batch.sh" in names
+    assert "isthmus/front/models.lua" in names
     assert not [name for name in names if name.startswith(("operator/", "playground", "tests"))]
 
     environment = tmp_path / "clean"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 
 from playground.operator_process import Operator
@@ -24,9 +25,17 @@ from tests.real.api import Json
 from tests.real.conftest import save_logs
 from tests.real.fronts import fronts, managed, operator_with_fronts, wait_fronts
 from tests.real.test_crash import kill_and_start
-from tests.real.test_keys import held
+from tests.real.test_keys import held, secret
 from tests.real.test_lifecycle import changed_args
-from tests.real.world import Not, World, deployment, kubernetes_pool, slurm_pool, until
+from tests.real.world import (
+    Not,
+    World,
+    bearer,
+    deployment,
+    kubernetes_pool,
+    slurm_pool,
+    until,
+)
 from tests.traffic.client import Traffic
 
 BARE, FRONTED = "bare", "fronted"
@@ -380,3 +389,28 @@ def test_a_pod_that_is_replaced_while_the_operator_is_down_gets_requests(served:
         assert new & set(traffic.report["workers"]), traffic.report["workers"]
     finally:
         served.operator.start()
+
+
+@pytest.mark.timeout(400)
+def test_the_front_is_for_clients_and_asks_them_for_keys(served: Served) -> None:
+    """F2, and `endpoint.clientKeysSecretRef`: the last test, for it leaves the front guarded."""
+    world, url = served.world, served.world.service_url(FRONTED)
+
+    def asked(path: str, key: str = "") -> httpx.Response:
+        return httpx.get(f"{url}{path}", headers=bearer(key), timeout=20, trust_env=False)
+
+    refused = asked("/server_info")
+    assert refused.status_code == 403
+    assert "endpoint.administration" in refused.json()["error"]["message"]
+    assert asked("/unheard-of").status_code == 404
+    assert "isthmus-attempt" not in asked("/v1/models").text
+    alice = "alices-key-0123456789"
+    world.extra(secret("clients", alice=alice))
+    with Traffic(url, key=alice) as traffic:
+        world.patch(FRONTED, {"spec": {"endpoint": {"clientKeysSecretRef": {"name": "clients"}}}})
+        world.wait_condition(FRONTED, "ClientKeysInForce", status="True")
+        wait_fronts(world, FRONTED)
+        until(lambda: asked("/v1/models").status_code == 401, "clients need a key", timeout=60)
+        traffic.wait_answered(100, timeout=60)
+    traffic.assert_no_failure()
+    assert "they need a key" in world.status(FRONTED)["clients"]

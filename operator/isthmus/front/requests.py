@@ -15,9 +15,7 @@ _HEADERS_SECONDS = "60s"
 _WHOLE_REQUEST = "3600s"
 """An upload may take so long; answers and websockets are not concerned, they have begun."""
 
-_LOGGED = (
-    "response.code >= 500 || (response.code >= 400 && response.code_details != 'via_upstream')"
-)
+_OWN = "response.code >= 500 || response.code_details != 'via_upstream'"
 """What the front refused itself; an engine's 4xx is between the engine and its client."""
 
 _SENTENCES = (
@@ -129,7 +127,10 @@ def _refusals_log() -> Json:
         "extensions.access_loggers.stream.v3.StdoutAccessLog",
         log_format={"text_format_source": {"inline_string": line}},
     )
-    refused = _cel(_LOGGED)
+    # The number first, for the expression costs something and most requests are answered with 200.
+    threshold = {"default_value": 400, "runtime_key": "front.access_log"}
+    failed: Json = {"status_code_filter": {"comparison": {"op": "GE", "value": threshold}}}
+    refused = {"and_filter": {"filters": [failed, _cel(_OWN)]}}
     return log | {"filter": {"or_filter": {"filters": [refused, {"response_flag_filter": {}}]}}}
 
 
