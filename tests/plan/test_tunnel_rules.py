@@ -147,7 +147,7 @@ class TestBeat:
         assert not beat.dead(now=20.0, duration=15.0)
 
 
-def slurm_job(name: str = "j", **status: Any) -> dict[str, Any]:
+def slurm_job(name: str = "j", *, owner_uid: str = "uid-llama", **status: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "phase": "Ready",
         "host": "10.10.0.1",
@@ -160,7 +160,7 @@ def slurm_job(name: str = "j", **status: Any) -> dict[str, Any]:
         "apiVersion": names.API_VERSION,
         "kind": "ModelDeployment",
         "name": "llama",
-        "uid": "uid-llama",
+        "uid": owner_uid,
         "controller": True,
     }
     return {
@@ -181,7 +181,7 @@ def slurm_job(name: str = "j", **status: Any) -> dict[str, Any]:
                 deployment="llama",
                 installation_id="isthmus0",
                 namespace="team-a",
-                uid="uid-llama",
+                uid=owner_uid,
                 slot=0,
                 attempt="x7k2qp",
             ),
