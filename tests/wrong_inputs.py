@@ -364,6 +364,15 @@ WRONG_INPUTS = (
         )
     ),
     _d(
+        "a CA for a router without TLS",
+        "spec.endpoint",
+        {
+            "type": "External",
+            "external": {"kind": "smg", "url": "http://r:1", "caSecretRef": {"name": "ca"}},
+        },
+        "endpoint.external.caSecretRef is for a router over https",
+    ),
+    _d(
         "a token for Envoy",
         "spec.endpoint",
         {"type": "External", "external": {"kind": "envoy", "authSecretRef": {"name": "t"}}},

@@ -12,11 +12,12 @@ the next instance waits for that, and for nothing else of this one.
 import asyncio
 import logging
 
+from isthmus.allow_list import allow_list
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.gate import Gate, OpenGate
 from isthmus.assembly import Parts, assemble
-from isthmus.bounded_http import bounded_client
+from isthmus.bounded_http import addresses_of, bounded_client
 from isthmus.health.client import HttpProbeClient
 from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.queue import WorkQueue
@@ -81,8 +82,17 @@ async def _lead(
     asked: asyncio.Event,
 ) -> None:
     gate: Gate = OpenGate() if elector is None else elector
-    async with HttpProbeClient() as http, bounded_client() as routers:
-        parts = assemble(settings, api=api, gate=gate, prober_client=http, router_client=routers)
+    protected = await addresses_of(api.host) if api.host else ()
+    allowed = allow_list(settings.router_allow, protected=protected)
+    async with HttpProbeClient() as http, bounded_client(allowed) as routers:
+        parts = assemble(
+            settings,
+            api=api,
+            gate=gate,
+            prober_client=http,
+            router_client=routers,
+            trusting=lambda context: bounded_client(allowed, verify=context),
+        )
         limit = EndLimit(_KILL_SECONDS)
         try:
             await _run_parts(settings, connection, parts, elector, asked=asked, limit=limit)

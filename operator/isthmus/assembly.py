@@ -7,6 +7,7 @@ import asyncio
 import functools
 import random
 import secrets
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -126,6 +127,7 @@ def assemble(
     gate: Gate,
     prober_client: ProbeClient,
     router_client: httpx.AsyncClient,
+    trusting: Callable[[ssl.SSLContext], httpx.AsyncClient],
 ) -> Parts:
     """Make every part.
 
@@ -135,6 +137,7 @@ def assemble(
         gate: asked before every write whether this process leads.
         prober_client: asks the engines.
         router_client: asks the routers of endpoints that are External.
+        trusting: makes such a client that believes other CAs.
     """
     monotonic = asyncio.get_running_loop().time
     secrets_of = functools.partial(Secrets, clock=monotonic, max_age=settings.secrets_interval)
@@ -167,7 +170,7 @@ def assemble(
         events=EventRecorder(gated, instance=settings.identity, clock=monotonic),
         monotonic=monotonic,
     )
-    routers = _routers(shared, client=router_client, secrets=secrets_of(api))
+    routers = _routers(shared, client=router_client, trusting=trusting, secrets=secrets_of(api))
     return Parts(
         store=store,
         queue=queue,
@@ -199,10 +202,17 @@ def _die(fatal: "asyncio.Future[None]", error: BaseException) -> None:
         fatal.set_exception(error)
 
 
-def _routers(shared: _Shared, *, client: httpx.AsyncClient, secrets: Secrets) -> ExternalRouters:
+def _routers(
+    shared: _Shared,
+    *,
+    client: httpx.AsyncClient,
+    trusting: Callable[[ssl.SSLContext], httpx.AsyncClient],
+    secrets: Secrets,
+) -> ExternalRouters:
     return ExternalRouters(
         store=shared.store,
         client=client,
+        trusting=trusting,
         secrets=secrets,
         check=shared.gate.check,
         interval=shared.settings.router_interval,

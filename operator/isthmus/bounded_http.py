@@ -7,6 +7,8 @@ hostile, and the request may hold a Secret, so
 * the body is taken as it comes, at most `MOST_BYTES`, and never decompressed: 600 kB of gzip are
   600 MB;
 * no redirect is followed, no cookie kept, no proxy of the environment used;
+* a connection is made to an address that was judged (`allow_list`), and to no other: the name is
+  resolved once, here, so it cannot lead elsewhere between the look and the connection;
 * text is UTF-8 whatever the answer says of itself, and JSON that cannot be read is a value;
 * what a library says in an exception never gets any further, for h11 quotes the header that it
   refuses: kinds of exceptions become sentences of ours.
@@ -23,7 +25,9 @@ from typing import Final, Literal
 
 import httpx
 
-from isthmus.errors import HttpFailedError
+from isthmus.address_rules import Address, parse_address
+from isthmus.allow_list import AllowList
+from isthmus.errors import AddressRefusedError, HttpFailedError
 
 MOST_BYTES: Final = 2 * 1024 * 1024
 """Of one body: 2048 workers as a router lists them are below 1 MiB. JSON of this size may take 50
@@ -60,15 +64,85 @@ class BoundedAnswer:
         return value
 
 
-def bounded_client() -> httpx.AsyncClient:
-    """A client for `exchange`: no cookies, no redirects, no proxies, nobody waits for a place."""
+def bounded_client(
+    allowed: AllowList, *, verify: ssl.SSLContext | None = None
+) -> httpx.AsyncClient:
+    """A client for `exchange`: no cookies, no redirects, no proxies, nobody waits for a place.
+
+    Args:
+        allowed: the addresses that it may connect to.
+        verify: whose certificates are believed; by default the system's.
+    """
     return httpx.AsyncClient(
+        transport=_JudgedTransport(allowed, verify=verify),
         trust_env=False,
         follow_redirects=False,
         timeout=None,
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),
-        limits=httpx.Limits(max_connections=None, max_keepalive_connections=32),
     )
+
+
+class _JudgedTransport(httpx.AsyncBaseTransport):
+    """Connects to the addresses of a host that are allowed, one after the other."""
+
+    def __init__(self, allowed: AllowList, *, verify: ssl.SSLContext | None) -> None:
+        self._allowed = allowed
+        # A connection is kept by its address, and two hosts may have the same: so none is kept.
+        self._inner = httpx.AsyncHTTPTransport(
+            verify=verify or True,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=None, max_keepalive_connections=0),
+        )
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send the request to the first address that takes it.
+
+        Raises:
+            AddressRefusedError: none of them is allowed.
+        """
+        url, failed = request.url, None
+        host = url.raw_host.decode("ascii")
+        # The certificate is of the name, and so is the header Host, which stands already.
+        request.extensions = {**request.extensions, "sni_hostname": host}
+        for address in await self._addresses(host, url.port):
+            request.url = url.copy_with(host=address)
+            try:
+                return await self._inner.handle_async_request(request)
+            except httpx.ConnectError as error:
+                failed = error
+        raise failed or httpx.ConnectError("no address")
+
+    async def aclose(self) -> None:
+        """Close what is open."""
+        await self._inner.aclose()
+
+    async def _addresses(self, host: str, port: int | None) -> list[str]:
+        found = await asyncio.get_running_loop().getaddrinfo(
+            host.strip("[]"), port or 0, type=socket.SOCK_STREAM
+        )
+        refusal, allowed = "", list[str]()
+        for text in dict.fromkeys(str(place[0]) for *_, place in found):
+            address = parse_address(text)
+            if address is None:  # with a scope id, that is link-local
+                refusal = "leads to an address that means something on one machine only"
+                continue
+            why = self._allowed.refusal(address, host=host)
+            refusal = why or refusal
+            if not why:
+                allowed.append(text)
+        if not allowed:
+            raise AddressRefusedError(f"the host {refusal or 'has no address'}")
+        return allowed
+
+
+async def addresses_of(host: str) -> frozenset[Address]:
+    """All addresses of a host of ours; none where it cannot be resolved."""
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, None, type=socket.SOCK_STREAM)
+    except (OSError, ValueError):
+        return frozenset()
+    parsed = (parse_address(str(place[0])) for *_, place in found)
+    return frozenset(address for address in parsed if address is not None)
 
 
 async def exchange(
@@ -109,6 +183,8 @@ async def exchange(
                 if len(found) > most_bytes:
                     break
             status = answer.status_code
+    except AddressRefusedError as error:
+        raise HttpFailedError(str(error)) from None
     except Exception as error:  # of libraries alone; all that they say is left behind
         raise HttpFailedError(failure_sentence(error, timeout=timeout)) from None
     if len(found) > most_bytes:

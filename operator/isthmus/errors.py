@@ -104,6 +104,10 @@ class HttpFailedError(IsthmusError):
     """A server that is not ours gave no answer that can be used; the message holds no secret."""
 
 
+class AddressRefusedError(IsthmusError):
+    """A host leads to an address that the operator may not connect to; says what would allow it."""
+
+
 class SshError(IsthmusError):
     """A connection over ssh could not be made, was refused or was lost.
 

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from isthmus.allow_list import DEFAULT, allow_list
 from isthmus.api.front_pods import read_front_pods
 from isthmus.api.ip_family import IpFamily, pods_family
 from isthmus.errors import SettingsError
@@ -164,6 +165,11 @@ class Settings:
     router_interval: float = 10.0
     """Seconds between two looks at a router of `endpoint.type: External`."""
 
+    router_allow: tuple[str, ...] = DEFAULT
+    """Where routers of `endpoint.type: External` may be: address ranges (203.0.113.0/24), suffixes
+    of host names (example.org), `private` for all private networks. The operator's own loopback,
+    link-local addresses and the API server only where an entry names just them."""
+
     front_drain: float = 300.0
     """Most seconds for which a pod of the front that is deleted waits for its requests."""
 
@@ -265,6 +271,10 @@ def _mistakes_of_values(settings: Settings) -> list[str]:
         mistakes.append("identity is empty; leave it out, or give each process its own name.")
     if settings.liveness_port is not None and settings.liveness_port > 65535:
         mistakes.append(f"liveness_port is {settings.liveness_port}; write at most 65535.")
+    try:
+        allow_list(settings.router_allow)
+    except ValueError as error:
+        mistakes.append(f"router_allow has {error}.")
     for name in ("tunnel_port_first", "tunnel_port_last"):
         if not 1024 <= getattr(settings, name) <= 65535:
             mistakes.append(f"{name} must be between 1024 and 65535.")

@@ -285,6 +285,7 @@ def test_values_reach_the_pods(helm: Path) -> None:
         "--set=operator.watchNamespaces={team-a,team-b}",
         "--set=operator.replicas=2,operator.priorityClassName=high",
         "--set=tunnels.settings.check_interval=2s",
+        "--set=operator.settings.tunnel_port_first=21000",
     )
     operator = objects["Deployment", "isthmus"]
     assert container(operator)["image"] == "example.org/isthmus:1.2.0"
@@ -303,6 +304,7 @@ def test_values_reach_the_pods(helm: Path) -> None:
     given = {k: v for k, v in environment(tunnels).items() if v is not None}
     read = TunnelSettings.from_environment({**given, "POD_IP": "10.0.0.1"})
     assert read.check_interval == 2
+    assert (read.port_first, read.port_last) == (21000, 24999), "the operator's"
     assert read.watch_namespaces == ("team-a", "team-b")
 
 

@@ -22,7 +22,13 @@ import pytest
 from isthmus import application, assembly
 from isthmus.api.desired import ClusterReference
 from isthmus.apiserver.objects import Object, dig
-from isthmus.apiserver.resources import ENDPOINT_SLICES, LEASES, SLURM_CLUSTERS, SLURM_JOBS
+from isthmus.apiserver.resources import (
+    ENDPOINT_SLICES,
+    LEASES,
+    MODEL_DEPLOYMENTS,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+)
 from isthmus.assembly import Parts
 from isthmus.backends.slurm.records import Snapshot
 from isthmus.errors import ApiUnavailableError, SshError
@@ -399,7 +405,9 @@ class TunnelLab(Lab):
         }
         wanted["spec"] |= {"login": {"ssh": ssh}, "network": {"mode": "Tunnel"}}
         self.api.create(SLURM_CLUSTERS, wanted, by="user")
-        job: Object = slurm_job()
+        owner = {"metadata": {"namespace": "team-a", "name": "llama"}, "spec": {}}
+        owner = self.api.create(MODEL_DEPLOYMENTS, owner, by="user")
+        job: Object = slurm_job(owner_uid=owner["metadata"]["uid"])
         made = self.api.create(SLURM_JOBS, job, by="user")
         patch = {"status": job["status"], "metadata": {"uid": made["metadata"]["uid"]}}
         place = made["metadata"]["namespace"], made["metadata"]["name"]

@@ -10,14 +10,19 @@ import asyncio
 import base64
 import json
 import logging
+import ssl
+import subprocess
 import tracemalloc
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
+from isthmus.allow_list import DEFAULT, allow_list
 from isthmus.apiserver.resources import ENDPOINT_SLICES, MODEL_DEPLOYMENTS
 from isthmus.apiserver.secrets import Secrets
 from isthmus.bounded_http import bounded_client
@@ -109,8 +114,10 @@ class Lab:
         self.objects: dict[str, Any] = {}
         self.leading = True
 
-    def deployment(self, name: str, url: str, *, secret: bool = False) -> None:
+    def deployment(self, name: str, url: str, *, secret: bool = False, ca: str = "") -> None:
         external: dict[str, object] = {"kind": "smg", "url": url}
+        if ca:
+            external["caSecretRef"] = {"name": ca}
         if secret:
             external["authSecretRef"] = {"name": "token", "key": "token"}
         spec = {
@@ -146,11 +153,15 @@ class Lab:
 
 
 @asynccontextmanager
-async def routers(lab: Lab, *, timeout: float = 0.5) -> AsyncIterator[ExternalRouters]:
-    async with bounded_client() as client:
+async def routers(
+    lab: Lab, *, timeout: float = 0.5, allow: Sequence[str] = (*DEFAULT, "127.0.0.1")
+) -> AsyncIterator[ExternalRouters]:
+    allowed = allow_list(allow)
+    async with bounded_client(allowed) as client:
         yield ExternalRouters(
             store=lab.store,
             client=client,
+            trusting=lambda context: bounded_client(allowed, verify=context),
             secrets=Secrets(lab, clock=lambda: 0.0),  # type: ignore[arg-type]
             check=lab.check,
             interval=0.05,
@@ -451,3 +462,138 @@ async def test_workers_stay_while_their_deployment_cannot_be_read() -> None:
         lab.put(MODEL_DEPLOYMENTS, {"metadata": {"name": "good"}, **odd})
         await task.cycle()
         assert [request.split()[0] for request in router.asked] == [b"GET", b"GET"]
+
+
+async def refused(url: str, *, allow: Sequence[str]) -> str:
+    lab = Lab()
+    async with routers(lab, allow=allow) as task:
+        lab.deployment("bad", url)
+        await task.cycle()
+        return task.problem("uid-bad") or ""
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "127.0.0.1",
+        "localhost",
+        "127.1",
+        "0177.0.0.1",
+        "2130706433",
+        "0x7f.1",
+        "0.0.0.0",
+        "[::1]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "[::]",
+    ],
+)
+async def test_m5_no_form_of_our_own_loopback_is_asked(host: str) -> None:
+    async with Server(HONEST).listening() as server:
+        port = server.url.rpartition(":")[2]
+        problem = await refused(f"http://{host}:{port}", allow=DEFAULT)
+        assert not server.asked
+    sentences = ("the host leads to", "cannot be resolved", "the URL cannot be asked")
+    assert any(sentence in problem for sentence in sentences), problem
+
+
+async def test_m5_the_address_that_was_judged_is_the_one_that_is_asked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A name that leads elsewhere a moment later, as whoever answers for it may have it."""
+    loop, answers = asyncio.get_running_loop(), ["10.0.0.9", "127.0.0.1"]
+    original, asked = loop.getaddrinfo, list[str]()
+
+    async def rebinding(host: Any, port: Any, **others: Any) -> Any:
+        if host != "router.example.org":
+            return await original(host, port, **others)
+        asked.append(host)
+        return await original(answers[min(len(asked), len(answers)) - 1], port, **others)
+
+    monkeypatch.setattr(loop, "getaddrinfo", rebinding)
+    connected: list[str] = []
+
+    async def connect(self: object, request: httpx.Request) -> httpx.Response:
+        connected.append(request.url.host)
+        assert request.headers["Host"] == "router.example.org:30000"
+        raise httpx.ConnectError("nobody is there")
+
+    monkeypatch.setattr(httpx.AsyncHTTPTransport, "handle_async_request", connect)
+    problem = await refused("http://router.example.org:30000", allow=DEFAULT)
+    assert connected == ["10.0.0.9"]
+    assert "no connection can be made" in problem
+    problem = await refused("http://router.example.org:30000", allow=DEFAULT)
+    assert connected == ["10.0.0.9"], "judged again at the next connection"
+    assert "127.0.0.1" in problem
+    assert "router-allow" in problem
+
+
+class Authority:
+    """A CA of a site, and a server's certificate for 127.0.0.1 and localhost."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca, self.server = folder / "ca.crt", folder / "server.pem"
+        extension = folder / "san"
+        extension.write_text("subjectAltName=IP:127.0.0.1,DNS:localhost\n")
+        new = ["req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+        key, ask, made = folder / "key", folder / "csr", folder / "crt"
+        authority = ["-x509", "-days", "2", "-subj", "/CN=Site", "-keyout", folder / "ca.key"]
+        signed = ["-CA", self.ca, "-CAkey", folder / "ca.key", "-CAcreateserial", "-days", "2"]
+        for argv in (
+            [*new, *authority, "-out", self.ca],
+            [*new, "-subj", "/CN=router", "-keyout", key, "-out", ask],
+            ["x509", "-req", "-in", ask, *signed, "-extfile", extension, "-out", made],
+        ):
+            subprocess.run(["openssl", *argv], check=True, capture_output=True, timeout=60)
+        self.server.write_text(key.read_text() + made.read_text())
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[str]:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(self.server)
+        serve = Server(HONEST)._serve
+        server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
+        yield f"https://localhost:{server.sockets[0].getsockname()[1]}"
+        server.close()
+
+
+async def https(lab: Lab, url: str, *, ca: bytes | None) -> str:
+    if ca is not None:
+        lab.objects["site-ca"] = {"data": {"ca.crt": base64.b64encode(ca).decode()}}
+    async with routers(lab, timeout=5.0) as task:
+        lab.deployment("good", url, ca="site-ca")
+        await task.cycle()
+        return task.problem("uid-good") or ""
+
+
+async def test_l11_a_router_of_a_private_ca(tmp_path: Path) -> None:
+    authority = Authority(tmp_path)
+    (other := tmp_path / "other").mkdir()
+    async with authority.listening() as url:
+        assert await https(Lab(), url, ca=authority.ca.read_bytes()) == ""
+        assert "TLS fails" in await https(Lab(), url, ca=Authority(other).ca.read_bytes())
+        assert "does not exist" in await https(Lab(), url, ca=None)
+        lab = Lab()
+        async with routers(lab, timeout=5.0) as task:
+            lab.deployment("good", url)
+            await task.cycle()
+            assert "TLS fails" in (task.problem("uid-good") or ""), "the system's CAs by default"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"cAnArY-7f3a",
+        b"\xff\xfe\x00cAnArY-7f3a",
+        b"-----BEGIN CERTIFICATE-----\ncAnArY/7f3a\n-----END CERTIFICATE-----\n",
+        b"-----BEGIN PRIVATE KEY-----\ncAnArY7f3a\n-----END PRIVATE KEY-----\n",
+        b"cAnArY-7f3a" * 10_000,
+    ],
+)
+async def test_l11_what_is_no_ca_is_told_and_not_shown(
+    content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    problem = await https(Lab(), "https://localhost:1", ca=content)
+    assert "Secret" in problem
+    assert "cAnArY" not in problem + caplog.text

@@ -7,20 +7,30 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
 
+from isthmus.api import names
 from isthmus.api.desired import ClusterReference
 from isthmus.apiserver.client import ApiServer
-from isthmus.apiserver.resources import ENDPOINT_SLICES, SLURM_JOBS
+from isthmus.apiserver.objects import dig
+from isthmus.apiserver.resources import (
+    ENDPOINT_SLICES,
+    MODEL_DEPLOYMENTS,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+)
 from isthmus.apiserver.secrets import Secrets
 from isthmus.routing.tunnel_slices import tunnel_of
 from isthmus.ssh.files import PrivateFolder
+from isthmus.tunnels.bastion import authorized_keys
+from isthmus.tunnels.desired import Wanted, parsed, wanted_forwards
 from isthmus.tunnels.links import LinkKey, Links
 from isthmus.tunnels.rules import Outcome
-from tests.contract.test_tunnel_supervisor import Lab
+from tests.contract.test_tunnel_supervisor import CLUSTER, Lab
 from tests.plan.test_tunnel_rules import slurm_job
 from tests.wrong_inputs import GOOD, changed
 
@@ -154,6 +164,133 @@ async def test_m2_rounds_go_on_whatever_ends_one(
     assert caplog.text.count("A round failed unexpectedly") == 1
     assert "KeyError" in caplog.text
     assert "what nobody" not in caplog.text
+
+
+def hostile(name: str = "k", **changes: Any) -> dict[str, Any]:
+    """A SlurmJob as somebody writes it who may write them, with a forward to wherever he likes."""
+    forward = {"mode": "Tunnel", "port": 20002, "inTraffic": True, "service": "llama"}
+    spec, meta = changes.pop("spec", {}), changes.pop("metadata", {})
+    forward |= changes.pop("forward", {})
+    job = slurm_job(name)
+    job["spec"] |= {"attempt": "aaaaaa"} | spec
+    job["spec"]["jobName"] = spec.get("jobName") or names.slurm_job_name(
+        deployment="llama",
+        installation_id="isthmus0",
+        namespace="team-a",
+        uid="uid-llama",
+        slot=0,
+        attempt="aaaaaa",
+    )
+    job["metadata"] |= {"resourceVersion": "901"} | meta
+    job["status"] |= {"host": "10.10.0.2", "forward": forward} | changes
+    return job
+
+
+def test_h4_the_hostile_ones_differ_from_good_ones_in_one_thing_only() -> None:
+    lab = Lab()
+    lab.store.put(SLURM_JOBS, hostile())
+    asyncio.run(lab.supervisor.round())
+    assert set(lab.links.wanted) == {"uid-k"}
+
+
+HOSTILE = {
+    "no owner": hostile(metadata={"ownerReferences": []}),
+    "an owner that is not there": hostile(metadata={"namespace": "team-b"}),
+    "another job's name": hostile(spec={"jobName": "victim-isthmus0-0123456789-0-aaaaaa"}),
+    "a cluster that is not there": hostile(spec={"clusterRef": {"name": "x", "namespace": "y"}}),
+    "the login host's loopback": hostile(host="127.0.0.1"),
+    "the same by another name": hostile(host="::ffff:127.0.0.1"),
+    "no host at all": hostile(host="0.0.0.0"),
+    "the metadata service": hostile(host="169.254.169.254"),
+    "a name": hostile(host="localhost"),
+    "a scope id": hostile(host="fe80::1%$(id)"),
+    "odd text": hostile(host="\ud800\n"),
+    "a port of no engine": hostile(port=6443),
+    "a port below the range": hostile(forward={"port": 8082}),
+    "a port above the range": hostile(forward={"port": 25000}),
+    "a mode that is none": hostile(forward={"mode": "Direct"}),
+    "a Service that is not its own": hostile(forward={"service": "payments"}),
+    "a second line of authorized_keys": hostile(
+        forward={"mode": "Reverse", "publicKey": "ssh-ed25519 AAAA\nssh-ed25519 BBBB"}
+    ),
+    "a key that is no ASCII": hostile(
+        forward={"mode": "Reverse", "publicKey": "ssh-ed25519 \u00e4"}
+    ),
+}
+
+
+@pytest.mark.parametrize("job", HOSTILE.values(), ids=HOSTILE)
+async def test_h4_a_hostile_slurm_job_gets_no_forward(
+    job: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    lab = Lab()
+    lab.store.put(SLURM_JOBS, job)
+    lab.job()
+    for _ in range(3):
+        await lab.told(Outcome.ANSWERED)
+    assert lab.slice().ready, "the good one is not held up"
+    assert set(lab.links.wanted) == {"uid-j"}
+    assert caplog.text.count("No forward for SlurmJob") == 1, "told once"
+
+
+async def test_h4_a_namespace_that_the_cluster_does_not_admit_gets_no_forward() -> None:
+    lab = Lab()
+    admitting = dig(CLUSTER, "spec")
+    closed = {**admitting, "access": {"allowedNamespaces": {"names": []}}}
+    meta = {**CLUSTER["metadata"], "resourceVersion": "2"}
+    lab.store.put(SLURM_CLUSTERS, {"metadata": meta, "spec": closed})
+    lab.job()
+    await lab.supervisor.round()
+    assert not lab.links.wanted
+
+
+@pytest.mark.parametrize(
+    ("networks", "host", "held"),
+    [
+        (["10.10.0.0/16"], "10.10.0.1", True),
+        (["10.20.0.0/16"], "10.10.0.1", False),
+        (["10.10.0.0/16"], "127.0.0.1", False),
+        (["127.0.0.1/32"], "127.0.0.1", True),  # the login host is the node, and is declared so
+    ],
+)
+async def test_h4_a_forward_leads_to_a_network_of_the_cluster(
+    networks: list[str], host: str, held: bool
+) -> None:
+    lab = Lab()
+    spec = {**CLUSTER["spec"], "network": {"nodeCIDRs": networks}}
+    meta = {**CLUSTER["metadata"], "resourceVersion": "2"}
+    lab.store.put(SLURM_CLUSTERS, {"metadata": meta, "spec": spec})
+    lab.job(host=host)
+    await lab.supervisor.round()
+    assert bool(lab.links.wanted) is held
+
+
+async def test_h4_what_is_held_stays_when_rules_or_its_owner_go() -> None:
+    lab = Lab()
+    lab.job()
+    await lab.told(Outcome.ANSWERED)
+    spec = {**CLUSTER["spec"], "network": {"nodeCIDRs": ["192.168.0.0/24"]}}
+    meta = {**CLUSTER["metadata"], "resourceVersion": "2"}
+    lab.store.put(SLURM_CLUSTERS, {"metadata": meta, "spec": spec})
+    lab.store.remove(MODEL_DEPLOYMENTS, "team-a", "llama", "uid-llama")
+    await lab.told(Outcome.ANSWERED)
+    assert lab.slice().ready
+    lab.job(host="10.10.0.9")  # another place is judged anew
+    await lab.supervisor.round()
+    assert not lab.links.wanted
+
+
+def test_h4_no_odd_key_becomes_a_line_of_authorized_keys() -> None:
+    good = wanted_for("ssh-ed25519 AAAA")
+    lines = authorized_keys(
+        [good, *map(wanted_for, ["ssh-ed25519 A\nssh-rsa B", "ssh-ed25519 \u00e4", "x", ""])]
+    )
+    assert lines == 'restrict,port-forwarding,permitlisten="20001" ssh-ed25519 AAAA\n'
+
+
+def wanted_for(public_key: str) -> Wanted:
+    (one,) = wanted_forwards([parsed(slurm_job())], held={})
+    return replace(one, public_key=public_key)
 
 
 @pytest.mark.parametrize("fails", ["__init__", "socket", "close"])

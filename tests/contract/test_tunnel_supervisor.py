@@ -12,16 +12,24 @@ import pytest
 
 from isthmus.api.slurmjob import ForwardStatus
 from isthmus.apiserver.objects import Object, ObjectList, dig, labels, name, namespace
-from isthmus.apiserver.resources import ENDPOINT_SLICES, LEASES, SLURM_CLUSTERS, SLURM_JOBS
+from isthmus.apiserver.resources import (
+    ENDPOINT_SLICES,
+    LEASES,
+    MODEL_DEPLOYMENTS,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+)
 from isthmus.errors import ApiNotFoundError, ApiUnavailableError
 from isthmus.reconcile.store import Store
 from isthmus.routing.tunnel_slices import tunnel_of
 from isthmus.ssh.options import Forward, Target
+from isthmus.tunnels.admission import Admission
 from isthmus.tunnels.heartbeat import Heartbeat
 from isthmus.tunnels.publisher import Publisher
 from isthmus.tunnels.rules import Outcome
 from isthmus.tunnels.supervisor import Supervisor, Times
 from tests.plan.test_tunnel_rules import slurm_job
+from tests.wrong_inputs import SSH_LOGIN
 
 A, C, S = Outcome.ANSWERED, Outcome.CLOSED, Outcome.SILENT
 
@@ -116,11 +124,36 @@ class FakeChecks:
         self.urls = {}
 
 
+DEPLOYMENT = {
+    "metadata": {"name": "llama", "namespace": "team-a", "uid": "uid-llama", "resourceVersion": "1"}
+}
+CLUSTER: dict[str, Any] = {
+    "metadata": {
+        "name": "hpc",
+        "namespace": "isthmus-system",
+        "uid": "uid-hpc",
+        "resourceVersion": "1",
+    },
+    "spec": {
+        "login": {"ssh": SSH_LOGIN},
+        "files": {"workDirectory": "/scratch"},
+        "access": {"allowedNamespaces": {"names": ["team-a"]}},
+    },
+}
+
+
+def _store() -> Store:
+    store = Store(watched=[MODEL_DEPLOYMENTS, SLURM_JOBS, SLURM_CLUSTERS])
+    store.put(MODEL_DEPLOYMENTS, DEPLOYMENT)
+    store.put(SLURM_CLUSTERS, CLUSTER)
+    return store
+
+
 class Lab:
     """One supervisor and all that it touches."""
 
     def __init__(self, host: str = "a", *, shared: Lab | None = None) -> None:
-        self.store = shared.store if shared else Store(watched=[SLURM_JOBS, SLURM_CLUSTERS])
+        self.store = shared.store if shared else _store()
         self.api = shared.api if shared else FakeApi(self.store)
         self.links, self.now, self.connections = FakeLinks(), 0.0, 0
         self.checks: list[FakeChecks] = []
@@ -140,6 +173,7 @@ class Lab:
             links=links,
             checks=self._checks,
             bastion=None,
+            admission=Admission(store=self.store, first=20000, last=24999),
             host=host,
             address="10.9.0.1",
             times=Times(successor_wait=60.0, leave_floor=3.0, drain_budget=600.0),

@@ -52,6 +52,20 @@ class TestLocated:
         found = located(replace(observed, cluster=seen), status=observed.status, record=one)
         assert (found.host, found.reason) == (None, Reason.ADDRESS_REFUSED)
 
+    @pytest.mark.parametrize(("networks", "taken"), [((), False), (("127.0.0.0/8",), True)])
+    def test_h4_a_node_on_loopback_is_one_only_where_it_is_declared(
+        self, networks: tuple[str, ...], taken: bool
+    ) -> None:
+        one = record(comment=PUBLISHED)
+        observed = job(one, status=status(Phase.PENDING))
+        assert observed.cluster.snapshot is not None
+        nodes = {"gpu01": replace(node(), address="127.0.0.1")}
+        seen = replace(observed.cluster, snapshot=replace(observed.cluster.snapshot, nodes=nodes))
+        rules = replace(observed.endpoint, networks=networks)
+        observed = replace(observed, cluster=seen, endpoint=rules)
+        found = located(observed, status=observed.status, record=one)
+        assert (found.host == "127.0.0.1") is taken
+
     def test_other_rules_are_for_those_that_come(self) -> None:
         """A job that was submitted under the old ones is not waited for in vain."""
         one = record(comment=PUBLISHED)

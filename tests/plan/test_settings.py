@@ -55,6 +55,7 @@ def test_every_field_can_come_from_the_environment() -> None:
         "leader_election": "no",
         "generate_api_keys": "no",
         "local_login": "yes",
+        "router_allow": "private, example.org",
         "lease_duration": "30",
         "renew_deadline": "20",
         "renew_interval": "7",

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.api import names
 from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.tunnels.connections import count_established
 from isthmus.tunnels.desired import Wanted, parsed, wanted_forwards
@@ -146,7 +147,7 @@ class TestBeat:
         assert not beat.dead(now=20.0, duration=15.0)
 
 
-def slurm_job(name: str = "j", **status: Any) -> dict[str, Any]:
+def slurm_job(name: str = "j", *, owner_uid: str = "uid-llama", **status: Any) -> dict[str, Any]:
     values: dict[str, Any] = {
         "phase": "Ready",
         "host": "10.10.0.1",
@@ -155,8 +156,20 @@ def slurm_job(name: str = "j", **status: Any) -> dict[str, Any]:
         **status,
     }
     made = SlurmJobStatus(**values)
+    owner = {
+        "apiVersion": names.API_VERSION,
+        "kind": "ModelDeployment",
+        "name": "llama",
+        "uid": owner_uid,
+        "controller": True,
+    }
     return {
-        "metadata": {"name": name, "namespace": "team-a", "uid": f"uid-{name}"},
+        "metadata": {
+            "name": name,
+            "namespace": "team-a",
+            "uid": f"uid-{name}",
+            "ownerReferences": [owner],
+        },
         "spec": {
             "clusterRef": {"name": "hpc", "namespace": "isthmus-system"},
             "deployment": "llama",
@@ -164,7 +177,14 @@ def slurm_job(name: str = "j", **status: Any) -> dict[str, Any]:
             "slot": 0,
             "attempt": "x7k2qp",
             "revision": "abc",
-            "jobName": "llama-isthmus0-0123456789-0-x7k2qp",
+            "jobName": names.slurm_job_name(
+                deployment="llama",
+                installation_id="isthmus0",
+                namespace="team-a",
+                uid=owner_uid,
+                slot=0,
+                attempt="x7k2qp",
+            ),
         },
         "status": made.model_dump(mode="json", by_alias=True, exclude_none=True),
     }

@@ -32,6 +32,8 @@ class Weather:
 class ApiEdge:
     """One client of the API server."""
 
+    host = ""
+
     def __init__(
         self,
         server: ApiSimulator,

@@ -16,6 +16,9 @@ from tests.simulation.slurm import Job, Slurm
 FLOOR, BUDGET = 5.0, 300.0
 """Of a drain: settings and defaults."""
 
+INTRUDERS = "team-x"
+"""Namespace of SlurmJobs that no operator made: no attempts, and nothing may be done for them."""
+
 WAITING = frozenset({None, Phase.WAITING, Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN, Phase.PENDING})
 
 

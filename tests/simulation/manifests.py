@@ -5,6 +5,7 @@ from typing import Any
 
 from isthmus.api import names
 from tests.simulation.apiserver import Json
+from tests.simulation.ledger import INTRUDERS
 
 CLUSTER = "hpc"
 OTHERS_JOB = "llama-isthmus9-0123456789-0-abcdef"
@@ -21,7 +22,7 @@ def slurm_cluster(*, namespace: str, team: str, random: Random) -> Json:
             "commands": {"pollInterval": random.choice(["15s", "30s", "30s", "60s"])},
             "files": {"workDirectory": "/scratch/isthmus"},
             "network": {"ports": {"from": 41000, "to": 41999}},
-            "access": {"allowedNamespaces": {"names": [team]}},
+            "access": {"allowedNamespaces": {"names": [team, INTRUDERS]}},
         },
     }
 

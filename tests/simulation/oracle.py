@@ -21,7 +21,7 @@ from isthmus.apiserver.resources import (
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.commands import CommandRules
 from tests.simulation.engines import Machines
-from tests.simulation.ledger import Attempt, over
+from tests.simulation.ledger import INTRUDERS, Attempt, over
 from tests.simulation.membership import MembershipRules
 from tests.simulation.secrecy import Secrecy
 from tests.simulation.slurm import Job, Slurm
@@ -66,7 +66,7 @@ class Oracle(CommandRules, MembershipRules):
                 known.append((self.now, wanted))
             if ours and event == "MODIFIED":
                 self._counts(obj, place)
-        elif resource is SLURM_JOBS:
+        elif resource is SLURM_JOBS and k8s.namespace(obj) != INTRUDERS:
             self._slurm_job(event, obj, by=by)
         elif resource is ENDPOINT_SLICES:
             self._slice(event, obj, ours=ours)

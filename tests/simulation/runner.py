@@ -20,6 +20,7 @@ from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_CLUSTERS
 from tests.simulation import events, faults, manifests, slurm_faults, users
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.ending import unsettled
+from tests.simulation.intruders import INTRUDER_HAPPENINGS, intruded
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.reading_faults import READING_HAPPENINGS, unread
 from tests.simulation.refusals import REFUSAL_HAPPENINGS, refuses
@@ -30,7 +31,13 @@ from tests.simulation.world import NAMESPACE, SYSTEM, World, tunnelled
 
 _REGISTERED = (users, slurm_faults, faults)  # each registers what can happen
 
-_ALL = ChainMap(events.HAPPENINGS, TUNNEL_HAPPENINGS, READING_HAPPENINGS, REFUSAL_HAPPENINGS)
+_ALL = ChainMap(
+    events.HAPPENINGS,
+    TUNNEL_HAPPENINGS,
+    READING_HAPPENINGS,
+    REFUSAL_HAPPENINGS,
+    INTRUDER_HAPPENINGS,
+)
 
 FAULT_SECONDS = 600.0
 SETTLING_SECONDS = 3600.0
@@ -81,6 +88,7 @@ def plan(seed: int) -> tuple[Happening, ...]:
         for _ in range(count)
     ]
     found += _of_tunnels(seed) + _of_reading(seed) + _of_refusals(seed)
+    found += _of_intruders(seed)
     return tuple(sorted(found, key=lambda happening: happening.at))
 
 
@@ -104,6 +112,13 @@ def _of_refusals(seed: int) -> list[Happening]:
     if not refuses(str(seed)):
         return []
     return _drawn(REFUSAL_HAPPENINGS, Random(f"{seed}/refusal plan"), counts=(1, 2, 4))
+
+
+def _of_intruders(seed: int) -> list[Happening]:
+    """What somebody writes who may write SlurmJobs, drawn apart too."""
+    if not intruded(str(seed)):
+        return []
+    return _drawn(INTRUDER_HAPPENINGS, Random(f"{seed}/intruder plan"), counts=(1, 2, 4))
 
 
 def _drawn(

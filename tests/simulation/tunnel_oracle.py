@@ -12,6 +12,7 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import DEPLOYMENTS, ENDPOINT_SLICES, SLURM_JOBS, Resource
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.engines import Address, Engine
+from tests.simulation.ledger import INTRUDERS, Attempt
 from tests.simulation.slurm import Job
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class TunnelOracle:
     def changed(self, resource: Resource, event: str, obj: Json, by: str) -> None:
         if resource is ENDPOINT_SLICES and is_tunnel(obj):
             self._slice(event, obj, by=by)
+        elif k8s.namespace(obj) == INTRUDERS:
+            return
         elif resource is SLURM_JOBS and self._world.tunnels is not None:
             if event == "ADDED" and by.startswith("op"):
                 self._needed(obj)

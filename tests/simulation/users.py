@@ -16,6 +16,7 @@ from isthmus.apiserver.resources import (
 from tests.simulation import manifests
 from tests.simulation.apiserver import Json, merged
 from tests.simulation.events import happens, later, some_deployment
+from tests.simulation.ledger import INTRUDERS
 from tests.simulation.secrecy import SECRET_MARK
 from tests.simulation.world import NAMESPACE, SYSTEM, World
 
@@ -216,7 +217,7 @@ def wipe_status(world: World, random: Random) -> None:
     for resource in (SLURM_JOBS, MODEL_DEPLOYMENTS):
         for obj in world.api.all(resource):
             if random.random() < 0.5 and obj.get("status"):
-                if resource is SLURM_JOBS:
+                if resource is SLURM_JOBS and k8s.namespace(obj) != INTRUDERS:
                     world.oracle.attempts[str(obj["spec"]["jobName"])].wiped = True
                 gone = dict.fromkeys(obj["status"])
                 world.api.patch(

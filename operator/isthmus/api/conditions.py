@@ -149,6 +149,9 @@ class Reason(StrEnum):
     """The SlurmCluster's `access` does not admit this namespace (ask its administrator), or its
     `login.local` is not what this installation allows: the message says what to set."""
 
+    SLURM_JOB_REFUSED = "SlurmJobRefused"
+    """A SlurmJob that the operator did not make: nothing is done for it. Delete it."""
+
     # --- a job's way through SLURM
     WAITING_TO_SUBMIT = "WaitingToSubmit"
     """The intent is recorded; sbatch has not run yet."""

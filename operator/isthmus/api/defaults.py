@@ -111,13 +111,14 @@ def _endpoint(spec: EndpointSpec) -> Endpoint:
             extra_paths=spec.extra_paths,
             client_keys=None if keys is None else keys.name,
         )
-    secret = given.auth_secret_ref
+    secret, ca = given.auth_secret_ref, given.ca_secret_ref
     return Endpoint(
         type=spec.type,
         router=Router(
             kind=given.kind,
             url=None if given.url is None else given.url.rstrip("/"),
             secret=None if secret is None else (secret.name, secret.key),
+            ca=None if ca is None else (ca.name, ca.key),
             problem="" if given.url is None else router_url_problem(given.url),
         ),
     )

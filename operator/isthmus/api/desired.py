@@ -207,12 +207,14 @@ class Router:
         kind: its API.
         url: where it answers, without a slash at the end; None for an Envoy that follows a file.
         secret: name and key of the Secret whose value is its Bearer token.
+        ca: name and key of the Secret with the CAs of its certificate, None for the system's.
         problem: why its URL cannot be asked, "" if it can.
     """
 
     kind: Literal["sglang-router", "smg", "envoy"]
     url: str | None = None
     secret: tuple[str, str] | None = None
+    ca: tuple[str, str] | None = None
     problem: str = ""
 
 

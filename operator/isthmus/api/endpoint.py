@@ -17,21 +17,33 @@ _SEGMENT: Final = r"([A-Za-z0-9_~@:+=,-][A-Za-z0-9._~@:+=,-]*|\{[a-z_]+\})"
 _EXTRA_PATH: Final = rf"^(/|(/{_SEGMENT})*(/\*)?)$"
 
 
+SecretEntry = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=253,
+        json_schema_extra=rules(
+            matches(SECRET_KEY, "a key of a Secret has only letters, digits and -._")
+        ),
+    ),
+]
+
+
 class RouterSecretRef(SpecModel):
     """One key of a Secret in the ModelDeployment's namespace."""
 
     name: ObjectName
     """Name of the Secret."""
-    key: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=253,
-            json_schema_extra=rules(
-                matches(SECRET_KEY, "a key of a Secret has only letters, digits and -._")
-            ),
-        ),
-    ] = "token"
+    key: SecretEntry = "token"
+    """Key in the Secret."""
+
+
+class RouterCaRef(SpecModel):
+    """Certificates in a Secret in the ModelDeployment's namespace."""
+
+    name: ObjectName
+    """Name of the Secret."""
+    key: SecretEntry = "ca.crt"
     """Key in the Secret."""
 
 
@@ -44,6 +56,11 @@ class ExternalSpec(SpecModel):
                 "self.kind == 'envoy' || has(self.url)",
                 "endpoint.external.url is missing: write where the router's /workers answers, "
                 "for example http://router.team-a:30000",
+            ),
+            Rule(
+                "!has(self.caSecretRef) || (has(self.url) && self.url.startsWith('https://'))",
+                "endpoint.external.caSecretRef is for a router over https: write url: https://…, "
+                "or remove it",
             ),
             Rule(
                 "self.kind != 'envoy' || !has(self.authSecretRef)",
@@ -66,6 +83,8 @@ class ExternalSpec(SpecModel):
     """Where it answers; workers are registered there by `/workers`."""
     auth_secret_ref: RouterSecretRef | None = None
     """Sent to it as a Bearer token."""
+    ca_secret_ref: RouterCaRef | None = None
+    """CAs that its https certificate is believed by, in PEM; default: the system's."""
 
 
 class EndpointSpec(SpecModel):

@@ -4,7 +4,7 @@ Its creation is the intent to submit one job and its deletion the intent to stop
 never changes. Everything that SLURM said about the job is status and can be found again.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -15,6 +15,7 @@ from isthmus.api.base import (
     Rule,
     SpecModel,
     StatusModel,
+    absolute_path,
     rules,
     status_list,
     status_text,
@@ -25,6 +26,9 @@ from isthmus.api.names import API_VERSION, MAX_DEPLOYMENT_NAME, MAX_POOL_NAME
 
 Drained = Literal["Idle", "Timeout", "Unknown"]
 """How a drain ended: no requests left, budget used up, or nobody knows (no metrics)."""
+
+PUBLIC_KEY: Final = "^ssh-ed25519 [A-Za-z0-9+/=]+$"
+"""A line of authorized_keys without options or comment; nothing else may become one."""
 
 _WORD = {"pattern": "^[a-z0-9]+$"}
 
@@ -72,7 +76,10 @@ class SlurmJobSpec(SpecModel):
         ),
     ]
     """Full name of the job in SLURM."""
-    work_directory: Annotated[str | None, Field(max_length=200)] = None
+    work_directory: Annotated[
+        str | None,
+        Field(max_length=200, json_schema_extra=rules(absolute_path("spec.workDirectory"))),
+    ] = None
     """The cluster's work directory when the attempt was made: its start gate, log and key are there
     whatever is lost of the status and whatever the SlurmCluster says later."""
 
@@ -84,7 +91,9 @@ class ForwardStatus(StatusModel):
     """How it is reached: Tunnel, NodeSSH or Reverse. Fixed when the forward is assigned."""
     port: Annotated[int | None, Field(ge=1, le=65535)] = None
     """Port on the tunnel supervisor; kept as long as the attempt lives."""
-    public_key: Annotated[str | None, status_text(1024)] = None
+    public_key: Annotated[
+        str | None, Field(json_schema_extra={"maxLength": 1024, "pattern": PUBLIC_KEY})
+    ] = None
     """With which the job of mode Reverse calls; it may listen on the port and do nothing else."""
     in_traffic: bool | None = None
     """Whether the worker may get requests, as far as it is healthy, ours and not draining."""

@@ -8,7 +8,7 @@ Transport, TLS and authentication are those of `kubernetes.aio`; its typed model
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
-from urllib.parse import quote, urlencode
+from urllib.parse import quote, urlencode, urlsplit
 
 import aiohttp
 from kubernetes.aio.client import ApiClient, Configuration
@@ -127,6 +127,11 @@ class KubernetesApiServer:
             SettingsError: there is no usable configuration.
         """
         return cls(await connection.load(), timeout=timeout, connection=connection)
+
+    @property
+    def host(self) -> str:
+        """The host by which it is reached, without its port."""
+        return urlsplit(str(self._configuration.host)).hostname or ""
 
     async def close(self) -> None:
         """Close the connections."""

@@ -145,6 +145,7 @@ class SlurmJobObservation:
         others_good: another member of the same deployment is known to be good.
         network: how it is to be reached.
         deleting_since: when its deletion was asked for, epoch seconds.
+        owner_is_there: its ModelDeployment is; without it nothing is submitted.
     """
 
     job_name: str
@@ -173,6 +174,7 @@ class SlurmJobObservation:
     others_good: bool = True
     network: Network = Network()
     deleting_since: float | None = None
+    owner_is_there: bool = True
 
     @property
     def clear(self) -> bool:

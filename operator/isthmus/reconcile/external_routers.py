@@ -13,6 +13,7 @@ workers are ever added, and one that fails either is taken out with the next loo
 import asyncio
 import contextlib
 import logging
+import ssl
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
@@ -31,6 +32,7 @@ from isthmus.guarded import where
 from isthmus.reconcile.store import Store
 from isthmus.routing.external import HttpRouter, RouterError, synchronize
 from isthmus.routing.slices import slice_service
+from isthmus.routing.trust import trust
 from isthmus.routing.worker_keys import held_keys
 
 _log = logging.getLogger(__name__)
@@ -57,6 +59,7 @@ class _Task:
         owner: uid of the deployment.
         place: its namespace and name.
         secret: where its Bearer token is, None for none.
+        ca: where the CAs of its certificate are, None for the system's.
         problem: why it cannot be asked at all, "" if it can.
         wanted: the workers.
     """
@@ -66,6 +69,7 @@ class _Task:
     place: tuple[str, str]
     model: str
     secret: SecretRef | None
+    ca: SecretRef | None = None
     problem: str = ""
     wanted: tuple[Worker, ...] = ()
 
@@ -96,6 +100,7 @@ class ExternalRouters:
         interval: float,
         operator_namespace: str,
         said: Callable[[str, str], None] = lambda namespace, name: None,
+        trusting: Callable[[ssl.SSLContext], httpx.AsyncClient] | None = None,
         timeout: float = 5.0,
     ) -> None:
         """Prepare.
@@ -108,8 +113,10 @@ class ExternalRouters:
             interval: seconds between two looks at a router while nothing changes.
             operator_namespace: for derived defaults.
             said: called with the namespace and name of a deployment when `problem` has news of it.
+            trusting: makes a client that believes other CAs, for routers that have theirs.
             timeout: seconds for one request to a router, with its answer.
         """
+        self._trusting = trusting
         self._store = store
         self._client = client
         self._secrets = secrets
@@ -249,11 +256,16 @@ class ExternalRouters:
         if task.problem:
             raise RouterError(task.problem)
         token = await self._token(task)
-        router = HttpRouter(self._client, url=task.url, token=token, timeout=self._timeout)
-        wanted = await self._with_keys(task)
-        await synchronize(
-            router, wanted=wanted, model=task.model, owner=task.owner, check=self._check
-        )
+        async with contextlib.AsyncExitStack() as stack:
+            client = self._client
+            if task.ca is not None and self._trusting is not None:
+                context = await trust(self._secrets, task.ca)
+                client = await stack.enter_async_context(self._trusting(context))
+            router = HttpRouter(client, url=task.url, token=token, timeout=self._timeout)
+            wanted = await self._with_keys(task)
+            await synchronize(
+                router, wanted=wanted, model=task.model, owner=task.owner, check=self._check
+            )
 
     async def _with_keys(self, task: _Task) -> dict[str, str]:
         """URL and API key of each worker; one whose key is not known yet comes in a later cycle."""
@@ -334,11 +346,14 @@ class ExternalRouters:
             owner=desired.uid,
             place=(desired.namespace, desired.name),
             model=desired.model.served_names[0],
-            secret=None
-            if router.secret is None
-            else SecretRef(
-                namespace=desired.namespace, name=router.secret[0], key=router.secret[1]
-            ),
+            secret=_ref(desired, router.secret),
+            ca=_ref(desired, router.ca),
             problem=router.problem,
             wanted=workers(slices),
         )
+
+
+def _ref(desired: Desired, place: tuple[str, str] | None) -> SecretRef | None:
+    if place is None:
+        return None
+    return SecretRef(namespace=desired.namespace, name=place[0], key=place[1])

@@ -57,6 +57,7 @@ from isthmus.reconcile.drain_events import tell_of_cut_pod
 from isthmus.reconcile.failures import REFUSALS, Failure, Failures, failure, with_failures
 from isthmus.reconcile.front_actions import front_state, service_waits
 from isthmus.reconcile.keys import DeploymentKeys
+from isthmus.reconcile.ownership import ownership
 from isthmus.reconcile.pod_actions import POD, PodActions, PodWatch
 from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.statuses import write_status
@@ -229,7 +230,7 @@ class ModelDeploymentReconciler:
         jobs = tuple(
             self._store.derived.of(obj, SlurmJob.model_validate)
             for obj in self._store.labelled(SLURM_JOBS, *place)
-            if desired.uid in owner_uids(obj)
+            if desired.uid in owner_uids(obj) and not ownership(obj, store=self._store).problem
         )
         groups = (
             *pods.groups(

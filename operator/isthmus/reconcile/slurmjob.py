@@ -60,8 +60,10 @@ from isthmus.reconcile.drain_events import tell_of_cut_job
 from isthmus.reconcile.forgetting import when_gone
 from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
 from isthmus.reconcile.neighbours import others_answer, others_good
+from isthmus.reconcile.ownership import ownership
 from isthmus.reconcile.probes import ProbedAttempt, WorkerProbes
 from isthmus.reconcile.queue import Key, spread
+from isthmus.reconcile.refused_jobs import refuse
 from isthmus.reconcile.staging import KeyStaging
 from isthmus.reconcile.startgate import StartGate, waits_for
 from isthmus.reconcile.statuses import set_finalizer, write_status
@@ -152,8 +154,14 @@ class SlurmJobReconciler:
             self._probes.forget(key)
             self._ports.release(key)
             return None
+        owned = ownership(raw, store=self._store, installation_id=self._installation_id)
+        if owned.problem:
+            self._probes.forget(key)
+            self._ports.release(key)
+            await refuse(self._api, raw, problem=owned.problem)
+            return spread(self._resync, key=key)
         parts = self._parts(raw)
-        observed = self._observe(key, parts)
+        observed = replace(self._observe(key, parts), owner_is_there=owned.owner_is_there)
         plan = plan_slurm_job(observed, now=self._clock())
         probed = replace(_probed(parts, plan.status), detours=detours(observed, plan.status))
         await self._probes.watch(key, probed)

@@ -16,6 +16,7 @@ from isthmus.apiserver.gate import GatedApiServer, OpenGate
 from isthmus.apiserver.resources import (
     ENDPOINT_SLICES,
     MANAGED_BY_SELECTOR,
+    MODEL_DEPLOYMENTS,
     SLURM_CLUSTERS,
     SLURM_JOBS,
     Resource,
@@ -25,6 +26,7 @@ from isthmus.errors import ApiError
 from isthmus.reconcile.relist import Relist
 from isthmus.reconcile.store import Store
 from isthmus.signals import take_signals, unless_asked
+from isthmus.tunnels.admission import Admission
 from isthmus.tunnels.bastion import Bastions
 from isthmus.tunnels.checks import Checks, check_client
 from isthmus.tunnels.heartbeat import Heartbeat
@@ -39,6 +41,7 @@ from isthmus.watch.operator import WatchSettings, run_watch
 _log = logging.getLogger(__name__)
 
 WATCHED: tuple[tuple[Resource, str], ...] = (
+    (MODEL_DEPLOYMENTS, ""),
     (SLURM_JOBS, ""),
     (SLURM_CLUSTERS, ""),
     (ENDPOINT_SLICES, MANAGED_BY_SELECTOR),
@@ -123,6 +126,7 @@ def _supervisor(
         links=links,
         checks=checks,
         bastion=Bastions(store=store, secrets=secrets, address=settings.address),
+        admission=Admission(store=store, first=settings.port_first, last=settings.port_last),
         host=settings.host_id,
         address=settings.address,
         times=Times(

@@ -27,6 +27,7 @@ from isthmus.processes import end
 from isthmus.reconcile.store import Store
 from isthmus.ssh.files import PrivateFolder
 from isthmus.ssh.options import ENVIRONMENT
+from isthmus.tunnels.admission import is_public_key
 from isthmus.tunnels.desired import Wanted
 
 _log = logging.getLogger(__name__)
@@ -82,7 +83,7 @@ def authorized_keys(wanted: Iterable[Wanted]) -> str:
     return "".join(
         f'restrict,port-forwarding,permitlisten="{one.port}" {one.public_key}\n'
         for one in sorted(wanted, key=lambda one: one.port)
-        if one.public_key
+        if is_public_key(one.public_key)
     )
 
 

@@ -6,7 +6,7 @@ object that is gone, does.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
@@ -69,18 +69,22 @@ def parsed(raw: Object) -> SlurmJob | None:
 
 
 def wanted_forwards(
-    jobs: Iterable[SlurmJob | None], *, held: Mapping[str, Wanted]
+    jobs: Iterable[SlurmJob | None],
+    *,
+    held: Mapping[str, Wanted],
+    admits: Callable[[Wanted], bool] = lambda one: True,
 ) -> tuple[Wanted, ...]:
     """The forwards that the SlurmJobs ask for, each port once.
 
     Args:
         jobs: every SlurmJob, as `parsed`.
         held: by uid of the SlurmJob, what is held now.
+        admits: whether one may be held at all; it claims no port otherwise.
     """
     found: dict[int, Wanted] = {}
     for job in jobs:
         one = None if job is None else _wanted_or_held(job, held.get(job.metadata.uid))
-        if one is None:
+        if one is None or not admits(one):
             continue
         # Of two that claim a port the one that has it keeps it.
         rival = found.get(one.port)

@@ -50,6 +50,12 @@ class TunnelSettings:
     host_id: str = dataclasses.field(default_factory=default_host_id)
     """Name of this supervisor, in the name of its slices; unique among those that run."""
 
+    port_first: int = 20000
+    """First port of forwards, as the operator's tunnel-port-first; no other is held."""
+
+    port_last: int = 24999
+    """Last one, as the operator's tunnel-port-last."""
+
     check_interval: float = 5.0
     """Seconds between two requests through one forward."""
 
@@ -139,6 +145,8 @@ def _mistakes(settings: TunnelSettings) -> list[str]:
             f"host_id is {settings.host_id!r}; write at most 63 of a-z, 0-9 and '-', beginning and "
             "ending with a letter or digit."
         )
+    if not 1024 <= settings.port_first <= settings.port_last <= 65535:
+        mistakes.append("port_first and port_last must be a range within 1024 to 65535.")
     mistakes += _mistakes_of_address(settings.address)
     return mistakes
 

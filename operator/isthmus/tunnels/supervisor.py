@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from isthmus.api.ip_family import host_port
-from isthmus.apiserver.objects import dig, namespace, owner_uids
+from isthmus.apiserver.objects import dig, namespace, owner_uids, uid
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.errors import ApiError
 from isthmus.guarded import where
@@ -19,6 +19,7 @@ from isthmus.plan.slurmjob_observation import TunnelSlice
 from isthmus.reconcile.store import Store
 from isthmus.routing.tunnel_slices import Published
 from isthmus.ssh.options import Forward
+from isthmus.tunnels.admission import Admission
 from isthmus.tunnels.checks import Checks
 from isthmus.tunnels.connections import open_connections
 from isthmus.tunnels.desired import Wanted, over, parsed, recalled, wanted_forwards
@@ -87,6 +88,7 @@ class Supervisor:
         links: Links,
         checks: Callable[[Callable[[str, Outcome], None]], Checks],
         bastion: Bastion | None,
+        admission: Admission,
         host: str,
         address: str,
         times: Times,
@@ -103,6 +105,7 @@ class Supervisor:
             links: connections to login hosts and nodes.
             checks: makes the requests through forwards, given who is told their outcomes.
             bastion: for mode Reverse, None where there is none.
+            admission: says which forwards may be held.
             host: id of this supervisor.
             address: on which forwards listen.
             times: of the end.
@@ -111,7 +114,7 @@ class Supervisor:
             sleep: waits for some seconds.
         """
         self._store, self._publisher, self._heartbeat = store, publisher, heartbeat
-        self._links, self._bastion = links, bastion
+        self._links, self._bastion, self._admission = links, bastion, admission
         self._checks = checks(self._outcome)
         self._host, self._address = host, address
         self._times, self._clock = times, clock
@@ -242,7 +245,9 @@ class Supervisor:
         if new:
             known |= recalled(new, jobs=jobs, clusters=self._store.list(SLURM_CLUSTERS))
         meant = (self._store.derived.of(raw, parsed) for raw in jobs)
-        found = {one.uid: one for one in wanted_forwards(meant, held=known)}
+        self._admission.keep(map(uid, jobs))
+        forwards = wanted_forwards(meant, held=known, admits=self._admission.admits)
+        found = {one.uid: one for one in forwards}
         if not self._accepting:
             found = {key: one for key, one in found.items() if key in self._held}
         for key in self._held.keys() - found.keys():

@@ -114,7 +114,8 @@ def broken(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[Reaso
     if tunnel is None:
         return (
             Reason.TUNNEL_AWAITED,
-            "no tunnel supervisor holds its forward yet: see that `isthmus tunnels` runs",
+            "no tunnel supervisor holds its forward yet: see that `isthmus tunnels` runs, and what "
+            "its log says of this SlurmJob",
         )
     if not tunnel.up:
         return Reason.TUNNEL_DOWN, f"tunnel of {tunnel.host}: {tunnel.message or 'not up'}"

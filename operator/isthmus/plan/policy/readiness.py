@@ -5,8 +5,7 @@ gave. A port comes from the job's own comment and is not trusted further than it
 never comes from the job.
 """
 
-from ipaddress import ip_address, ip_network
-
+from isthmus.address_rules import parse_address, special, within
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.ip_family import host_port
 from isthmus.api.slurmjob import SlurmJobStatus
@@ -85,22 +84,27 @@ def _refused(rules: EndpointRules, *, address: str, port: int) -> str:
             f"the job published port {port}, outside network.ports {rules.port_from} to "
             f"{rules.port_to}"
         )
-    try:
-        parsed = ip_address(address)
-    except ValueError:
-        return (
-            f"node address {address} is a name that cannot be looked up where the operator runs: "
-            "give the nodes addresses (NodeAddr) or the operator a resolver that knows them"
-        )
     if "%" in address:  # a scope id may be any text, and means something on one machine alone
         return (
             "the node's address has a scope id (%…), with which nobody else can reach it: give the "
             "node a routable NodeAddr"
         )
-    if rules.networks and not any(
-        parsed in ip_network(network, strict=False) for network in rules.networks
-    ):
-        return f"node address {address} lies outside network.nodeCIDRs of the SlurmCluster"
+    parsed = parse_address(address)
+    if parsed is None:
+        return (
+            f"node address {address} is a name that cannot be looked up where the operator runs: "
+            "give the nodes addresses (NodeAddr) or the operator a resolver that knows them"
+        )
+    if rules.networks:
+        inside = within(parsed, rules.networks)
+        outside = f"node address {address} lies outside network.nodeCIDRs of the SlurmCluster"
+        return "" if inside else outside
+    kind = special(parsed)
+    if kind:
+        return (
+            f"node address {address} is a {kind} address: give the node another NodeAddr, or where "
+            "the login host is the node list it in network.nodeCIDRs of the SlurmCluster"
+        )
     return ""
 
 

@@ -40,6 +40,8 @@ def held_back_by(observed: SlurmJobObservation) -> str:
             "waits for squeue to show all jobs readably: until then nobody can say that no job of "
             "this attempt exists; see RecordsUnreadable on the SlurmCluster"
         )
+    if not observed.owner_is_there:
+        return "waits for its ModelDeployment: without that no job is submitted for it"
     if not observed.renderable:
         return (
             "waits for the ControllerRevision of its revision, which says what to run: if it was "
