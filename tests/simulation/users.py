@@ -62,12 +62,17 @@ KEYS_NOTICED = 120.0
 
 @happens(0.8)
 def change_key(world: World, random: Random) -> None:
-    """By deleting the generated Secret, or by writing another key into it."""
+    """By deleting the generated Secret, by writing another key into it, or by another endpoint."""
     found = some_deployment(world, random)
     if found is None:
         return
     place = k8s.namespace(found), names.api_key_secret(k8s.name(found))
     if world.api.get(SECRETS, *place) is None:
+        return
+    if random.random() < 0.15:
+        world.tell("user: another endpoint, with or without a key for each attempt")
+        world.keys_apart = not world.keys_apart
+        world.keys_noticed_at = world.now + KEYS_NOTICED
         return
     if random.random() < 0.4:
         world.api.delete(SECRETS, *place, by="user")

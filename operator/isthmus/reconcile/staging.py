@@ -12,11 +12,10 @@ from isthmus.api.conditions import Phase
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
-from isthmus.apiserver.secrets import Secrets
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.errors import ApiError, SecretMissingError, SlurmError
+from isthmus.reconcile.attempt_keys import AttemptKeys
 from isthmus.reconcile.clusters import Clusters
-from isthmus.reconcile.probes import worker_key
 
 _log = logging.getLogger(__name__)
 
@@ -30,7 +29,7 @@ class KeyStaging:
     def __init__(
         self,
         *,
-        secrets: Secrets,
+        keys: AttemptKeys,
         clusters: Clusters,
         check: Callable[[], None],
         clock: Callable[[], float],
@@ -38,12 +37,12 @@ class KeyStaging:
         """Prepare.
 
         Args:
-            secrets: where keys are read.
+            keys: of the attempts; written down before one is staged.
             clusters: the clients of the clusters.
             check: raises where this process may not change anything.
             clock: epoch seconds.
         """
-        self._secrets = secrets
+        self._keys = keys
         self._clusters = clusters
         self._check = check
         self._clock = clock
@@ -57,7 +56,7 @@ class KeyStaging:
             ApiError: the API server did not answer.
             SlurmError: it is not surely in its place.
         """
-        key = await worker_key(self._secrets, job=job, frozen=frozen)
+        key = await self._keys.key(job, frozen)
         if key is None:
             return
         client = self._clusters.client(_reference(job))
