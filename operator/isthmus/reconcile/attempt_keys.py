@@ -124,7 +124,7 @@ class AttemptKeys:
         secret = names.worker_keys_secret(desired.name)
         ref = SecretRef(desired.namespace, secret, desired.api_key.digest or "")
         seed = await self._seed.text()
-        key = attempt_key(await self._secrets.text(ref), job_name=job_name, seed=seed)
+        key = attempt_key(await self._secrets.token(ref), job_name=job_name, seed=seed)
         return key_digest(key, uid=desired.uid, seed=seed)
 
     async def key(self, job: SlurmJob, frozen: FrozenJob) -> str | None:
@@ -144,12 +144,12 @@ class AttemptKeys:
         digest = job.metadata.labels.get(names.LABEL_KEY, shared) if own else shared
         ref = SecretRef(namespace, names.worker_keys_secret(deployment), digest)
         try:
-            return await self._secrets.text(ref)
+            return await self._secrets.token(ref)
         except SecretMissingError:
             if not own:
                 raise
         await self.write_down(namespace=namespace, deployment=deployment)
-        return await self._secrets.text(ref)
+        return await self._secrets.token(ref)
 
     async def write_down(self, *, namespace: str, deployment: str) -> None:
         """Write down the keys of all attempts of a deployment that are not, in one write.

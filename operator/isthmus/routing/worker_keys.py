@@ -8,12 +8,14 @@ keys too.
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from isthmus.api import names
 from isthmus.apiserver.objects import Object, annotations, dig
 
+_SENDABLE = re.compile(r"[\x21-\x7e]{1,8192}")
 _ALL_OTHERS = "*"
 """In place of a Deployment's name, which cannot be that."""
 
@@ -87,7 +89,9 @@ def _deployments(secret: Object) -> Mapping[str, str]:
 
 
 def _decoded(encoded: object) -> str:
+    """The key, "" for what no header can hold: people may write Secrets."""
     try:
-        return base64.b64decode(str(encoded), validate=True).decode()
+        text = base64.b64decode(str(encoded), validate=True).decode()
     except ValueError:  # not base64, or not UTF-8
         return ""
+    return text if _SENDABLE.fullmatch(text) else ""
