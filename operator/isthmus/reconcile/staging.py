@@ -91,6 +91,10 @@ class KeyStaging:
         except (SecretMissingError, ApiError, SlurmError) as error:
             _log.warning("Staging the API key of %s again: %s", job.spec.job_name, error)
 
+    def forget(self, job_name: str) -> None:
+        """Forget an attempt whose SlurmJob is gone."""
+        self._staged.pop(job_name, None)
+
     async def remove(
         self, *, job: SlurmJob, frozen: FrozenJob | None, cluster: SlurmCluster | None
     ) -> None:
