@@ -1,12 +1,15 @@
 """Brings the API key of an attempt to where its job takes it, and takes it away again.
 
-A job gets its key by a file in the shared work directory, staged right before the submission and
-again from time to time while it waits: a site may clean up between. It deletes the file when it
-starts; a job that never started leaves that to us.
+A job gets its key by a file in the shared work directory, staged right before the submission. While
+it waits it is looked now and then whether the file is still there, for a site may clean up between:
+one listing of the folder for all jobs, also after a restart, and only what is missing is staged
+again. The job deletes the file when it starts; one that never started leaves that to us.
 """
 
+import asyncio
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from isthmus.api.conditions import Phase
 from isthmus.api.desired import ClusterReference
@@ -20,7 +23,17 @@ from isthmus.reconcile.clusters import Clusters
 _log = logging.getLogger(__name__)
 
 STAGED_AGAIN_AFTER = 900.0
-"""Seconds after which the file of a job that still waits is written again."""
+"""Seconds after which the file of a job that still waits is looked for."""
+_LISTING_COUNTS = 60.0
+"""Seconds for which a listing of a folder, or that there was none, counts for other jobs."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Listing:
+    """The jobs whose file was in a folder, None while that was not known, and when."""
+
+    at: float
+    jobs: frozenset[str] | None
 
 
 class KeyStaging:
@@ -46,7 +59,9 @@ class KeyStaging:
         self._clusters = clusters
         self._check = check
         self._clock = clock
-        self._staged: dict[str, float] = {}  # job name → when
+        self._staged: dict[str, float] = {}  # job name → when it was staged or seen there
+        self._listed: dict[tuple[ClusterReference, str], _Listing] = {}
+        self._listing = asyncio.Lock()
 
     async def stage(self, *, job: SlurmJob, frozen: FrozenJob, folder: str) -> None:
         """Put the key of an attempt into its work directory; nothing for one without a key.
@@ -76,7 +91,7 @@ class KeyStaging:
         cluster: SlurmCluster | None,
         status: SlurmJobStatus,
     ) -> None:
-        """Write the file of a job that waits again, where that was long ago; a failure can wait."""
+        """See to the file of a job that waits, where that was long ago; a failure can wait."""
         if status.phase != Phase.PENDING or job.metadata.deleting:
             if status.phase not in {Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN}:
                 self._staged.pop(job.spec.job_name, None)
@@ -84,12 +99,38 @@ class KeyStaging:
         age = self._clock() - self._staged.get(job.spec.job_name, 0.0)
         if frozen is None or cluster is None or age < STAGED_AGAIN_AFTER:
             return
+        if frozen.template.key is None:
+            return
         try:
             folder = job.work_directory or status.work_directory
             folder = folder or cluster.spec.files.work_directory
+            placed = await self._placed(_reference(job), folder)
+            if placed is None:
+                return
+            if job.spec.job_name in placed:
+                self._staged[job.spec.job_name] = self._clock()
+                return
             await self.stage(job=job, frozen=frozen, folder=folder)
         except (SecretMissingError, ApiError, SlurmError) as error:
             _log.warning("Staging the API key of %s again: %s", job.spec.job_name, error)
+
+    async def _placed(self, reference: ClusterReference, folder: str) -> frozenset[str] | None:
+        """The jobs whose file is there, None while that is not known.
+
+        Many that ask at the same time ask the cluster once.
+
+        Raises:
+            SlurmError: the folder cannot be listed.
+        """
+        async with self._listing:
+            known = self._listed.get((reference, folder))
+            if known is not None and 0 <= self._clock() - known.at < _LISTING_COUNTS:
+                return known.jobs
+            self._listed[(reference, folder)] = _Listing(at=self._clock(), jobs=None)
+            client = self._clusters.client(reference)
+            jobs = await client.placed_secrets(work_directory=folder)
+            self._listed[(reference, folder)] = _Listing(at=self._clock(), jobs=jobs)
+            return jobs
 
     def forget(self, job_name: str) -> None:
         """Forget an attempt whose SlurmJob is gone."""
