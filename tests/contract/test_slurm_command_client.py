@@ -386,8 +386,10 @@ async def test_secret_is_placed_for_its_owner_alone(slurm: FakeSlurm, tmp_path: 
     assert await client.placed_secrets(work_directory=work_directory) == {"llama-1"}
     with pytest.raises(SlurmUnavailableError):
         await client.placed_secrets(work_directory=f"{work_directory}/missing")
-    await client.remove_secret(**secret)
-    await client.remove_secret(**secret)
+    await client.place_tunnel_key(**secret, content="another")
+    assert {one.name for one in files_of(tmp_path)} == {"llama-1.key", "llama-1.tunnel"}
+    await client.remove_secrets(**secret)
+    await client.remove_secrets(**secret)
     assert not files_of(tmp_path)
     assert await client.placed_secrets(work_directory=work_directory) == frozenset()
 

@@ -1,105 +1,94 @@
-"""Key files of jobs that wait: only what is missing is staged again, and it is looked for once."""
+"""Which key files of an attempt are removed when its SlurmJob goes."""
 
 from __future__ import annotations
 
-import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from isthmus.api.conditions import Phase
-from isthmus.api.slurmcluster import SlurmCluster
-from isthmus.api.slurmjob import SlurmJob
-from isthmus.backends.slurm.frozen import FrozenJob, freeze
 from isthmus.errors import SlurmUnavailableError
-from isthmus.reconcile.staging import STAGED_AGAIN_AFTER, KeyStaging
-from tests.plan.builders import status
-from tests.plan.test_keys import Lab
-
-CLUSTER = SlurmCluster.model_validate(
-    {
-        "metadata": {"namespace": "team-a", "name": "hpc", "uid": "c"},
-        "spec": {"login": {"local": {}}, "files": {"workDirectory": "/scratch"}},
-    }
-)
+from isthmus.reconcile.staging import KeyStaging
 
 
-class Folder:
-    """A cluster's client, and its folder."""
+class Client:
+    """Notes for which jobs files are removed; `broken` does not place any."""
 
     def __init__(self) -> None:
-        self.files: dict[str, str] = {}
-        self.listings, self.placed = 0, 0
+        self.removed: list[str] = []
         self.broken = False
 
     async def place_secret(self, *, work_directory: str, job_name: str, content: str) -> None:
-        self.placed += 1
-        self.files[job_name] = content
-
-    async def placed_secrets(self, *, work_directory: str) -> frozenset[str]:
-        self.listings += 1
-        await asyncio.sleep(0)
         if self.broken:
-            raise SlurmUnavailableError("read-only", reason="WorkDirectoryUnavailable")
-        return frozenset(self.files)
+            raise SlurmUnavailableError("broke off", reason="SshUnreachable")
 
-    def client(self, reference: object) -> Folder:
-        return self
+    async def remove_secrets(self, *, work_directory: str, job_name: str) -> None:
+        self.removed.append(f"{work_directory}/{job_name}")
 
 
-class Waiting:
-    """An operator that has just started, and jobs that wait."""
-
-    def __init__(self, lab: Lab, jobs: list[SlurmJob], frozen: FrozenJob) -> None:
-        self.jobs, self.frozen, self.now = jobs, frozen, 1.8e9
-        self.folder = Folder()
-        clusters: Any = self.folder
+class World:
+    def __init__(self, *, key: str | None, bastion: bool) -> None:
+        self.client = Client()
+        clusters = SimpleNamespace(client=lambda _: self.client)
         self.staging = KeyStaging(
-            keys=lab.keys()[1], clusters=clusters, check=lambda: None, clock=lambda: self.now
+            keys=Keys(),  # type: ignore[arg-type]
+            clusters=clusters,  # type: ignore[arg-type]
+            check=lambda: None,
+            clock=lambda: 1000.0,
+        )
+        self.frozen: Any = SimpleNamespace(template=SimpleNamespace(key=key))
+        network = SimpleNamespace(bastion=object() if bastion else None)
+        files = SimpleNamespace(work_directory="/work")
+        self.cluster: Any = SimpleNamespace(spec=SimpleNamespace(network=network, files=files))
+
+    def job(self, **status: Any) -> Any:
+        known = {"submit_started_at": None, "start_time": None, **status}
+        return SimpleNamespace(
+            spec=SimpleNamespace(
+                job_name="llama-1",
+                deployment="llama",
+                cluster_ref=SimpleNamespace(namespace="default", name="hpc"),
+            ),
+            metadata=SimpleNamespace(namespace="default", deleting=True),
+            status=SimpleNamespace(**known),
+            work_directory="",
         )
 
-    @classmethod
-    async def made(cls, count: int) -> Waiting:
-        lab = Lab()
-        await lab.settle()
-        jobs = [await lab.attempt(f"j{number}") for number in range(count)]
-        return cls(lab, jobs, freeze(desired=lab.settled, pool=lab.settled.pools[0]))
-
-    async def keep(self) -> None:
-        """A pass over each job."""
-        await asyncio.gather(
-            *(
-                self.staging.keep(
-                    job=job, frozen=self.frozen, cluster=CLUSTER, status=status(Phase.PENDING)
-                )
-                for job in self.jobs
-            )
-        )
+    async def remove(self, **status: Any) -> list[str]:
+        await self.staging.remove(job=self.job(**status), frozen=self.frozen, cluster=self.cluster)
+        return self.client.removed
 
 
-@pytest.mark.parametrize("missing", [0, 1, 20])
-async def test_b9_after_a_restart_only_what_is_missing_is_staged(missing: int) -> None:
-    waiting = await Waiting.made(20)
-    folder = waiting.folder
-    folder.files = {job.spec.job_name: "key" for job in waiting.jobs[missing:]}
-    await waiting.keep()
-    assert (folder.listings, folder.placed) == (1, missing)
-    await waiting.keep()
-    assert (folder.listings, folder.placed) == (1, missing)
-    waiting.now += STAGED_AGAIN_AFTER
-    del folder.files[waiting.jobs[3].spec.job_name]  # the site has cleaned up
-    await waiting.keep()
-    assert (folder.listings, folder.placed) == (2, missing + 1)
+class Keys:
+    async def key(self, *_: Any) -> str:
+        return "a key"
 
 
-async def test_b9_a_folder_that_cannot_be_listed_is_asked_again_later() -> None:
-    waiting = await Waiting.made(5)
-    folder = waiting.folder
-    folder.broken = True
-    await waiting.keep()
-    await waiting.keep()
-    assert (folder.listings, folder.placed) == (1, 0)
-    folder.broken = False
-    waiting.now += 60
-    await waiting.keep()
-    assert (folder.listings, folder.placed) == (2, 5)
+@pytest.mark.parametrize(
+    ("key", "bastion", "removed"),
+    [
+        ("abc", False, ["/work/llama-1"]),
+        (None, True, ["/work/llama-1"]),
+        (None, False, []),
+    ],
+)
+async def test_l3_keys_of_a_job_that_never_started_are_removed(
+    key: str | None, bastion: bool, removed: list[str]
+) -> None:
+    world = World(key=key, bastion=bastion)
+    assert await world.remove(submit_started_at="2026-11-20T10:00:00Z") == removed
+
+
+@pytest.mark.parametrize(
+    "status", [{}, {"submit_started_at": "2026-11-20T10:00:00Z", "start_time": "x"}]
+)
+async def test_nothing_is_removed_where_nothing_can_be(status: dict[str, str]) -> None:
+    assert await World(key="abc", bastion=True).remove(**status) == []
+
+
+async def test_l3_keys_of_an_attempt_that_broke_off_before_it_was_announced_are_removed() -> None:
+    world = World(key="abc", bastion=False)
+    world.client.broken = True
+    with pytest.raises(SlurmUnavailableError):
+        await world.staging.stage(job=world.job(), frozen=world.frozen, folder="/work")
+    assert await world.remove() == ["/work/llama-1"]

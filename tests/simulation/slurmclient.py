@@ -131,7 +131,7 @@ class SimulatedSlurmClient:
             raise SlurmUnavailableError("read-only", reason="WorkDirectoryUnavailable")
         return frozenset(name for folder, name in self._slurm.secrets if folder == work_directory)
 
-    async def remove_secret(self, *, work_directory: str, job_name: str) -> None:
+    async def remove_secrets(self, *, work_directory: str, job_name: str) -> None:
         await asyncio.sleep(0.05)
         self._slurm.secrets.pop((work_directory, job_name), None)
 

@@ -164,7 +164,7 @@ class Reason(StrEnum):
     PENDING_NEVER = "PendingNever"
     """This job can never start as it is: correct partition, account, QOS, size or time limit."""
     JOB_STARTING = "JobStarting"
-    """The job runs; its engine is loading or has not published its port yet."""
+    """The job runs; its engine is loading, or its port is not published yet."""
     HEALTHY = "Healthy"
     """Probes succeed, model and attempt agree: it may get requests."""
     PROBE_FAILED = "ProbeFailed"

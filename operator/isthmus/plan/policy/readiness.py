@@ -150,7 +150,7 @@ def _starting(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJob
         return status.model_copy(update={"phase": Phase.STARTING, "healthy": False})
     wrong = observed.probe_reason in _IDENTITY
     if status.port is None:
-        message = "the job runs and has not published its port yet"
+        message = "the engine is loading: the job publishes its port once its engine listens"
     elif wrong:
         message = observed.probe_message
     else:
