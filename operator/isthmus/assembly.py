@@ -157,7 +157,6 @@ def assemble(
         api=gated,
         secrets=values,
         namespace=settings.namespace,
-        installation_id=settings.installation_id,
         draw=new_api_key,
     )
     shared = _Shared(

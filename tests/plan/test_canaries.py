@@ -18,6 +18,7 @@ from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SECRETS, SLURM_JOBS
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.backends.slurm.frozen import freeze
 from isthmus.errors import SecretMissingError, SshError
+from isthmus.front.clients import ClientKeysFollower
 from isthmus.front.publish import Publisher
 from isthmus.front.workers import Worker
 from isthmus.health.verdict import ProbeTarget
@@ -35,6 +36,7 @@ READERS = {
     "reconcile/probes.py": "test_canaries: headers",
     "reconcile/external_routers.py": "test_hostile_routers: test_c2_",
     "front/publish.py": "test_canaries: keys of the front",
+    "front/clients.py": "test_canaries: keys of clients",
     "ssh/credentials.py": "test_canaries: login; test_ssh_master: test_c2_",
     "tunnels/bastion.py": "test_tunnel_bastion: test_c2_",
     "routing/worker_keys.py": "test_canaries: keys of the front",
@@ -116,7 +118,7 @@ async def test_an_attempts_key(value: bytes, which: str, caplog: pytest.LogCaptu
     job = await lab.attempt("one")
     own = job.metadata.labels[names.LABEL_KEY]
     if which == "seed":
-        put(lab, names.seed_secret("isthmus0"), "seed", value, namespace="isthmus-system")
+        put(lab, names.KEY_SEED_SECRET, "seed", value, namespace="isthmus-system")
     else:
         put(lab, "llama-worker-keys", own if which == "own" else source, value)
     told: list[object] = []
@@ -206,6 +208,25 @@ async def test_keys_of_the_front(value: bytes, caplog: pytest.LogCaptureFixture)
     assert published[-1] == {good: "isthmus-0123456789"}
     assert "10.0.0.1:41000" in caplog.text
     assert_unseen(*published, caplog.text)
+
+
+@every_shape
+async def test_keys_of_clients(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """One entry that is no key is left out, told by its name, and no other."""
+    caplog.set_level(logging.DEBUG)
+    good = b"isthmus-0123456789"
+
+    class Source:
+        async def secret(self, name: str) -> Any:
+            data = {"odd": value, "good": good}
+            return {"data": {key: base64.b64encode(text).decode() for key, text in data.items()}}
+
+    published: list[Any] = []
+    follower = ClientKeysFollower(source=Source(), secret="clients", publish=published.append)
+    await follower.look()
+    assert published == [{"good": good.decode()}]
+    assert "entry odd" in caplog.text
+    assert_unseen(published, caplog.text)
 
 
 @every_shape

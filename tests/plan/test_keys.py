@@ -196,7 +196,6 @@ class Lab:
             api=api,
             secrets=secrets,
             namespace="isthmus-system",
-            installation_id="isthmus0",
             draw=lambda: self.seed,
         )
         attempts = AttemptKeys(store=self.store, api=api, secrets=secrets, seed=seed)
@@ -424,7 +423,7 @@ async def test_a_key_that_cannot_be_derived_again_is_told_and_never_another_one(
     lab = Lab()
     await lab.settle()
     job = await lab.attempt("one")
-    lab.api.server.delete(SECRETS, "isthmus-system", names.seed_secret("isthmus0"), by="user")
+    lab.api.server.delete(SECRETS, "isthmus-system", names.KEY_SEED_SECRET, by="user")
     lab.seed = "isthmus-another-seed"
     with pytest.raises(SecretMissingError):
         await lab.key(job)
@@ -545,7 +544,7 @@ async def test_l7_a_seed_that_is_lost_restarts_nothing() -> None:
     digest, _ = await lab.settle()
     job = await lab.attempt("one")
     key = await lab.key(job)
-    lab.api.server.delete(SECRETS, "isthmus-system", names.seed_secret("isthmus0"), by="user")
+    lab.api.server.delete(SECRETS, "isthmus-system", names.KEY_SEED_SECRET, by="user")
     lab.seed = "isthmus-another-seed"
     assert await lab.settle() == (digest, "")
     assert await lab.key(job) == key
@@ -559,12 +558,12 @@ async def test_the_seed_of_an_instance_that_was_faster_counts() -> None:
     lab.seed = "isthmus-another-seed"
     digest, _ = await lab.settle()
     assert digest == key_digest("isthmus-generated-1", uid="uid-llama", seed="isthmus-seed")
-    look, name = lab.api.get, names.seed_secret("isthmus0")
+    look, name = lab.api.get, names.KEY_SEED_SECRET
     asked: list[str] = []
 
     async def late(resource: Resource, *, namespace: str, name: str) -> Any:
         asked.append(name)
-        first = asked.count(name) == 1 and name == names.seed_secret("isthmus0")
+        first = asked.count(name) == 1 and name == names.KEY_SEED_SECRET
         return None if first else await look(resource, namespace=namespace, name=name)
 
     lab.api.get = late  # type: ignore[method-assign]

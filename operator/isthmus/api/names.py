@@ -107,6 +107,9 @@ are of an older revision."""
 ANNOTATION_DEPLOYMENT_KEYS: Final = f"{GROUP}/deployment-keys"
 """On the Secret of worker keys: JSON, name of a Deployment to the digest of its pods' key."""
 
+KEY_SEED_SECRET: Final = "isthmus-key-seed"
+"""Name of the Secret with the installation's own secret, in the operator's namespace."""
+
 # --- annotations of pods ------------------------------------------------------------------------
 
 ANNOTATION_DRAINING_SINCE: Final = f"{GROUP}/draining-since"
@@ -177,11 +180,6 @@ def membership_service(deployment: str, *, managed: bool) -> str:
 def api_key_secret(deployment: str) -> str:
     """Return the name of the Secret that is made for a deployment's API key."""
     return f"{deployment}-api-key"
-
-
-def seed_secret(installation_id: str) -> str:
-    """Return the name of the Secret with the installation's own secret, beside the operator."""
-    return f"isthmus-key-seed-{installation_id}"
 
 
 def worker_keys_secret(deployment: str) -> str:

@@ -44,7 +44,6 @@ class InstallationSeed:
         api: ApiServer,
         secrets: Secrets,
         namespace: str,
-        installation_id: str,
         draw: Callable[[], str],
     ) -> None:
         """Prepare.
@@ -53,12 +52,11 @@ class InstallationSeed:
             api: gated.
             secrets: reads through the same API server.
             namespace: the operator's.
-            installation_id: of this installation, in the Secret's name.
             draw: makes 256 random bits as text.
         """
         self._api = api
         self._secrets = secrets
-        self._place = namespace, names.seed_secret(installation_id)
+        self._namespace = namespace
         self._draw = draw
         self._found = ""
 
@@ -71,7 +69,7 @@ class InstallationSeed:
         """
         if self._found:
             return self._found
-        namespace, name = self._place
+        namespace, name = self._namespace, names.KEY_SEED_SECRET
         if await self._secrets.read(namespace=namespace, name=name) is None:
             self._secrets.forget_one(namespace=namespace, name=name)
             obj: Object = {
