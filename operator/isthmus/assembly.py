@@ -24,6 +24,7 @@ from isthmus.health.client import ProbeClient
 from isthmus.health.prober import Prober
 from isthmus.observe.events import EventRecorder
 from isthmus.plan.slurmjob_observation import Limits
+from isthmus.reconcile.attempt_keys import AttemptKeys, InstallationSeed
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.deployment_actions import DeploymentActions
@@ -116,6 +117,8 @@ class _Shared:
     clusters: Clusters
     prober: Prober
     values: Secrets
+    seed: InstallationSeed
+    keys: AttemptKeys
     events: EventRecorder
     monotonic: Callable[[], float]
 
@@ -152,6 +155,13 @@ def assemble(
     triggers = Triggers(store=store, queue=queue, operator_namespace=settings.namespace)
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     states = ClusterStates()
+    values = secrets_of(gated)
+    seed = InstallationSeed(
+        api=gated,
+        secrets=values,
+        namespace=settings.namespace,
+        draw=new_api_key,
+    )
     shared = _Shared(
         settings=settings,
         store=store,
@@ -166,7 +176,9 @@ def assemble(
             on_death=functools.partial(_die, fatal),
         ),
         prober=Prober(prober_client, on_change=triggers.probe_changed, clock=monotonic),
-        values=secrets_of(gated),
+        values=values,
+        seed=seed,
+        keys=AttemptKeys(store=store, api=gated, secrets=values, seed=seed),
         events=EventRecorder(gated, instance=settings.identity, clock=monotonic),
         monotonic=monotonic,
     )
@@ -246,9 +258,9 @@ def _of_slurm_jobs(shared: _Shared) -> SlurmJobReconciler:
         gate=shared.gate,
         states=shared.states,
         clusters=shared.clusters,
-        probes=WorkerProbes(prober=shared.prober, secrets=shared.values),
+        probes=WorkerProbes(prober=shared.prober, secrets=shared.values, keys=shared.keys),
         staging=KeyStaging(
-            secrets=shared.values,
+            keys=shared.keys,
             clusters=shared.clusters,
             check=shared.gate.check,
             clock=time.time,
@@ -275,10 +287,23 @@ def _of_model_deployments(shared: _Shared, routers: ExternalRouters) -> ModelDep
         store=store,
         api=api,
         states=shared.states,
-        actions=DeploymentActions(store=store, api=api, settings=settings, new_attempt=new_attempt),
+        actions=DeploymentActions(
+            store=store,
+            api=api,
+            settings=settings,
+            new_attempt=new_attempt,
+            attempt_digest=shared.keys.digest,
+        ),
         pods=PodActions(store=store, api=api, prober=shared.prober),
         prober=shared.prober,
-        keys=DeploymentKeys(store=store, api=api, secrets=shared.values, new_key=new_api_key),
+        keys=DeploymentKeys(
+            store=store,
+            api=api,
+            secrets=shared.values,
+            attempts=shared.keys,
+            seed=shared.seed,
+            new_key=new_api_key,
+        ),
         settings=settings,
         clock=time.time,
         events=shared.events,

@@ -33,9 +33,9 @@ from isthmus.reconcile.external_routers import ExternalRouters
 from isthmus.reconcile.store import Store
 from isthmus.routing.external import OWNER_LABEL
 from isthmus.routing.slices import worker_slice
+from tests.canaries import CANARY, SHAPES, assert_unseen
 
 WORKER = "http://10.0.0.1:8000"
-CANARY = "cAnArY-7f3a"
 
 Say = Callable[[asyncio.StreamWriter], Awaitable[None]]
 
@@ -292,19 +292,7 @@ async def test_c1_keys_that_are_nested_deeply_are_no_keys() -> None:
     assert any(b"POST /workers" in request for request in asked)
 
 
-PEM = f"-----BEGIN PRIVATE KEY-----\n{CANARY}\n-----END PRIVATE KEY-----\n".encode()
-CANARIES = {
-    "PEM": PEM,
-    "two lines": f"{CANARY}\n{CANARY}".encode(),
-    "NUL": f"{CANARY}\0x".encode(),
-    "CRLF and a header": f"{CANARY}\r\nX-Other: {CANARY}".encode(),
-    "kubeconfig": f"users:\n- user:\n    token: {CANARY}\n".encode(),
-    "not ASCII": f"{CANARY}é".encode(),
-    "binary": CANARY.encode() + bytes(range(128, 256)),
-    "ESC": f"{CANARY}\x1b[31m".encode(),
-    "blank": f"{CANARY} x".encode(),
-    "huge": CANARY.encode() * 90_000,
-}
+CANARIES = {**SHAPES, "blank": f"{CANARY} x".encode()}
 
 
 @pytest.mark.parametrize("value", CANARIES.values(), ids=CANARIES)
@@ -317,7 +305,7 @@ async def test_c2_no_secret_in_status_log_or_request(
     problem, asked = await looked(lab, secret=True)
     assert "Secret team-a/token, key token" in problem
     assert asked == []  # nothing that is no token was sent anywhere
-    assert CANARY not in problem + caplog.text
+    assert_unseen(problem, caplog.text)
 
 
 async def test_c2_a_token_is_sent_and_told_nowhere(caplog: pytest.LogCaptureFixture) -> None:

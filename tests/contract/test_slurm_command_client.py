@@ -378,11 +378,20 @@ async def test_secret_is_placed_for_its_owner_alone(slurm: FakeSlurm, tmp_path: 
     assert placed.read_text() == "a secret"
     assert placed.stat().st_mode & 0o777 == 0o600
     assert "a secret" not in " ".join(ran)
+    for name, mode in (("llama-2.key", 0o644), ("llama-3.key", 0o600), ("llama-4.log", 0o600)):
+        (tmp_path / name).touch(mode)
+        (tmp_path / name).chmod(mode)
+    (tmp_path / "llama-5.key").symlink_to(placed)
+    work_directory = secret["work_directory"]
+    assert await client.placed_secrets(work_directory=work_directory) == {"llama-1"}
+    with pytest.raises(SlurmUnavailableError):
+        await client.placed_secrets(work_directory=f"{work_directory}/missing")
     await client.place_tunnel_key(**secret, content="another")
     assert {one.name for one in files_of(tmp_path)} == {"llama-1.key", "llama-1.tunnel"}
     await client.remove_secrets(**secret)
     await client.remove_secrets(**secret)
     assert not files_of(tmp_path)
+    assert await client.placed_secrets(work_directory=work_directory) == frozenset()
 
 
 async def test_no_secret_is_placed_where_it_would_stay(slurm: FakeSlurm, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import stat
@@ -18,6 +19,7 @@ from isthmus.errors import SshError
 from isthmus.ssh.files import MAX_SOCKET_PATH, PrivateFolder
 from isthmus.ssh.master import Master
 from isthmus.ssh.options import Direction, Forward, jump_command
+from tests.canaries import SHAPES, assert_unseen
 from tests.ports import free_port
 from tests.sshd import Sshd, listens, new_key
 
@@ -165,6 +167,22 @@ async def test_wrong_key(master: Master, folder: PrivateFolder, sshd: Sshd, key:
     error = await refusal(master)
     assert error.reason == "SshLoginRequired"
     assert "keySecretRef" in str(error)
+
+
+@pytest.mark.parametrize("file", ["key", "known_hosts"])
+async def test_c2_no_secret_shows_in_what_ssh_says_of_it(
+    folder: PrivateFolder, sshd: Sshd, file: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its words go into conditions; either Secret may hold something else than it should."""
+    caplog.set_level(logging.DEBUG)
+    good = {"key": sshd.client_key.read_bytes(), "known_hosts": sshd.known_hosts.encode()}
+    for number, value in enumerate(SHAPES.values()):
+        folder.write(**{**good, file: value})
+        path = folder.socket(f"c{number}")
+        made = Master(sshd.target, identity=folder.identity, control_path=path)
+        error = await refusal(made)
+        await made.close()
+        assert_unseen(error, caplog.text)
 
 
 async def test_forwards_come_and_go_on_a_living_master(master: Master) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import pwd
 import time
@@ -23,6 +24,7 @@ from isthmus.ssh.master import Master
 from isthmus.ssh.options import Direction, Forward, Target
 from isthmus.tunnels.bastion import Bastions
 from isthmus.tunnels.desired import Wanted
+from tests.canaries import SHAPES, assert_unseen
 from tests.ports import free_port
 from tests.sshd import SEPARATION_FOLDER, listens
 
@@ -34,10 +36,10 @@ class FixedSecrets:
     """Every Secret holds this."""
 
     def __init__(self, content: str) -> None:
-        self.content = content
+        self.content = content.encode()
 
     async def value(self, ref: SecretRef) -> bytes:
-        return self.content.encode()
+        return self.content
 
 
 class Site:
@@ -46,6 +48,7 @@ class Site:
     def __init__(self, bastions: Bastions, host: KeyPair, port: int) -> None:
         self.bastions, self.host, self.port = bastions, host, port
         self.masters: list[tuple[Master, PrivateFolder]] = []
+        self.secrets: Any = None
 
     async def call(self, key: KeyPair) -> Master:
         """A connection as a job makes it."""
@@ -124,6 +127,7 @@ async def site(separation_folder: None, tmp_path: Path) -> AsyncIterator[Site]:
     made = Site(
         Bastions(store=store, secrets=secrets, address="127.0.0.1", parent=tmp_path), host, port
     )
+    made.secrets = secrets
     yield made
     for master, folder in made.masters:
         await master.close()
@@ -195,6 +199,27 @@ async def test_without_jobs_nobody_listens(site: Site) -> None:
     await site.bastions.admit({})
     await until(lambda: not listens(site.port))
     await until(lambda: not listens(port))  # a connection that was made goes too
+
+
+async def test_c2_no_secret_shows_in_what_sshd_says_of_it(
+    site: Site, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """It writes where the supervisor writes; the host key may be something else than a key."""
+    caplog.set_level(logging.DEBUG)
+    job = wanted(await new_key_pair(), free_port())
+    said: list[str] = []
+
+    def refused() -> bool:
+        said.extend(capfd.readouterr())
+        return "no hostkeys available" in "".join(said[heard:])
+
+    for value in SHAPES.values():
+        heard = len(said)
+        site.secrets.content = value
+        await site.bastions.admit({"a": job})
+        await until(refused)
+        await site.bastions.close()
+    assert_unseen(*said, caplog.text)
 
 
 async def test_l2_idle_connections_of_nobody_keep_no_job_out(site: Site) -> None:

@@ -83,6 +83,11 @@ def desired(*pools: Pool, replicas: int = 1, **changes: Any) -> Desired:
 # ---- workers
 
 
+async def no_own_key(desired: Desired, *, job_name: str) -> str | None:
+    """No attempt has an API key of its own."""
+    return None
+
+
 def pending(kind: PendingClass, reason: str = "", message: str = "because") -> Pending:
     return Pending(pending_class=kind, reason=reason or str(kind), message=message, since=NOW - 60)
 

@@ -70,6 +70,47 @@ def test_silence_through_a_tunnel_is_not_the_engines(probe: str) -> None:
     assert found.status.degraded_since is None
 
 
+@pytest.mark.parametrize("probe", ["WrongModel", "WrongAttempt"])
+@pytest.mark.parametrize("phase", [Phase.STARTING, Phase.READY, Phase.DEGRADED])
+def test_h1_an_attempt_whose_address_somebody_else_has_is_replaced_at_once(
+    phase: Phase, probe: str
+) -> None:
+    """The question that found him out has told him the attempt's key."""
+
+    def found(**changes: Any) -> SlurmJobPlan:
+        observed = job(
+            record(comment=PUBLISHED),
+            status=status(phase),
+            probe_healthy=False,
+            probe_reason=probe,
+            probe_message="serves other instead of llama",
+            **changes,
+        )
+        return plan_slurm_job(observed, now=NOW)
+
+    over = found(probe_age=1.0)
+    assert over.actions == (Cancel(job_id=101),)
+    assert (over.status.phase, over.status.reason) == (
+        Phase.TERMINATING,
+        Reason.IDENTITY_MISMATCH,
+    )
+    assert "serves other instead of llama" in (over.status.message or "")
+    asked = found(probe_age=60.0)  # what is said of it is a minute old
+    assert (asked.actions, asked.probe_now) == ((), True)
+    unseen = {"fresh": False, "reason": "ControllerUnreachable", "message": "down"}
+    assert found(cluster_changes=unseen).actions == ()
+
+
+def test_a_status_alone_replaces_no_attempt() -> None:
+    """After a restart it says what probes found long ago, and none has been made since."""
+    observed = job(
+        record(comment=PUBLISHED),
+        status=status(Phase.DEGRADED, reason=Reason.IDENTITY_MISMATCH),
+        probe_healthy=None,
+    )
+    assert plan_slurm_job(observed, now=NOW).actions == ()
+
+
 def test_the_last_word_is_that_of_a_fresh_probe() -> None:
     """After a minute of back-off the last answer may be a minute old, and the engine well again."""
     asked = plan(since=NOW - LIMIT, probe="NotReady", probe_age=60.0)

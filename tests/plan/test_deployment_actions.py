@@ -32,7 +32,7 @@ from isthmus.reconcile.deployment_actions import DeploymentActions
 from isthmus.reconcile.startgate import Closing, StartGate
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
-from tests.plan.builders import desired, slurm_pool
+from tests.plan.builders import desired, no_own_key, slurm_pool
 from tests.simulation.apiserver import ApiSimulator
 
 NAME = names.revision_object_name(deployment="llama", pool="k8s", revision="new")
@@ -64,6 +64,7 @@ class Api:
             api=cast(ApiServer, self),
             settings=Settings(**settings),
             new_attempt=lambda: "aaaaaa",
+            attempt_digest=no_own_key,
         )
 
         async def run() -> None:
@@ -180,6 +181,7 @@ def test_an_attempt_that_is_refused_is_tried_again_under_its_name() -> None:
         api=cast(ApiServer, api),
         settings=Settings(),
         new_attempt=lambda: next(attempts),
+        attempt_digest=no_own_key,
     )
     action = CreateSlurmJob(pool="hpc", revision="new", slot=0)
     for _ in range(3):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from dataclasses import replace
@@ -11,15 +12,17 @@ import pytest
 
 from isthmus.api import names
 from isthmus.api.defaults import effective
-from isthmus.api.desired import ApiKey, Desired, Engine, EngineType
-from isthmus.api.keys import key_digest, unusable
+from isthmus.api.desired import ApiKey, Desired, Endpoint, Engine, EngineType, Router
+from isthmus.api.keys import attempt_key, key_digest, unusable
 from isthmus.api.modeldeployment import ModelDeployment
 from isthmus.api.revision import revision_hash
-from isthmus.apiserver.resources import DEPLOYMENTS, PODS, SECRETS, Resource
+from isthmus.api.slurmjob import SlurmJob
+from isthmus.apiserver.resources import DEPLOYMENTS, PODS, SECRETS, SLURM_JOBS, Resource
 from isthmus.apiserver.secrets import Secrets
 from isthmus.backends.kubernetes.render import deployment, pod_template
 from isthmus.backends.slurm.frozen import freeze, from_json, to_json
 from isthmus.errors import ApiAlreadyExistsError, NameTakenError, SecretMissingError
+from isthmus.reconcile.attempt_keys import AttemptKeys, InstallationSeed
 from isthmus.reconcile.keys import DeploymentKeys
 from isthmus.reconcile.store import Store
 from tests.plan.builders import desired, k8s_pool, slurm_pool
@@ -176,24 +179,41 @@ class Lab:
 
     def __init__(self, api_key: ApiKey = GENERATED) -> None:
         self.api = Api()
-        self.store = Store(watched=[DEPLOYMENTS, PODS])
+        self.store = Store(watched=[DEPLOYMENTS, PODS, SLURM_JOBS])
         self.desired = desired(slurm_pool(), api_key=api_key)
         self.drawn, self.had_key = 0, False
+        self.seed = "isthmus-seed"
 
     def _new_key(self) -> str:
         self.drawn += 1
         return f"isthmus-generated-{self.drawn}"
 
-    async def settle(self) -> tuple[str, str]:
-        """The digest and what is wrong; then what no worker has is forgotten."""
-        secrets = Secrets(self.api, clock=lambda: 0.0)  # type: ignore[arg-type]
+    def keys(self) -> tuple[DeploymentKeys, AttemptKeys]:
+        """Those of an operator that has just started."""
+        api: Any = self.api
+        secrets = Secrets(api, clock=lambda: 0.0)
+        seed = InstallationSeed(
+            api=api,
+            secrets=secrets,
+            namespace="isthmus-system",
+            draw=lambda: self.seed,
+        )
+        attempts = AttemptKeys(store=self.store, api=api, secrets=secrets, seed=seed)
         keys = DeploymentKeys(
             store=self.store,
-            api=self.api,  # type: ignore[arg-type]
+            api=api,
             secrets=secrets,
+            attempts=attempts,
+            seed=seed,
             new_key=self._new_key,
         )
+        return keys, attempts
+
+    async def settle(self) -> tuple[str, str]:
+        """The digest and what is wrong; then what no worker has is forgotten."""
+        keys, _ = self.keys()
         made, wrong = await keys.settled(self.desired, had_key=self.had_key)
+        self.settled = made
         self.had_key = made.api_key is not None
         await keys.forget_unused(made)
         return (made.api_key.digest or "" if made.api_key else ""), wrong
@@ -211,6 +231,46 @@ class Lab:
         labels = {names.LABEL_DEPLOYMENT: "llama"} | ({names.LABEL_KEY: digest} if digest else {})
         metadata = {"namespace": "team-a", "name": name, "uid": name, "labels": labels}
         self.store.put(DEPLOYMENTS, {"metadata": {**metadata, "resourceVersion": "5"}})
+
+    def job_with(self, digest: str, *, name: str, source: str | None) -> SlurmJob:
+        """An attempt as it was made; one without a source has the deployment's key."""
+        annotations = {} if source is None else {names.ANNOTATION_KEY_SOURCE: source}
+        obj: dict[str, Any] = {
+            "metadata": {
+                "namespace": "team-a",
+                "name": name,
+                "uid": f"uid-{name}",
+                "resourceVersion": "5",
+                "labels": {names.LABEL_DEPLOYMENT: "llama", names.LABEL_KEY: digest},
+                "annotations": annotations,
+                "ownerReferences": [{"kind": "ModelDeployment", "uid": "uid-llama"}],
+            },
+            "spec": {
+                "clusterRef": {"namespace": "team-a", "name": "hpc"},
+                "deployment": "llama",
+                "pool": "hpc",
+                "slot": 0,
+                "attempt": "x7k2qp",
+                "revision": "new",
+                "jobName": f"job-{name}",
+            },
+        }
+        self.store.put(SLURM_JOBS, obj)
+        return SlurmJob.model_validate(obj)
+
+    async def attempt(self, name: str) -> SlurmJob:
+        """A new attempt with a key of its own."""
+        _, attempts = self.keys()
+        digest = await attempts.digest(self.settled, job_name=f"job-{name}")
+        assert digest is not None
+        source = self.settled.api_key
+        assert source is not None
+        return self.job_with(digest, name=name, source=source.digest)
+
+    async def key(self, job: SlurmJob) -> str | None:
+        """What is staged for it."""
+        frozen = freeze(desired=self.settled, pool=self.settled.pools[0])
+        return await self.keys()[1].key(job, frozen)
 
     def pod_with(self, digest: str) -> None:
         labels = {names.LABEL_DEPLOYMENT: "llama", names.LABEL_KEY: digest}
@@ -264,7 +324,7 @@ async def test_a_users_key_that_is_lost_leaves_the_last_one_in_use() -> None:
         await lab.settle()
     lab.api.put("mine", token=KEY)
     digest, wrong = await lab.settle()
-    assert (digest, wrong) == (key_digest(KEY, uid="uid-llama"), "")
+    assert (digest, wrong) == (key_digest(KEY, uid="uid-llama", seed="isthmus-seed"), "")
     lab.api.delete("mine")
     again, wrong = await lab.settle()
     assert again == digest
@@ -313,6 +373,207 @@ async def test_a_foreign_secret_is_a_conflict_and_stays_as_it_is(name: str) -> N
     with pytest.raises(NameTakenError, match=name):
         await lab.settle()
     assert lab.api.data(name) == {"api-key": "theirs"}
+
+
+# ---- keys of attempts
+
+
+async def test_h1_each_attempt_has_a_key_of_its_own_written_down_before_it_is_staged() -> None:
+    lab = Lab()
+    source, _ = await lab.settle()
+    jobs = [await lab.attempt(name) for name in ("one", "two")]
+    keys = [await lab.key(job) for job in jobs]
+    digests = [job.metadata.labels[names.LABEL_KEY] for job in jobs]
+    held = lab.api.data("llama-worker-keys")
+    assert [held[digest] for digest in digests] == keys
+    assert len({*keys, held[source]}) == 3
+    assert not any(unusable(key or "") for key in keys)
+    assert all(f"{digest}.yaml" not in held for digest in digests)  # that is for pods
+
+
+async def test_h1_the_keys_of_many_attempts_are_one_write_and_fit_into_the_secret() -> None:
+    """512 workers, and as many again that drain or are replaced; a Secret has 1 MiB."""
+    lab = Lab()
+    await lab.settle()
+    jobs = [await lab.attempt(f"job-{number}") for number in range(1024)]
+    frozen = freeze(desired=lab.settled, pool=lab.settled.pools[0])
+    _, attempts = lab.keys()
+    writes = lab.api.writes
+    found = await asyncio.gather(*(attempts.key(job, frozen) for job in jobs))
+    assert lab.api.writes == writes + 1
+    assert len(set(found)) == 1024
+    stored = json.dumps(lab.api.server.get(SECRETS, "team-a", "llama-worker-keys"))
+    assert len(stored) < 120_000
+    await lab.settle()
+    assert lab.api.writes == writes + 1
+
+
+async def test_a_key_of_an_attempt_that_is_lost_is_derived_again_as_it_was() -> None:
+    lab = Lab()
+    await lab.settle()
+    job = await lab.attempt("one")
+    key = await lab.key(job)
+    lab.api.delete("llama-worker-keys")
+    await lab.settle()
+    assert lab.api.data("llama-worker-keys")[job.metadata.labels[names.LABEL_KEY]] == key
+
+
+async def test_a_key_that_cannot_be_derived_again_is_told_and_never_another_one() -> None:
+    """The seed of the installation is lost together with what was written down."""
+    lab = Lab()
+    await lab.settle()
+    job = await lab.attempt("one")
+    lab.api.server.delete(SECRETS, "isthmus-system", names.KEY_SEED_SECRET, by="user")
+    lab.seed = "isthmus-another-seed"
+    with pytest.raises(SecretMissingError):
+        await lab.key(job)
+    assert job.metadata.labels[names.LABEL_KEY] not in lab.api.data("llama-worker-keys")
+
+
+async def test_keys_go_with_their_attempts_and_the_source_with_the_last_of_them() -> None:
+    lab = Lab()
+    first, _ = await lab.settle()
+    job = await lab.attempt("one")
+    key = await lab.key(job)
+    lab.api.delete("llama-api-key")
+    second, _ = await lab.settle()
+    held = lab.api.data("llama-worker-keys")
+    digest = job.metadata.labels[names.LABEL_KEY]
+    assert {first, second, digest} <= held.keys()  # from the first it could be derived again
+    assert held[digest] == key
+    lab.store.remove(SLURM_JOBS, "team-a", "one", "uid-one")
+    await lab.settle()
+    assert lab.api.data("llama-worker-keys").keys() == {second, f"{second}.yaml"}
+
+
+async def test_an_attempt_of_a_release_before_goes_on_with_the_deployments_key() -> None:
+    """An upgrade meets running jobs, whose label says which key they have."""
+    lab = Lab()
+    digest, _ = await lab.settle()
+    old = lab.job_with(digest, name="old", source=None)
+    assert await lab.key(old) == "isthmus-generated-1"
+    young = await lab.attempt("young")
+    assert await lab.key(young) not in {None, "isthmus-generated-1"}
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "own"),
+    [
+        (Endpoint(), True),
+        (Endpoint(type="External", router=Router(kind="smg", url="http://r:1")), True),
+        (Endpoint(type="External", router=Router(kind="sglang-router", url="http://r:1")), True),
+        (Endpoint(type="External", router=Router(kind="envoy")), False),
+        (Endpoint(type="Service"), False),
+    ],
+)
+async def test_who_sends_requests_decides_whether_attempts_share_a_key(
+    endpoint: Endpoint, own: bool
+) -> None:
+    lab = Lab()
+    lab.desired = replace(lab.desired, endpoint=endpoint)
+    await lab.settle()
+    digest = await lab.keys()[1].digest(lab.settled, job_name="job-one")
+    assert (digest is not None) is own
+
+
+async def test_attempts_that_have_to_share_a_key_are_another_revision_than_those_that_did_not() -> (
+    None
+):
+    """Clients of the bare Service would be refused by a worker with a key of its own."""
+    pool, pods = slurm_pool(), k8s_pool()
+    lab = Lab()
+    lab.desired = desired(pool, pods, api_key=GENERATED)
+    service = replace(lab.desired, endpoint=Endpoint(type="Service"))
+    managed = lab.desired
+
+    async def revisions(wanted: Desired) -> list[str]:
+        lab.desired = wanted
+        await lab.settle()
+        return [revision_hash(desired=lab.settled, pool=each) for each in (pool, pods)]
+
+    before = await revisions(service)
+    assert await revisions(managed) == before  # nothing restarts for a key of its own
+    await lab.attempt("one")
+    after = await revisions(service)
+    assert after[0] != before[0]
+    assert after[1] == before[1]
+    lab.store.remove(SLURM_JOBS, "team-a", "one", "uid-one")
+    assert await revisions(service) == after  # and not back again once the last one has gone
+
+
+# ---- digests
+
+
+async def test_l7_a_digest_says_nothing_to_who_guesses_keys() -> None:
+    """A user's key may be guessable; digests stand on pods, slices and jobs, uids everywhere."""
+    lab = Lab(USERS)
+    lab.api.put("mine", token="a-common-password")
+    digest, _ = await lab.settle()
+    job = await lab.attempt("one")
+    shown = {digest, job.metadata.labels[names.LABEL_KEY]}
+    own = await lab.key(job) or ""
+    for seed in ("", "uid-llama"):
+        guess = attempt_key("a-common-password", job_name="job-one", seed=seed)
+        assert guess != own  # nor does an attempt's own key
+        for key in ("a-common-password", guess):
+            assert key_digest(key, uid="uid-llama", seed=seed) not in shown
+
+
+@pytest.mark.parametrize("lost", ["", "llama-worker-keys"])
+async def test_l7_digests_of_a_release_before_go_on_while_their_key_is_in_use(lost: str) -> None:
+    """Else an upgrade would be a rollout; also where the Secret of worker keys was lost."""
+    old = key_digest(KEY, uid="uid-llama")
+    lab = Lab(USERS)
+    lab.api.put("mine", token=KEY)
+    lab.pod_with(old)
+    await lab.settle()
+    lab.api.delete("llama-worker-keys")
+    owner = {"ownerReferences": [{"kind": "ModelDeployment", "uid": "uid-llama"}]}
+    metadata = {"namespace": "team-a", "name": "llama-worker-keys", **owner}
+    data = {old: base64.b64encode(KEY.encode()).decode()}
+    if not lost:
+        lab.api.server.create(SECRETS, {"metadata": metadata, "data": data}, by="old operator")
+    assert await lab.settle() == (old, "")
+    lab.api.put("mine", token=f"{KEY}-changed")
+    changed, _ = await lab.settle()
+    assert changed == key_digest(f"{KEY}-changed", uid="uid-llama", seed="isthmus-seed")
+
+
+async def test_l7_a_seed_that_is_lost_restarts_nothing() -> None:
+    lab = Lab()
+    digest, _ = await lab.settle()
+    job = await lab.attempt("one")
+    key = await lab.key(job)
+    lab.api.server.delete(SECRETS, "isthmus-system", names.KEY_SEED_SECRET, by="user")
+    lab.seed = "isthmus-another-seed"
+    assert await lab.settle() == (digest, "")
+    assert await lab.key(job) == key
+    other = await lab.attempt("two")
+    assert await lab.key(other) != key
+
+
+async def test_the_seed_of_an_instance_that_was_faster_counts() -> None:
+    lab = Lab()
+    await lab.settle()
+    lab.seed = "isthmus-another-seed"
+    digest, _ = await lab.settle()
+    assert digest == key_digest("isthmus-generated-1", uid="uid-llama", seed="isthmus-seed")
+    look, name = lab.api.get, names.KEY_SEED_SECRET
+    asked: list[str] = []
+
+    async def late(resource: Resource, *, namespace: str, name: str) -> Any:
+        asked.append(name)
+        first = asked.count(name) == 1 and name == names.KEY_SEED_SECRET
+        return None if first else await look(resource, namespace=namespace, name=name)
+
+    lab.api.get = late  # type: ignore[method-assign]
+    job = await lab.attempt("one")
+    assert asked.count(name) == 2
+    assert job.metadata.labels[names.LABEL_KEY] == key_digest(
+        attempt_key("isthmus-generated-1", job_name="job-one", seed="isthmus-seed"),
+        uid="uid-llama",
+        seed="isthmus-seed",
+    )
 
 
 async def test_a_create_that_was_committed_unheard_is_taken_as_it_is() -> None:

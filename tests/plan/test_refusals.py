@@ -45,6 +45,7 @@ from isthmus.reconcile.modeldeployment import ModelDeploymentReconciler
 from isthmus.reconcile.queue import Key
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
+from tests.plan.builders import no_own_key
 from tests.simulation.apiserver import ApiSimulator
 
 KEY = Key("ModelDeployment", "team-a", "llama")
@@ -149,7 +150,11 @@ class Operator:
             api=api,
             states=nothing,
             actions=DeploymentActions(
-                store=self.api.store, api=api, settings=settings, new_attempt=lambda: "aaaaaa"
+                store=self.api.store,
+                api=api,
+                settings=settings,
+                new_attempt=lambda: "aaaaaa",
+                attempt_digest=no_own_key,
             ),
             keys=nothing,
             pods=nothing,

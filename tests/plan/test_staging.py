@@ -31,7 +31,7 @@ class World:
         self.client = Client()
         clusters = SimpleNamespace(client=lambda _: self.client)
         self.staging = KeyStaging(
-            secrets=Secrets(),  # type: ignore[arg-type]
+            keys=Keys(),  # type: ignore[arg-type]
             clusters=clusters,  # type: ignore[arg-type]
             check=lambda: None,
             clock=lambda: 1000.0,
@@ -59,8 +59,8 @@ class World:
         return self.client.removed
 
 
-class Secrets:
-    async def text(self, *_: Any, **__: Any) -> str:
+class Keys:
+    async def key(self, *_: Any) -> str:
         return "a key"
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from isthmus.api.conditions import ConditionType, PendingClass, Reason
-from isthmus.api.desired import ApiKey, Engine, EngineType
+from isthmus.api.desired import ApiKey, Desired, Endpoint, Engine, EngineType, Router
 from isthmus.api.modeldeployment_status import (
     MAX_LISTED_WORKERS,
     ModelDeploymentStatus,
@@ -359,6 +359,42 @@ def test_a_transition_time_moves_with_the_word_only() -> None:
     times = {one.type: one.last_transition_time for one in more.conditions}
     assert times[ConditionType.READY] == rfc3339(int(NOW))
     assert times[ConditionType.AVAILABLE] == rfc3339(int(NOW) + 60)
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "shared", "told"),
+    [
+        (Endpoint(), 0, ("True", Reason.KEY_PER_ATTEMPT)),
+        (Endpoint(), 2, ("False", Reason.KEY_SHARED)),
+        (Endpoint(type="Service"), 0, ("False", Reason.KEY_SHARED)),
+        (Endpoint(type="External", router=Router(kind="envoy")), 0, ("False", Reason.KEY_SHARED)),
+    ],
+)
+def test_h1_it_is_told_whether_jobs_share_a_key(
+    endpoint: Endpoint, shared: int, told: tuple[str, str]
+) -> None:
+    jobs = slurm_group("ready", "ready")
+    workers = tuple(
+        replace(one, shares_key=number < shared) for number, one in enumerate(jobs.workers)
+    )
+    key = ApiKey(secret="llama-api-key", key="api-key", generated=True, digest="aaaaaaaaaa")
+    wanted = desired(slurm_pool(), replicas=2, api_key=key, endpoint=endpoint)
+    found = status(deployment(wanted, replace(jobs, workers=workers)))
+    assert said(found, ConditionType.KEYS_SEPARATE) == told
+    text = message(found, ConditionType.KEYS_SEPARATE)
+    assert ("2 jobs" in text) is (shared > 0)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        desired(slurm_pool()),
+        desired(k8s_pool(), api_key=ApiKey(secret="s", key="k", generated=True, digest="a")),
+    ],
+)
+def test_where_no_job_has_a_key_nothing_is_said_of_it(wanted: Desired) -> None:
+    found = status(deployment(wanted))
+    assert all(one.type != ConditionType.KEYS_SEPARATE for one in found.conditions)
 
 
 @pytest.mark.parametrize("deleting", [False, True])

@@ -56,7 +56,9 @@ class CommandRules(Ledger):
         if attempt is None:
             self.require(False, f"sbatch of {job_name} without any SlurmJob")
             return
-        self.require(not attempt.gone, f"sbatch of {job_name}, whose SlurmJob is gone")
+        # One that vanished from etcd after its acknowledged intent, in a pause of the process.
+        unknown = attempt.lost and self.caches_late
+        self.require(unknown or not attempt.gone, f"sbatch of {job_name}, whose SlurmJob is gone")
         self._is_absent(process, job_name)
         if attempt.deleted_at is not None and not self.caches_late:
             late = self.now - attempt.deleted_at

@@ -32,8 +32,9 @@ from isthmus.plan.policy import (
 )
 from isthmus.plan.policy.drain import Decision, DrainTimes, Proceed, Wait
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
+from isthmus.reconcile import attempt_keys, startgate
 from isthmus.reconcile import slurmjob as reconcile
-from isthmus.reconcile import startgate
+from isthmus.reconcile.attempt_keys import AttemptKeys
 from isthmus.reconcile.cluster_state import ClusterState
 from isthmus.reconcile.leader import LeaderElector
 from isthmus.reconcile.ownership import Ownership
@@ -350,6 +351,24 @@ def an_unreadable_record_counts_as_absent() -> Patches:
             lambda self, seen: original(self, replace(seen, unreadable=(), nameless=())),
         )
     ]
+
+
+@mutation()
+def the_deployments_key_is_given_to_jobs() -> Patches:
+    async def none(self: AttemptKeys, desired: Any, *, job_name: str) -> None:
+        return
+
+    return [patch.object(AttemptKeys, "digest", none)]
+
+
+@mutation()
+def all_attempts_have_one_key() -> Patches:
+    original = attempt_keys.attempt_key
+
+    def same(key: str, *, job_name: str, seed: str) -> str:
+        return original(key, job_name="", seed=seed)
+
+    return [patch.object(attempt_keys, "attempt_key", same)]
 
 
 @mutation("supervisor_killed")

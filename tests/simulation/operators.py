@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
 from isthmus import application, assembly
+from isthmus.api.desired import Endpoint
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import WATCHED, Resource
 from isthmus.backends.slurm.login import ClusterAccess
@@ -245,6 +246,7 @@ def simulated_edges() -> Iterator[None]:
             (assembly, "new_attempt", _attempt),
             (assembly, "make_client", _client),
             (assembly, "new_api_key", _api_key),
+            (Endpoint, "key_per_attempt", property(lambda _: _process().world.keys_apart)),
             (application, "HttpProbeClient", lambda: ProbeClient(_process().world.machines)),
             (application, "run_watch", _run_watch),
             (application, "EndLimit", _EndLimit),

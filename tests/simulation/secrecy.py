@@ -1,6 +1,8 @@
 """The part of the judge that knows the API keys: none may show, and each worker's must be kept.
 
-Every generated key begins with a mark, so that one look tells whether a text holds one.
+A worker answers only to its own attempt's key, so that what the node of another attempt has learned
+opens nothing. Every key of a deployment begins with a mark, so that one look tells whether a text
+holds one, and whether a job was given one.
 """
 
 import base64
@@ -8,7 +10,6 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from isthmus.api import names
-from isthmus.api.keys import key_digest
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import (
     DEPLOYMENTS,
@@ -41,6 +42,8 @@ class Secrecy:
     ) -> None:
         self._api, self._machines, self._require = api, machines, require
         self._words: set[str] = set()  # of every Secret that there ever was
+        self._staged: dict[str, str] = {}  # key of an attempt → name of its job
+        self.keys_apart: Callable[[], bool] = lambda: False
         api.listeners.append(self._changed)
 
     def shows_in(self, what: str, said: object) -> None:
@@ -51,8 +54,30 @@ class Secrecy:
             self._require(word not in text, f"a secret stands in {what}")
 
     def staged(self, job_name: str, content: str) -> None:
-        """A key was placed for a job."""
-        self._require(content.startswith(SECRET_MARK), f"no API key is placed for {job_name}")
+        """A key was placed for a job: written down before, and no other job's."""
+        found = (o for o in self._api.all(SLURM_JOBS) if o["spec"]["jobName"] == job_name)
+        job = next(found, None)
+        if job is None or names.ANNOTATION_KEY_SOURCE not in k8s.annotations(job):
+            marked = content.startswith(SECRET_MARK) or content in self._staged
+            self._require(marked, f"no API key is placed for {job_name}")
+            return
+        self._require(SECRET_MARK not in content, f"{job_name} is given the deployment's key")
+        other = self._staged.setdefault(content, job_name)
+        self._require(other == job_name, f"{job_name} is given the key of {other}")
+        place = k8s.namespace(job), k8s.labels(job)[names.LABEL_DEPLOYMENT]
+        held = self._api.get(SECRETS, place[0], names.worker_keys_secret(place[1]))
+        if held is not None and self._of_today(job):
+            said = k8s.dig(held, "data", k8s.labels(job)[names.LABEL_KEY])
+            self._require(said == _encoded(content), f"the key of {job_name} is not written down")
+
+    def _made(self, job: "Json") -> None:
+        """Which key a new attempt will be given."""
+        keyed = names.LABEL_KEY in k8s.labels(job)
+        own = names.ANNOTATION_KEY_SOURCE in k8s.annotations(job)
+        self._require(
+            own or not (keyed and self.keys_apart()),
+            f"the deployment's key is given to {k8s.name(job)}",
+        )
 
     def _changed(self, resource: Resource, event: str, obj: "Json", by: str) -> None:
         if resource is SECRETS:
@@ -63,6 +88,8 @@ class Secrecy:
             self.shows_in(f"{resource.kind} {k8s.name(obj)}", obj)
         if resource is ENDPOINT_SLICES and by.startswith("op"):
             self._slice(obj)
+        if resource is SLURM_JOBS and event == "ADDED" and by.startswith("op"):
+            self._made(obj)
         if resource is PODS and event == "ADDED":
             self._kept(obj, "pod")
         if resource is DEPLOYMENTS and event == "ADDED":
@@ -76,10 +103,14 @@ class Secrecy:
         owner = self._api.get(SLURM_JOBS, k8s.namespace(obj), k8s.name(obj))
         if engine is None or owner is None or engine.job_name != owner["spec"]["jobName"]:
             return
-        uid = next((r["uid"] for r in owner["metadata"]["ownerReferences"]), "")
-        wanted = key_digest(engine.api_key, uid=uid) if engine.api_key else None
+        deployment = k8s.labels(obj).get(names.LABEL_DEPLOYMENT, "")
+        held = self._api.get(SECRETS, k8s.namespace(obj), names.worker_keys_secret(deployment))
+        if held is None or not self._of_today(owner):
+            return
+        said = "" if digest is None else k8s.dig(held, "data", digest)
+        wanted = _encoded(engine.api_key) if engine.api_key else ""
         self._require(
-            digest == wanted, f"slice {k8s.name(obj)} says key {digest}, its engine wants {wanted}"
+            said == wanted, f"slice {k8s.name(obj)} says key {digest}, which opens another engine"
         )
 
     def _kept(self, obj: "Json", what: str) -> str | None:
@@ -106,6 +137,10 @@ class Secrecy:
         if parents:
             return all(self._of_today(parent) for parent in parents)
         return any(map(self._api.exists, owners))
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
 
 
 def _words(secret: "Json") -> set[str]:

@@ -125,6 +125,12 @@ class SimulatedSlurmClient:
 
         await self._child(child())
 
+    async def placed_secrets(self, *, work_directory: str) -> frozenset[str]:
+        await asyncio.sleep(0.05)
+        if self._slurm.site.folder_broken:
+            raise SlurmUnavailableError("read-only", reason="WorkDirectoryUnavailable")
+        return frozenset(name for folder, name in self._slurm.secrets if folder == work_directory)
+
     async def remove_secrets(self, *, work_directory: str, job_name: str) -> None:
         await asyncio.sleep(0.05)
         self._slurm.secrets.pop((work_directory, job_name), None)

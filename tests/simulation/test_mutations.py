@@ -14,6 +14,7 @@ QUICK = (
     "publish_before_identity",
     "let_go_without_looking",
     "take_away_without_a_budget",
+    "the_deployments_key_is_given_to_jobs",
 )
 
 

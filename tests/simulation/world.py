@@ -46,6 +46,8 @@ class World:
         self.watches_broken = False
         self.weather = Weather()
         self.keys_noticed_at = 0.0  # Secrets are not watched: a changed one is read a while later
+        # Whether who sends requests to workers can give each its own key, as a front can.
+        self.keys_apart = Random(f"{seed}/keys").random() < 0.8
         self.api = ApiSimulator(clock=self.wall_clock)
         self.machines = Machines(random=Random(f"{seed}/machines"))
         self.slurm = Slurm(machines=self.machines, random=Random(f"{seed}/slurm"), tell=self.tell)
@@ -56,6 +58,7 @@ class World:
             random=Random(f"{seed}/controllers"),
         )
         self.oracle = Oracle(api=self.api, slurm=self.slurm, machines=self.machines)
+        self.oracle.secrecy.keys_apart = lambda: self.keys_apart and self.now > self.keys_noticed_at
         self.oracle.engine_of_pod = self.controllers.engine
         self.api.listeners.append(self._told)
         self.tunnel_oracle = TunnelOracle(self)

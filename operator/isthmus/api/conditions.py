@@ -43,6 +43,9 @@ class ConditionType(StrEnum):
     ROUTER_REACHABLE = "RouterReachable"
     """On a ModelDeployment with endpoint.type External: its router holds its workers."""
 
+    KEYS_SEPARATE = "KeysSeparate"
+    """On a ModelDeployment with an API key and a pool on SLURM: each job there has its own."""
+
     CLIENT_KEYS_IN_FORCE = "ClientKeysInForce"
     """On a ModelDeployment with endpoint.clientKeysSecretRef: its front asks clients for keys."""
 
@@ -95,6 +98,11 @@ class Reason(StrEnum):
     """An object of a name that we need belongs to somebody else: rename one of the two."""
     API_KEY_UNUSABLE = "ApiKeyUnusable"
     """The Secret with the API key is missing or holds none; what runs keeps the key that it has."""
+    KEY_PER_ATTEMPT = "KeyPerAttempt"
+    """Each job on SLURM has an API key of its own, which opens no other worker."""
+    KEY_SHARED = "KeyShared"
+    """Jobs on SLURM have the deployment's API key: who learns it on one node can use all workers;
+    the message says why, and how to have that otherwise."""
     INVALID_SPEC = "InvalidSpec"
     """The object passed an older schema but cannot be read now; the message names the field."""
     RECONCILE_FAILED = "ReconcileFailed"
@@ -179,7 +187,8 @@ class Reason(StrEnum):
     """Its probes fail and it stays in rotation: no other worker of the deployment is known to be
     good. See whether the operator can reach the nodes at all."""
     IDENTITY_MISMATCH = "IdentityMismatch"
-    """Another model or another attempt answers at the address: it gets no requests."""
+    """Another model or another attempt answers at the address: it gets no requests, and the attempt
+    is replaced, for it was told the attempt's API key."""
     ADDRESS_REFUSED = "AddressRefused"
     """Host or port of the job lie outside `network.nodeCIDRs` or `network.ports`."""
     TUNNEL_ESTABLISHED = "TunnelEstablished"

@@ -169,12 +169,15 @@ class ApiKey:
         key: key in it.
         generated: the Secret is made where it is missing.
         digest: which key new workers get; None until the Secret was read.
+        shared_again: jobs share the key, and others before them had keys derived from it: they are
+            another revision.
     """
 
     secret: str
     key: str
     generated: bool
     digest: str | None = None
+    shared_again: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +242,15 @@ class Endpoint:
     def managed(self) -> bool:
         """Whether a front of ours stands before the workers."""
         return self.type == "Managed"
+
+    @property
+    def key_per_attempt(self) -> bool:
+        """Whether who sends requests to workers can give each its own API key.
+
+        A client of the bare Service, or of an Envoy that is not ours, sends one key and does not
+        know which worker gets it.
+        """
+        return self.managed or (self.router is not None and self.router.kind != "envoy")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

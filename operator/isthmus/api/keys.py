@@ -1,8 +1,10 @@
 """API keys of workers: what may be one, how one is told from another, where the user names his.
 
-An engine that has a key answers nobody else. All workers of a deployment have the same key, but
-for the time of a rotation, in which each keeps the one that it was started with. A key is told
-from another by its digest, which stands on workers, slices and revisions where a key never does.
+An engine that has a key answers nobody else. Pods have the deployment's key; an attempt on SLURM
+has one of its own, derived from it, wherever somebody speaks for the clients who can tell workers
+apart. A key is told from another by its digest, which stands on workers, slices and revisions where
+a key never does. Digests and derived keys are made with a secret of the installation, so that
+nobody who sees one can try out what a person may have chosen as a key.
 """
 
 import base64
@@ -43,8 +45,7 @@ class ApiKeySecretRef(SpecModel):
 def unusable(key: str) -> str:
     """Why a text cannot be an API key, as a sentence that does not hold it; "" if it can.
 
-    It stands in an HTTP header, in YAML and behind an option, and its digest can be seen by
-    everybody, so short ones could be guessed from that.
+    It stands in an HTTP header, in YAML and behind an option.
     """
     if _USABLE.fullmatch(key):
         return ""
@@ -54,15 +55,29 @@ def unusable(key: str) -> str:
     )
 
 
-def key_digest(key: str, *, uid: str) -> str:
+def key_digest(key: str, *, uid: str, seed: str = "") -> str:
     """Return ten characters (a-z, 2-7) that stand for a key.
 
     Args:
         key: a usable key.
         uid: of the ModelDeployment, so that the same key of two deployments shows as two.
+        seed: the installation's secret; "" gives the digest of releases that had none.
     """
-    mac = hmac.new(uid.encode(), key.encode(), hashlib.sha256).digest()
+    mac = hmac.new((seed + uid).encode(), key.encode(), hashlib.sha256).digest()
     return base64.b32encode(mac[:10]).decode().lower()[:10]
+
+
+def attempt_key(key: str, *, job_name: str, seed: str) -> str:
+    """Return the key of one attempt, 64 hexadecimal digits: an HMAC-SHA256 of its job's name.
+
+    Args:
+        key: the deployment's, from which an attempt's cannot be turned back.
+        job_name: full name of the job in SLURM, which no other attempt has.
+        seed: the installation's secret. Without it a node that was told an attempt's key could try
+            out short keys of the deployment.
+    """
+    own = hmac.new(seed.encode(), key.encode(), hashlib.sha256).digest()
+    return hmac.new(own, job_name.encode(), hashlib.sha256).hexdigest()
 
 
 def configuration_entry(digest: str) -> str:

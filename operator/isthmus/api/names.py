@@ -91,11 +91,24 @@ LABEL_KEY: Final = f"{GROUP}/key"
 On pods, Deployments, SlurmJobs, and the EndpointSlices of workers outside the cluster.
 """
 
+ANNOTATION_KEY_SOURCE: Final = f"{GROUP}/key-source"
+"""On a SlurmJob whose key is its own: digest of the deployment's key from which it is derived.
+
+Absent where the attempt has the deployment's key itself.
+"""
+
 ANNOTATION_CURRENT_KEY: Final = f"{GROUP}/current-key"
 """On the Secret of worker keys: digest of the key that new workers get."""
 
+ANNOTATION_SHARED_KEY: Final = f"{GROUP}/shared-key"
+"""On the same: digest of a key that jobs share, of which others derived theirs before: the latter
+are of an older revision."""
+
 ANNOTATION_DEPLOYMENT_KEYS: Final = f"{GROUP}/deployment-keys"
 """On the Secret of worker keys: JSON, name of a Deployment to the digest of its pods' key."""
+
+KEY_SEED_SECRET: Final = "isthmus-key-seed"
+"""Name of the Secret with the installation's own secret, in the operator's namespace."""
 
 # --- annotations of pods ------------------------------------------------------------------------
 

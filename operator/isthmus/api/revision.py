@@ -73,6 +73,8 @@ def revision_hash(*, desired: Desired, pool: Pool) -> str:
     shape = pool.written
     health = _probes_of_pods(desired.health) if pool.backend == "kubernetes" else {}
     key = desired.api_key.digest if desired.api_key else None
+    if key and desired.api_key and desired.api_key.shared_again and pool.backend == "slurm":
+        key = f"{key}, shared"
     text = json.dumps(
         {
             "version": HASH_VERSION,

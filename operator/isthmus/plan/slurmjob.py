@@ -35,7 +35,7 @@ from isthmus.plan.policy.forwarding import in_rotation, with_forward
 from isthmus.plan.policy.giving_up import cancel, give_up
 from isthmus.plan.policy.identity import choose, recorded, start_forgotten
 from isthmus.plan.policy.membership import with_membership
-from isthmus.plan.policy.readiness import judged, judged_at_all, located, startup_left
+from isthmus.plan.policy.readiness import judged, judged_at_all, located, mistaken, startup_left
 from isthmus.plan.policy.stopping import stop
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
@@ -372,6 +372,8 @@ def _running(
         observed = replace(observed, probe_healthy=None, probe_reason="", probe_message="")
         found = found.model_copy(update={"phase": Phase.STARTING})
     status = judged(observed, status=found, now=now)
+    if mistaken(observed, status):
+        return _mistaken(observed, status=status, record=record, now=now)
     if status.phase == Phase.DEGRADED:
         status = degraded.marked(observed, status, now=now)
         return _degraded(observed, status=status, record=record, now=now)
@@ -390,6 +392,22 @@ def _running(
             now=now,
         )
     return SlurmJobPlan(status=status, requeue_after=None if left is None else max(_SOON, left))
+
+
+def _mistaken(
+    observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
+) -> SlurmJobPlan:
+    """Somebody else answers where the job's engine should: replaced at once.
+
+    He was sent the attempt's key by the question that found him out, so no other engine of the
+    attempt may ever be asked with it.
+    """
+    if observed.probe_age > degraded.FRESH:
+        return SlurmJobPlan(status=status, requeue_after=degraded.LOOK_EVERY, probe_now=True)
+    message = f"another engine answers at the address of the job: {status.message}"
+    return give_up(
+        observed, status, reason=Reason.IDENTITY_MISMATCH, message=message, record=record, now=now
+    )
 
 
 def _degraded(

@@ -5,7 +5,7 @@ every pool that lacks workers says why. The same observation gives the same stat
 written when nothing changed.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from isthmus.api import names
 from isthmus.api.conditions import (
@@ -38,6 +38,7 @@ from isthmus.plan.verdicts import (
     available,
     behind_front,
     client_keys,
+    keys,
     progressing,
     ready,
     router,
@@ -348,12 +349,13 @@ def _conditions(
     else:
         conditions = tuple(c for c in conditions if c["type"] != ConditionType.SLURM_REACHABLE)
     for kind, verdict in (
-        (ConditionType.TUNNELS_UP, tunnels(w for g in observed.groups for w in g.live_workers)),
+        (ConditionType.TUNNELS_UP, tunnels(_live(observed))),
         (ConditionType.ROUTER_REACHABLE, router(observed.router_problem)),
         (
             ConditionType.CLIENT_KEYS_IN_FORCE,
             client_keys(observed.client_keys_problem, rolled_out=observed.front_rolled_out),
         ),
+        (ConditionType.KEYS_SEPARATE, keys(desired, _live(observed))),
     ):
         if verdict is not None:
             found.append((kind, *verdict))
@@ -370,6 +372,10 @@ def _conditions(
             observed_generation=observed.desired.generation,
         )
     return conditions
+
+
+def _live(observed: ModelDeploymentObservation) -> Iterator[Worker]:
+    return (worker for group in observed.groups for worker in group.live_workers)
 
 
 def _carried(observed: ModelDeploymentObservation) -> tuple[Condition, ...]:

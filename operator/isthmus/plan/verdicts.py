@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 from isthmus.api import names
 from isthmus.api.conditions import PendingClass, Reason
+from isthmus.api.desired import Desired
 from isthmus.api.modeldeployment_status import PoolStatus
 from isthmus.backends.base import Pending, Worker
 
@@ -105,6 +106,29 @@ def router(problem: str | None) -> Verdict | None:
     if problem:
         return False, Reason.ROUTER_UNREACHABLE, problem
     return True, Reason.ROUTER_IN_STEP, "the router holds the workers of the membership"
+
+
+def keys(desired: Desired, workers: Iterable[Worker]) -> Verdict | None:
+    """Whether each job on SLURM has a key of its own; None without keys or without such jobs."""
+    if desired.api_key is None or all(pool.slurm is None for pool in desired.pools):
+        return None
+    if not desired.endpoint.key_per_attempt:
+        return (
+            False,
+            Reason.KEY_SHARED,
+            "clients send the API key to the workers themselves, so all jobs on SLURM have the "
+            "same: who learns it on one node can use all workers; with endpoint.type Managed, or "
+            "External with an sglang-router or smg, each job has its own",
+        )
+    shared = sum(worker.shares_key for worker in workers)
+    if shared:
+        return (
+            False,
+            Reason.KEY_SHARED,
+            f"{shared} jobs on SLURM were started with the deployment's API key and have it until "
+            "they are replaced; new ones get keys of their own",
+        )
+    return True, Reason.KEY_PER_ATTEMPT, "each job on SLURM has an API key of its own"
 
 
 def client_keys(problem: str | None, *, rolled_out: bool) -> Verdict | None:

@@ -5,6 +5,7 @@ is a conflict to be told, not to be overwritten.
 """
 
 from collections.abc import Callable
+from typing import Protocol
 
 from isthmus.api import names
 from isthmus.api.desired import Desired, Pool
@@ -63,6 +64,13 @@ _UNANSWERED = 64
 """Intents without an answer from which on those of deployments that are gone are forgotten."""
 
 
+class AttemptDigest(Protocol):
+    """Tells which key of its own a new attempt gets."""
+
+    async def __call__(self, desired: Desired, *, job_name: str) -> str | None:
+        """Return its digest, None where it gets the deployment's key, or none."""
+
+
 class DeploymentActions:
     """Executes actions through a gated API server."""
 
@@ -73,6 +81,7 @@ class DeploymentActions:
         api: ApiServer,
         settings: Settings,
         new_attempt: Callable[[], str],
+        attempt_digest: AttemptDigest,
     ) -> None:
         """Prepare.
 
@@ -81,11 +90,13 @@ class DeploymentActions:
             api: gated; its answers go into the store.
             settings: the operator's.
             new_attempt: draws an attempt token, six characters of [a-z0-9].
+            attempt_digest: which key of its own an attempt gets, see `AttemptKeys.digest`.
         """
         self._store = store
         self._api = api
         self._settings = settings
         self._new_attempt = new_attempt
+        self._attempt_digest = attempt_digest
         # A create without an answer may have been committed: the same token is used again until
         # the API server has answered, so that one intent never becomes two.
         self._unanswered: dict[tuple[str, str, int], str] = {}  # uid, pool, slot → token
@@ -246,12 +257,21 @@ class DeploymentActions:
             self._unanswered = {k: v for k, v in self._unanswered.items() if k[0] in alive}
         intent = desired.uid, action.pool, action.slot
         attempt = self._unanswered.get(intent) or self._new_attempt()
+        job_name = names.slurm_job_name(
+            deployment=desired.name,
+            installation_id=self._settings.installation_id,
+            namespace=desired.namespace,
+            uid=desired.uid,
+            slot=action.slot,
+            attempt=attempt,
+        )
         obj = slurm_job_object(
             desired=desired,
             pool=_pool(desired, action.pool),
             action=action,
             attempt=attempt,
-            installation_id=self._settings.installation_id,
+            job_name=job_name,
+            key=await self._attempt_digest(desired, job_name=job_name),
             work_directory=self._work_directory(desired, action),
         )
         self._unanswered[intent] = attempt
@@ -329,10 +349,14 @@ def slurm_job_object(
     pool: Pool,
     action: CreateSlurmJob,
     attempt: str,
-    installation_id: str,
+    job_name: str,
+    key: str | None,
     work_directory: str | None,
 ) -> dict[str, object]:
-    """The SlurmJob that is the intent to run one attempt, with where its start gate will be."""
+    """The SlurmJob that is the intent to run one attempt, with where its start gate will be.
+
+    `key` is the digest of the attempt's own key, None where it has the deployment's, or none.
+    """
     placement = pool.slurm
     if placement is None:
         raise ValueError(f"pool {pool.name} is not on SLURM")
@@ -347,9 +371,11 @@ def slurm_job_object(
             names.LABEL_REVISION: action.revision,
             names.LABEL_SLOT: str(action.slot),
             names.LABEL_CLUSTER: cluster.name,
-            **render.key_label(desired),
+            **(render.key_label(desired) if key is None else {names.LABEL_KEY: key}),
         },
     )
+    if key is not None and desired.api_key is not None:
+        obj_metadata["annotations"] = {names.ANNOTATION_KEY_SOURCE: desired.api_key.digest}
     return {
         "apiVersion": names.API_VERSION,
         "kind": "SlurmJob",
@@ -361,14 +387,7 @@ def slurm_job_object(
             "slot": action.slot,
             "attempt": attempt,
             "revision": action.revision,
-            "jobName": names.slurm_job_name(
-                deployment=desired.name,
-                installation_id=installation_id,
-                namespace=desired.namespace,
-                uid=desired.uid,
-                slot=action.slot,
-                attempt=attempt,
-            ),
+            "jobName": job_name,
             **({} if work_directory is None else {"workDirectory": work_directory}),
         },
     }

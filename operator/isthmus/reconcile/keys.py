@@ -1,15 +1,15 @@
 """The API keys of a deployment's workers, kept in two Secrets.
 
 The *source* is the user's Secret, or one that is made here once, and says which key new workers
-get. The Secret of *worker keys* is the operator's own: it holds each key under its digest for as
-long as a worker has it, so that a worker that is started again, probes and the front use the key of
-that worker's revision, whatever the source says by then. That is how a key is changed without an
-outage: a new digest is a new revision, and the ordinary rollout replaces the workers.
+get, or derive theirs from (`attempt_keys`). The Secret of *worker keys* is the operator's own: it
+holds each key under its digest for as long as a worker has it, so that a worker that is started
+again, probes and the front use the key of that worker's revision, whatever the source says by then.
+That is how a key is changed without an outage: a new digest is a new revision, and the ordinary
+rollout replaces the workers.
 
 Apart from the reconciler, which has no I/O but its actions.
 """
 
-import base64
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
@@ -31,6 +31,7 @@ from isthmus.errors import (
     NameTakenError,
     SecretMissingError,
 )
+from isthmus.reconcile.attempt_keys import AttemptKeys, InstallationSeed, encoded, key_source
 from isthmus.reconcile.store import Store
 from isthmus.routing.worker_keys import deployments_annotation
 
@@ -39,7 +40,14 @@ class DeploymentKeys:
     """Makes, keeps and forgets the keys of deployments."""
 
     def __init__(
-        self, *, store: Store, api: ApiServer, secrets: Secrets, new_key: Callable[[], str]
+        self,
+        *,
+        store: Store,
+        api: ApiServer,
+        secrets: Secrets,
+        attempts: AttemptKeys,
+        seed: InstallationSeed,
+        new_key: Callable[[], str],
     ) -> None:
         """Prepare.
 
@@ -47,11 +55,15 @@ class DeploymentKeys:
             store: read for the workers that still have a key.
             api: gated.
             secrets: reads through the same API server; told of every write.
+            attempts: writes down the keys of attempts that are missing.
+            seed: the installation's own secret.
             new_key: draws an API key.
         """
         self._store = store
         self._api = api
         self._secrets = secrets
+        self._attempts = attempts
+        self._seed = seed
         self._new_key = new_key
 
     async def settled(self, desired: Desired, *, had_key: bool = False) -> tuple[Desired, str]:
@@ -83,10 +95,44 @@ class DeploymentKeys:
             if held is None or not dig(held, "data", last):
                 raise
             await self._tell_front(desired, held)
-            return _with_digest(desired, last), f"{error}; workers keep the key that they have"
-        digest = key_digest(key, uid=desired.uid)
-        await self._hold(desired, held, digest=digest, key=key)
-        return _with_digest(desired, digest), ""
+            again = self._shared_again(desired, held, digest=last)
+            await self._write_down(desired)
+            found = _with_digest(desired, last, shared_again=again)
+            return found, f"{error}; workers keep the key that they have"
+        digest = await self._digest(desired, held, key=key)
+        again = self._shared_again(desired, held, digest=digest)
+        await self._hold(desired, held, digest=digest, key=key, shared_again=again)
+        await self._write_down(desired)
+        return _with_digest(desired, digest, shared_again=again), ""
+
+    async def _write_down(self, desired: Desired) -> None:
+        await self._attempts.write_down(namespace=desired.namespace, deployment=desired.name)
+
+    async def _digest(self, desired: Desired, held: Object | None, *, key: str) -> str:
+        """A key keeps the digest under which it is held, whatever became of the seed since.
+
+        So neither a release that makes digests in another way nor a lost seed restarts a worker.
+        """
+        data = dig(held, "data", default={})
+        (encoded_key,) = encoded({"": key}).values()
+        entries = data.items() if isinstance(data, Mapping) else ()
+        known = sorted(name for name, value in entries if value == encoded_key)
+        if known:
+            current = annotations(held or {}).get(names.ANNOTATION_CURRENT_KEY, "")
+            return current if current in known else known[0]
+        before = key_digest(key, uid=desired.uid)
+        if before in set(self._digests(desired)):
+            return before  # of a release without a seed, whose Secret of worker keys was lost
+        return key_digest(key, uid=desired.uid, seed=await self._seed.text())
+
+    def _shared_again(self, desired: Desired, held: Object | None, *, digest: str) -> bool:
+        """Whether jobs have to share a key of which others derived theirs."""
+        if desired.endpoint.key_per_attempt:
+            return False
+        if annotations(held or {}).get(names.ANNOTATION_SHARED_KEY) == digest:
+            return True
+        jobs = self._store.labelled(SLURM_JOBS, desired.namespace, desired.name)
+        return any(key_source(job) == digest for job in jobs)
 
     async def clients_problem(self, desired: Desired) -> str | None:
         """What is wrong with the Secret of clients' keys, "" if nothing is; None without one.
@@ -142,8 +188,9 @@ class DeploymentKeys:
         """Digests of the keys that workers have now."""
         for resource in (DEPLOYMENTS, PODS, SLURM_JOBS):
             for obj in self._store.labelled(resource, desired.namespace, desired.name):
-                if digest := labels(obj).get(names.LABEL_KEY):
-                    yield digest
+                for digest in (labels(obj).get(names.LABEL_KEY), key_source(obj)):
+                    if digest:
+                        yield digest
 
     async def _retire(self, desired: Desired) -> None:
         """Tell the front, before it meets one, that workers from now on have no key."""
@@ -188,20 +235,23 @@ class DeploymentKeys:
             raise _taken(desired, name)
         return found
 
-    async def _hold(self, desired: Desired, held: Object | None, *, digest: str, key: str) -> None:
+    async def _hold(
+        self, desired: Desired, held: Object | None, *, digest: str, key: str, shared_again: bool
+    ) -> None:
         """Keep a key for workers, and say that it is the one that new ones get."""
         data = {digest: key, configuration_entry(digest): engine_configuration(key)}
         current = {
             names.ANNOTATION_CURRENT_KEY: digest,
             names.ANNOTATION_DEPLOYMENT_KEYS: self._deployments(desired),
+            **({names.ANNOTATION_SHARED_KEY: digest} if shared_again else {}),
         }
         if held is None:
             name = names.worker_keys_secret(desired.name)
             held = await self._create(desired, name, data=data, annotations_=current)
-        encoded = _encoded(data)
-        kept = all(dig(held, "data", entry) == value for entry, value in encoded.items())
+        wanted = encoded(data)
+        kept = all(dig(held, "data", entry) == value for entry, value in wanted.items())
         if not kept or any(annotations(held).get(name) != text for name, text in current.items()):
-            patch = {"metadata": {"uid": uid(held), "annotations": current}, "data": encoded}
+            patch = {"metadata": {"uid": uid(held), "annotations": current}, "data": wanted}
             await self._patch(desired, patch)
 
     def _deployments(self, desired: Desired, *, others_have_none: bool = False) -> str:
@@ -233,7 +283,7 @@ class DeploymentKeys:
             "metadata": object_metadata(desired=desired, name=name, labels={})
             | {"annotations": dict(annotations_ or {})},
             "type": "Opaque",
-            "data": _encoded(data),
+            "data": encoded(data),
         }
         self._secrets.forget_one(namespace=desired.namespace, name=name)
         try:
@@ -249,13 +299,10 @@ class DeploymentKeys:
         return stored
 
 
-def _with_digest(desired: Desired, digest: str) -> Desired:
+def _with_digest(desired: Desired, digest: str, *, shared_again: bool) -> Desired:
     assert desired.api_key is not None
-    return replace(desired, api_key=replace(desired.api_key, digest=digest))
-
-
-def _encoded(data: Mapping[str, str]) -> dict[str, str]:
-    return {name: base64.b64encode(value.encode()).decode() for name, value in data.items()}
+    key = replace(desired.api_key, digest=digest, shared_again=shared_again)
+    return replace(desired, api_key=key)
 
 
 def _taken(desired: Desired, name: str) -> NameTakenError:

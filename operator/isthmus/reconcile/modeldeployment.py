@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from isthmus.api import names
 from isthmus.api.conditions import PendingClass, Reason
 from isthmus.api.defaults import effective
-from isthmus.api.desired import ClusterReference, Desired
+from isthmus.api.desired import ApiKey, ClusterReference, Desired
 from isthmus.api.modeldeployment import ModelDeployment
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
 from isthmus.api.revision import revision_hash
@@ -77,16 +77,16 @@ class _Meaning:
     desired: Desired
     current: Mapping[str, str]
     status: ModelDeploymentStatus
-    _keyed: dict[str | None, "_Meaning"] = field(default_factory=dict, repr=False, compare=False)
+    _keyed: dict[ApiKey | None, "_Meaning"] = field(default_factory=dict, repr=False, compare=False)
 
     def with_key(self, desired: Desired) -> "_Meaning":
         """The same with the digest of its key, which is part of the revisions; made once each."""
-        digest = None if desired.api_key is None else desired.api_key.digest
-        if digest not in self._keyed:
-            self._keyed[digest] = _Meaning(
+        key = desired.api_key
+        if key not in self._keyed:
+            self._keyed[key] = _Meaning(
                 desired=desired, current=_current(desired), status=self.status
             )
-        return self._keyed[digest]
+        return self._keyed[key]
 
 
 class ModelDeploymentReconciler:
@@ -164,7 +164,7 @@ class ModelDeploymentReconciler:
                     continue
                 try:
                     raw = await self._act(action, raw=raw, desired=desired)
-                except REFUSALS as error:
+                except (*REFUSALS, SecretMissingError) as error:
                     failures.add(action, error)
                     continue
                 if isinstance(action, RemoveFinalizer):

@@ -8,7 +8,6 @@ import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from isthmus.api import names
 from isthmus.api.conditions import Phase
 from isthmus.api.health import HealthSpec
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
@@ -19,6 +18,7 @@ from isthmus.errors import ApiError, SecretMissingError
 from isthmus.health.prober import Prober
 from isthmus.health.verdict import ProbeState, ProbeTarget
 from isthmus.plan.policy.drain import UNREADABLE
+from isthmus.reconcile.attempt_keys import AttemptKeys
 from isthmus.reconcile.queue import Key
 from isthmus.reconcile.requests import probe_target
 
@@ -52,15 +52,17 @@ class ProbedAttempt:
 class WorkerProbes:
     """What the prober does for attempts."""
 
-    def __init__(self, *, prober: Prober, secrets: Secrets) -> None:
+    def __init__(self, *, prober: Prober, secrets: Secrets, keys: AttemptKeys) -> None:
         """Prepare.
 
         Args:
             prober: told of targets, asked for what it found.
-            secrets: where headers and keys are read.
+            secrets: where headers are read.
+            keys: of the attempts.
         """
         self._prober = prober
         self._secrets = secrets
+        self._keys = keys
 
     def state(self, key: Key) -> ProbeState | None:
         """What the probes say, None before the first one."""
@@ -112,8 +114,7 @@ class WorkerProbes:
         target = replace(target, headers=plain, secret_headers=secret)
         if attempt.frozen is None:
             return target
-        key = await worker_key(self._secrets, job=attempt.job, frozen=attempt.frozen)
-        return replace(target, api_key=key)
+        return replace(target, api_key=await self._keys.key(attempt.job, attempt.frozen))
 
     async def _secret_headers(
         self, job: SlurmJob, health: HealthSpec
@@ -125,17 +126,3 @@ class WorkerProbes:
                 ref = SecretRef(job.metadata.namespace, source.name, source.key)
                 found.append((header.name, await self._secrets.header(ref)))
         return tuple(found)
-
-
-async def worker_key(secrets: Secrets, *, job: SlurmJob, frozen: FrozenJob) -> str | None:
-    """The API key that an attempt's engine is started with, None without one.
-
-    Raises:
-        SecretMissingError: the Secret of worker keys does not hold it.
-        ApiError: the API server did not answer.
-    """
-    digest = frozen.template.key
-    if digest is None:
-        return None
-    name = names.worker_keys_secret(job.spec.deployment)
-    return await secrets.text(SecretRef(job.metadata.namespace, name, digest))

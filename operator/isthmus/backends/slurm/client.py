@@ -111,6 +111,14 @@ class SlurmClient(Protocol):
         """
         ...
 
+    async def placed_secrets(self, *, work_directory: str) -> frozenset[str]:
+        """Names of the jobs whose `place_secret` is still there, for its owner alone.
+
+        Raises:
+            SlurmUnavailableError: the work directory cannot be reached.
+        """
+        ...
+
     async def remove_secrets(self, *, work_directory: str, job_name: str) -> None:
         """Delete what `place_secret` and `place_tunnel_key` put there, if no job took it.
 

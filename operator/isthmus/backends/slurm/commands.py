@@ -55,6 +55,9 @@ echo "cannot write $1 so that its owner alone can read it" >&2
 rm -f -- "$new"
 exit 1
 """
+_PLACED_SECRETS = """
+find "$1" -maxdepth 1 -type f -uid "$(id -u)" -perm 600 -size +0c -name '*.key' -printf '%f\\n'
+"""
 _REMOVE_SECRETS = 'rm -f -- "$@"'
 _PREPARE = """
 umask 077
@@ -286,6 +289,15 @@ class CommandClient:
         """
         place = key_path(work_directory=work_directory, job_name=job_name)
         await self._place(place, work_directory, job_name, content)
+
+    async def placed_secrets(self, *, work_directory: str) -> frozenset[str]:
+        """One listing of the folder, which holds a few files for each job of a cluster.
+
+        Raises:
+            SlurmUnavailableError: the work directory cannot be reached.
+        """
+        output = await self._shell(_PLACED_SECRETS, work_directory)
+        return frozenset(line.removesuffix(".key") for line in output.splitlines())
 
     async def remove_secrets(self, *, work_directory: str, job_name: str) -> None:
         """Delete the files of `place_secret` and `place_tunnel_key`.

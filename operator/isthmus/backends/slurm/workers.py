@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 
+from isthmus.api import names
 from isthmus.api.conditions import ConditionType, PendingClass, Phase, Reason
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import epoch
@@ -94,6 +95,8 @@ def worker(job: SlurmJob, *, members: frozenset[str], load: Load | None = None) 
         pending=None if ready or stopping else _pending(status, phase),
         draining=_draining(status) if stopping else None,
         load=load,
+        shares_key=names.LABEL_KEY in job.metadata.labels
+        and names.ANNOTATION_KEY_SOURCE not in job.metadata.annotations,
     )
 
 

@@ -14,6 +14,8 @@ from isthmus.backends.slurm.records import JobRecord
 from isthmus.plan.policy import ejection, forwarding
 from isthmus.plan.slurmjob_observation import EndpointRules, SlurmJobObservation
 
+_IDENTITY = frozenset({"WrongModel", "WrongAttempt"})
+
 
 def located(
     observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord
@@ -135,7 +137,7 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float)
         )
     if not status.ever_ready:
         return _starting(observed, status)
-    identity = observed.probe_reason in {"WrongModel", "WrongAttempt"}
+    identity = observed.probe_reason in _IDENTITY
     failing = status.model_copy(
         update={
             "phase": Phase.DEGRADED,
@@ -150,7 +152,7 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float)
 def _starting(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
     if status.reason == Reason.ADDRESS_REFUSED:
         return status.model_copy(update={"phase": Phase.STARTING, "healthy": False})
-    wrong = observed.probe_reason in {"WrongModel", "WrongAttempt"}
+    wrong = observed.probe_reason in _IDENTITY
     if status.port is None:
         message = "the engine is loading: the job publishes its port once its engine listens"
     elif wrong:
@@ -164,6 +166,19 @@ def _starting(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJob
             "reason": Reason.IDENTITY_MISMATCH if wrong else Reason.JOB_STARTING,
             "message": message,
         }
+    )
+
+
+def mistaken(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
+    """Whether the probes have found somebody else where the job's engine should be.
+
+    By what they say now, at the address and the way of now: not by what a status remembers.
+    """
+    return (
+        status.reason == Reason.IDENTITY_MISMATCH
+        and observed.probe_healthy is False
+        and observed.probe_reason in _IDENTITY
+        and not forwarding.rerouted(observed, status)
     )
 
 
