@@ -96,7 +96,12 @@ GOOD: Mapping[str, dict] = {
                     },
                 ],
             },
-            "endpoint": {"apiKeySecretRef": {"name": "my-key", "key": "token"}},
+            "endpoint": {
+                "apiKeySecretRef": {"name": "my-key", "key": "token"},
+                "administration": True,
+                "extraPaths": ["/", "/my/plugin.v2", "/jobs/{id}/result", "/tools/*", "/*"],
+                "clientKeysSecretRef": {"name": "clients"},
+            },
         },
     },
     "SlurmCluster": {
@@ -197,6 +202,7 @@ OURS = "this engine option (or its abbreviation) is set by Isthmus"
 SBATCH = "this sbatch option (or its abbreviation) is set by Isthmus"
 SBATCH_FORM = "an sbatch option must be one entry of the form --name or --name=value"
 VARIABLE = "this environment variable is set by Isthmus or the scheduler"
+SHELLS = "bash gives this environment variable a meaning of its own"
 ONE_SCHEDULER = "a pool runs on exactly one scheduler"
 TIME_LIMIT = "must be whole minutes between 2m and 720h"
 SOURCE = 'model.source must be "hf://organisation/name" or an absolute path'
@@ -292,6 +298,43 @@ WRONG_INPUTS = (
         "endpoint.external and endpoint.type External belong together",
     ),
     _d(
+        "a guard without a front",
+        "spec.endpoint",
+        {"type": "Service", "clientKeysSecretRef": {"name": "clients"}},
+        "endpoint.administration, extraPaths and clientKeysSecretRef are for the front",
+    ),
+    _d(
+        "administration without a front",
+        "spec.endpoint",
+        {"type": "Service", "administration": True},
+        "endpoint.administration, extraPaths and clientKeysSecretRef are for the front",
+    ),
+    *(
+        _d(f"an extra path {path}", "spec.endpoint.extraPaths", [path], "write a path such as")
+        for path in (
+            "v1/x",
+            "//x",
+            "/x/",
+            "/../x",
+            "/a/./b",
+            "/a/..",
+            "/%2e%2e/x",
+            "/x?y=z",
+            "/x#y",
+            "/a b",
+            "/{}",
+            "/{id",
+            "/**",
+            "/a*",
+            "/*/b",
+            "/a\nb",
+            "/ä",
+        )
+    ),
+    _d("an extra path twice", "spec.endpoint.extraPaths", ["/x", "/x"], None),
+    _d("too many extra paths", "spec.endpoint.extraPaths", [f"/x{n}" for n in range(33)], None),
+    _d("clients' keys without a Secret", "spec.endpoint.clientKeysSecretRef", {}, None),
+    _d(
         "router without an address",
         "spec.endpoint",
         {"type": "External", "external": {"kind": "smg"}},
@@ -378,6 +421,9 @@ WRONG_INPUTS = (
     _k8s("variable with a dash", "engine.env", [{"name": "A-B", "value": "1"}], "variable's name"),
     _k8s("variable of SLURM", "engine.env", [{"name": "SLURM_JOB_ID", "value": "1"}], VARIABLE),
     _k8s("variable of ours", "engine.env", [{"name": "ISTHMUS_X", "value": "1"}], VARIABLE),
+    _k8s("M6: the script's own", "engine.env", [{"name": "isthmus_x", "value": ""}], VARIABLE),
+    _k8s("M6: read-only in bash", "engine.env", [{"name": "UID", "value": "1"}], SHELLS),
+    _k8s("M6: computed by bash", "engine.env", [{"name": "BASHPID", "value": "1"}], SHELLS),
     _k8s(
         "variable of the scheduler",
         "engine.env",

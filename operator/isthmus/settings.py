@@ -48,9 +48,10 @@ class Settings:
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces to serve, those of the SlurmClusters included; empty for the whole cluster."""
 
-    installation_id: str = "isthmus0"
+    installation_id: str = ""
     """8 characters [a-z0-9] in every SLURM job name: whose jobs they are. Never change it while
-    jobs run, and give two installations that share a SLURM account different ones."""
+    jobs run, and give two installations that share a SLURM account different ones. The operator
+    does not run without one."""
 
     identity: str = dataclasses.field(default_factory=default_identity)
     """Name of this process in the Lease; unique among all processes that ever ran."""
@@ -94,6 +95,11 @@ class Settings:
 
     retry_cap: float = 300.0
     """Most seconds before a retry of a failed pass."""
+
+    local_login: bool = False
+    """Obey `login: {local: {}}` of SlurmClusters in the operator's own namespace: the programs in
+    their `commands.binDir` run as the operator's own user. For an operator beside SLURM's
+    commands."""
 
     generate_api_keys: bool = True
     """Give each deployment with a pool on SLURM an API key of its own (`<name>-api-key`). A front
@@ -241,7 +247,7 @@ def _mistakes_of_values(settings: Settings) -> list[str]:
             continue
         if not math.isfinite(value) or value <= 0:
             mistakes.append(f"{each.name} is {value:g}; it must be greater than 0.")
-    if not _INSTALLATION_ID.fullmatch(settings.installation_id):
+    if settings.installation_id and not _INSTALLATION_ID.fullmatch(settings.installation_id):
         mistakes.append(
             f"installation_id is {settings.installation_id!r}; write exactly 8 characters of a-z "
             "and 0-9, and keep them for the life of the installation."

@@ -202,6 +202,14 @@ def test_without_tunnels(helm: Path) -> None:
     assert not [name for _, name in objects if "tunnels" in name]
 
 
+def test_l2_an_administrator_says_who_may_call_the_bastion(helm: Path) -> None:
+    on = (*GIVEN, "--set=tunnels.bastion.enabled=true")
+    ranges = "--set=tunnels.bastion.loadBalancerSourceRanges={10.20.0.0/16}"
+    spec = render(helm, *on, ranges)["Service", "isthmus-bastion"]["spec"]
+    assert spec["loadBalancerSourceRanges"] == ["10.20.0.0/16"]
+    assert "loadBalancerSourceRanges" not in render(helm, *on)["Service", "isthmus-bastion"]["spec"]
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

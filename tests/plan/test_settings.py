@@ -54,6 +54,7 @@ def test_every_field_can_come_from_the_environment() -> None:
         "installation_id": "00000000",
         "leader_election": "no",
         "generate_api_keys": "no",
+        "local_login": "yes",
         "lease_duration": "30",
         "renew_deadline": "20",
         "renew_interval": "7",

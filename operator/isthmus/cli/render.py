@@ -28,6 +28,7 @@ from isthmus.plan.policy.placement import place
 from isthmus.settings import Settings
 
 _ATTEMPT = "xxxxxx"
+_INSTALLATION = "xxxxxxxx"
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_?KEY", re.I)
 _SECRET_OPTION = re.compile(r"(--[a-z-]*(?:token|secret|password|api-key)[a-z-]*)=.*", re.I)
 _MASK = "********"
@@ -102,7 +103,7 @@ def rendered(
             )
             yield yaml.dump(_masked(obj), Dumper=_Readable, sort_keys=False, allow_unicode=True)
         else:
-            yield _job(desired, pool, clusters=clusters, settings=settings)
+            yield _job(desired, pool, clusters=clusters)
 
 
 def _job(
@@ -110,7 +111,6 @@ def _job(
     pool: Pool,
     *,
     clusters: Mapping[tuple[str, str], SlurmCluster],
-    settings: Settings,
 ) -> str:
     placement = pool.slurm
     if placement is None:
@@ -126,9 +126,9 @@ def _job(
     template = freezing.job_template(frozen, models=cluster.spec.models)
     masked = freezing.masked(template, mask=_mask_variable, mask_argument=_mask_argument)
     site = freezing.site_facts(cluster.spec)
-    job_name = f"{desired.name}-{settings.installation_id}-0000000000-0-{_ATTEMPT}"
+    job_name = f"{desired.name}-{_INSTALLATION}-0000000000-0-{_ATTEMPT}"
     comment = identity_comment(
-        installation=settings.installation_id,
+        installation=_INSTALLATION,
         namespace=desired.namespace,
         deployment=desired.name,
         pool=pool.name,

@@ -81,11 +81,15 @@ class ClusterView:
         for obj in (old, new):
             if obj is None or dig(obj, "status", "phase") not in UNCLEAR:
                 continue
-            found = self._unclear.setdefault(_cluster_of(obj), set())
+            reference = cluster_of(obj)
+            found = self._unclear.setdefault(reference, set())
             (found.discard if obj is old else found.add)(uid(obj))
+            if not found:
+                del self._unclear[reference]
 
 
-def _cluster_of(obj: Object) -> ClusterReference:
+def cluster_of(obj: Object) -> ClusterReference:
+    """The SlurmCluster that a SlurmJob names, as it is stored."""
     place = dig(obj, "spec", "clusterRef")
     return ClusterReference(
         namespace=str(dig(place, "namespace", default="")), name=str(dig(place, "name", default=""))
