@@ -120,7 +120,7 @@ def rights(*, desired: Desired) -> tuple[Json, Json, Json]:
                 {
                     "apiGroups": ["discovery.k8s.io"],
                     "resources": ["endpointslices"],
-                    "verbs": ["get", "list", "watch"],
+                    "verbs": ["list", "watch"],
                 },
                 {
                     "apiGroups": [""],
