@@ -70,6 +70,24 @@ crds: $(VENV)/ready ## Write crds/ from the pydantic models, and the copies of c
 	@cp deploy/cluster.yaml charts/isthmus-cluster/files/
 	@cp deploy/rbac.yaml deploy/tunnels.yaml charts/isthmus/files/
 
+.PHONY: lock
+lock: $(VENV)/ready ## Fix what the images install by hash, after a change of pyproject.toml or constraints.txt.
+	@rm -rf $(CACHE)/lock-tool && python3 -m venv $(CACHE)/lock-tool
+	@$(CACHE)/lock-tool/bin/pip install --quiet --disable-pip-version-check uv==0.13.9
+	@UV=$(CACHE)/lock-tool/bin/uv $(RUN) -m playground.lockfiles
+
+.PHONY: digests
+digests: ## Write the digests that the tags of images.lock have now (needs docker with buildx, or skopeo).
+	@deploy/digests.sh images.lock
+
+.PHONY: images
+images: ## Build both images from images.lock and the locks (REGISTRY=, TAG=, DOCKER=docker).
+	@test -n "$(REGISTRY)" -a -n "$(TAG)" || { echo "write REGISTRY=registry.example.org/isthmus and TAG=0.1.0"; exit 1; }
+	@for target in isthmus isthmus-front; do \
+	  $(or $(DOCKER),docker) build --target $$target --tag $(REGISTRY)/$$target:$(TAG) \
+	    $$(grep -v '^\#' images.lock | sed 's/^/--build-arg /') . || exit 1; \
+	done
+
 .PHONY: simulate
 simulate: $(VENV)/ready ## Run seeds of the simulation (SEEDS=how many), or replay one with its trace (SEED=number).
 	@$(HERMETIC) $(RUN) -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED))

@@ -2,34 +2,38 @@
 
 Apart from images.py, which puts the code of the moment into what is made here: the builder needs
 half a minute even for a changed line. The base is an archive made of Debian packages (image.py),
-for no public one can be fetched; wheels come from a folder that is filled once.
+for no public one can be fetched, and so is the image with Envoy; wheels come from a folder that is
+filled once, and only such that the lock files name by hash.
 """
 
 import fcntl
 import hashlib
+import io
 import os
-import re
 import shutil
 import sys
+import tarfile
 import tempfile
 import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from playground import image, packages
+from playground import image, packages, routers
 from playground.commands import clean_environment, run
-from playground.errors import PlaygroundError
+from playground.lockfiles import BUILD_REQUIREMENTS, REQUIREMENTS
 from playground.progress import Progress
-from playground.python_environment import REPOSITORY, debian_python, dependencies
+from playground.python_environment import REPOSITORY, debian_python
 
 OPERATOR = REPOSITORY / "operator"
 TARGETS = ("isthmus", "isthmus-front")
-FORMAT = "1"  # change it when the making changes
+FORMAT = "2"  # change it when the making changes
 KEPT = 2  # results of former Dockerfiles and dependencies
 BASE = "localhost/isthmus-base"
+ENVOY = "localhost/isthmus-envoy"
 BUILD_TIMEOUT = 900.0
-CONTEXT = ("Dockerfile", "pyproject.toml", "constraints.txt", "README.md", "LICENSE")
+LOCKS = (REQUIREMENTS, BUILD_REQUIREMENTS)
+CONTEXT = ("Dockerfile", "pyproject.toml", "README.md", "LICENSE", *LOCKS)
 # What ssh, sshd and the wheels with code in Rust and C++ link, beside the engines' base.
 DEBIAN = [
     *image.DEBIAN,
@@ -80,7 +84,9 @@ def ensure(cache: Path, progress: Progress, *, state: Path | None = None) -> Pat
     with image.locked(folder):
         base = image.base_layer_file(folder, progress, debian=DEBIAN, name="python-sshd")
     wheels = ensure_wheels(cache, progress)
-    digest = hashlib.sha256(f"{FORMAT} {base.name} {wheels.name} {_commands()}".encode())
+    envoy = routers.envoy_binary(cache, progress)
+    parts = f"{FORMAT} {base.name} {wheels.name} {routers.ENVOY} {_commands()}"
+    digest = hashlib.sha256(parts.encode())
     digest.update((REPOSITORY / "Dockerfile").read_bytes())
     result = folder / f"dockerfile-{digest.hexdigest()[:12]}"
     with (folder / "buildah.lock").open("w") as lock:
@@ -91,7 +97,9 @@ def ensure(cache: Path, progress: Progress, *, state: Path | None = None) -> Pat
             )
             what = f"images {' and '.join(TARGETS)} built from the Dockerfile by buildah"
             with progress.step(what), tempfile.TemporaryDirectory(dir=folder, prefix=".b-") as tmp:
-                _Build(scratch=Path(tmp), state=state).make(base, wheels=wheels, result=result)
+                _Build(scratch=Path(tmp), state=state).make(
+                    base, wheels=wheels, envoy=envoy, result=result
+                )
         os.utime(result)
         made = sorted(folder.glob("dockerfile-*"), key=lambda path: path.stat().st_mtime)
         for old in made[:-KEPT]:
@@ -115,19 +123,15 @@ def sources() -> Iterator[Path]:
 def wheels_folder(cache: Path) -> Path:
     """Where the wheels are, once `ensure_wheels` has fetched them."""
     version = "{}.{}".format(*debian_python())
-    fixed = (REPOSITORY / "constraints.txt").read_bytes()
-    key = hashlib.sha256(repr((FORMAT, version, sorted(_wanted()))).encode() + fixed).hexdigest()
+    locks = b"".join((REPOSITORY / name).read_bytes() for name in LOCKS)
+    key = hashlib.sha256(repr((FORMAT, version)).encode() + locks).hexdigest()
     return cache / f"wheels-{version}-{key[:12]}"
 
 
-def _wanted() -> list[str]:
-    return [*dependencies(), "hatchling", "pip", default_argument("ENVOY")]
-
-
 def ensure_wheels(cache: Path, progress: Progress) -> Path:
-    """A folder with pip, the build backend, Envoy and all dependencies, for Debian's Python."""
-    version, wanted = "{}.{}".format(*debian_python()), _wanted()
-    constraints = REPOSITORY / "constraints.txt"
+    """A folder with pip, the build backend and all dependencies, for Debian's Python."""
+    version = "{}.{}".format(*debian_python())
+    wanted = [f"--requirement={REPOSITORY / name}" for name in LOCKS]
     target = wheels_folder(cache)
     with (cache / "wheels.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -141,7 +145,7 @@ def ensure_wheels(cache: Path, progress: Progress) -> Path:
         ):
             fresh = Path(scratch) / "wheels"
             run(
-                [*pip, *options, f"--dest={fresh}", f"--constraint={constraints}", *wanted],
+                [*pip, *options, f"--dest={fresh}", "--require-hashes", *wanted],
                 timeout=600,
                 environment=os.environ,
             )
@@ -149,13 +153,12 @@ def ensure_wheels(cache: Path, progress: Progress) -> Path:
     return target
 
 
-def default_argument(name: str) -> str:
-    """The default of a build argument of the Dockerfile; raises PlaygroundError."""
-    text = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
-    found = re.search(rf"^ARG {name}=(\S+)", text, re.MULTILINE)
-    if found is None:
-        raise PlaygroundError(f"the Dockerfile has no line `ARG {name}=...`")
-    return found[1]
+def _program(name: str, path: Path) -> image.Layer:
+    """A layer that holds one program."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w") as layer:
+        image.add_file(layer, name, path.read_bytes(), mode=0o755)
+    return image.Layer(buffer.getvalue())
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,25 +173,31 @@ class _Build:
     scratch: Path
     state: Path | None
 
-    def make(self, base: Path, *, wheels: Path, result: Path) -> None:
+    def make(self, base: Path, *, wheels: Path, envoy: Path, result: Path) -> None:
         """Build both targets into the folder `result`."""
-        base_image, archive = f"{BASE}:{base.stem}", self.scratch / "base.tar"
-        image.write_archive(
-            archive, layers=[image.Layer(base.read_bytes())], images={base_image: []}
-        )
-        self._buildah("pull", "--quiet", f"oci-archive:{archive}")
+        base_image, envoy_image = f"{BASE}:{base.stem}", f"{ENVOY}:made"
+        self._pull(base_image, image.Layer(base.read_bytes()))
+        self._pull(envoy_image, _program("usr/local/bin/envoy", envoy))
         context = self._context(wheels)
         fresh = self.scratch / "result"
         fresh.mkdir()
         for target in reversed(TARGETS):  # the front's steps contain nearly all of the other's
             options = ["--isolation=chroot", "--layers", "--pull-never"]
-            options += [f"--build-arg=BASE={base_image}", "--build-arg=WHEELS=wheels"]
+            options += [f"--build-arg=BASE={base_image}", f"--build-arg=ENVOY={envoy_image}"]
+            options += ["--build-arg=WHEELS=wheels"]
             name = f"localhost/{target}"
             self._buildah("build", *options, f"--target={target}", f"--tag={name}", str(context))
             # A folder, and uncompressed: compressing takes longer than the build.
             where = f"dir:{fresh / target}"
             self._buildah("push", "--quiet", "--disable-compression", name, where)
         fresh.rename(result)
+
+    def _pull(self, name: str, layer: image.Layer) -> None:
+        """Put an image of one layer into the builder's store."""
+        archive = self.scratch / "pulled.tar"
+        image.write_archive(archive, layers=[layer], images={name: []})
+        self._buildah("pull", "--quiet", f"oci-archive:{archive}")
+        archive.unlink()
 
     def _context(self, wheels: Path) -> Path:
         """What the Dockerfile copies, and the wheels."""

@@ -328,6 +328,17 @@ def test_f11_values_reach_the_pods_of_fronts(helm: Path) -> None:
     assert read_front_pods(text).pod_fields()["imagePullSecrets"] == [{"name": "theirs"}]
 
 
+def test_m7_an_image_may_be_named_by_its_digest(helm: Path) -> None:
+    digest = f"sha256:{'0123456789abcdef' * 4}"
+    given = (f"--set={one}.image.digest={digest}" for one in ("operator", "front", "tunnels"))
+    objects = render(helm, *GIVEN, *given)
+    operator = objects["Deployment", "isthmus"]
+    assert container(operator)["image"] == f"localhost/isthmus:dev@{digest}"
+    front = environment(operator)["ISTHMUS_FRONT_IMAGE"]
+    assert front == f"localhost/isthmus-front:dev@{digest}"
+    assert container(objects["Deployment", "isthmus-tunnels"])["image"].endswith(digest)
+
+
 def test_an_upgrade_of_the_operator_leaves_the_tunnels_alone(helm: Path) -> None:
     before = render(helm, *GIVEN)
     after = render(helm, *GIVEN, "--set=operator.image.tag=next")
@@ -354,6 +365,7 @@ def test_l2_an_administrator_says_who_may_call_the_bastion(helm: Path) -> None:
         ((), "installationId is missing: write 8 characters"),
         (("--set=installationId=Prod",), "installationId"),
         ((*GIVEN, "--set=operator.image.tag="), "tag"),
+        ((*GIVEN, "--set=front.image.digest=latest"), "digest"),
         ((*GIVEN, "--set=operator.replica=2"), "replica"),
         ((*GIVEN, "--set=operator.settings.Relist=5m"), "Relist"),
         ((*GIVEN, "--set=operator.watchNamespaces={Team_A}"), "watchNamespaces"),

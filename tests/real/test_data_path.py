@@ -24,6 +24,7 @@ from tests.patience import patience
 from tests.real.api import Json
 from tests.real.conftest import save_logs
 from tests.real.fronts import fronts, managed, operator_with_fronts, wait_fronts
+from tests.real.look import condition
 from tests.real.test_crash import kill_and_start
 from tests.real.test_keys import held, secret
 from tests.real.test_lifecycle import changed_args
@@ -391,6 +392,64 @@ def test_a_pod_that_is_replaced_while_the_operator_is_down_gets_requests(served:
         assert new & set(traffic.report["workers"]), traffic.report["workers"]
     finally:
         served.operator.start()
+
+
+# ---- what pods of ours are, as an API server and a kubelet see them
+
+RESTRICTED = "restricted"
+TOKEN = "/var/run/secrets/kubernetes.io/serviceaccount/token"
+
+
+@pytest.fixture
+def restricted(served: Served) -> Iterator[World]:
+    """A namespace that takes no pods but those of Pod Security level `restricted`."""
+    world = served.world
+    world.kubectl("create", "namespace", RESTRICTED)
+    world.kubectl("label", "ns", RESTRICTED, "pod-security.kubernetes.io/enforce=restricted")
+    try:
+        yield world
+    finally:
+        world.remove("mdep", "strict", namespace=RESTRICTED)
+        world.remove("namespace", RESTRICTED)
+
+
+@pytest.mark.timeout(300)
+def test_l9_m9_pods_run_where_pod_security_is_restricted(restricted: World) -> None:
+    """Fronts as they are, workers with a securityContext; and of a front only one has a token."""
+    world = restricted
+
+    def strict(**kubernetes: object) -> Json:
+        pool = kubernetes_pool(worker={"gpusPerNode": 0}, kubernetes=kubernetes)
+        made = managed("strict", pool, replicas=1)
+        made["metadata"]["namespace"] = RESTRICTED
+        return made
+
+    def ready() -> Json:
+        found = world.get("mdep", "strict", RESTRICTED)
+        return condition(found, "Ready")
+
+    world.apply(strict())
+    until(
+        lambda: (seen := ready()).get("reason") == "PodSecurityRefused" or Not(str(seen)),
+        "the refusal is told by its name",
+    )
+    assert "kubernetes.securityContext" in ready()["message"]
+    world.apply(strict(securityContext={"runAsNonRoot": True, "runAsUser": 65532}))
+    until(
+        lambda: (seen := ready()).get("status") == "True" or Not(str(seen)),
+        "the worker and its front serve",
+        timeout=150,
+    )
+    pods = world.pods("isthmus.dev/component=front", RESTRICTED)
+    front = pods[0]["metadata"]["name"]
+
+    def inside(container: str, script: str) -> str:
+        words = ("exec", "-n", RESTRICTED, front, "-c", container, "--", "sh", "-c", script)
+        return world.kubectl(*words).strip()
+
+    assert inside("membership", f"test -s {TOKEN} && echo there") == "there"
+    assert inside("envoy", f"test -e {TOKEN} || echo none") == "none"
+    assert inside("envoy", "ls /var/run/secrets 2>/dev/null; echo end") == "end"
 
 
 @pytest.mark.timeout(400)

@@ -13,7 +13,7 @@
 {{- end -}}
 
 {{- define "isthmus.image" -}}
-{{ .repository }}:{{ .tag }}
+{{ .repository }}:{{ .tag }}{{ with .digest }}@{{ . }}{{ end }}
 {{- end -}}
 
 {{- /* Settings by name as environment variables. */ -}}
