@@ -13,7 +13,7 @@ from isthmus.api.desired import ClusterReference
 from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.login import ClusterAccess
 from isthmus.backends.slurm.poller import Poller
-from isthmus.backends.slurm.records import Snapshot, SubmitOutcome, SubmitRequest, Unclear
+from isthmus.backends.slurm.records import NotSent, Snapshot, SubmitOutcome, SubmitRequest
 from isthmus.errors import SlurmUnavailableError
 from isthmus.reconcile.cluster_state import ClusterState, ClusterStates
 
@@ -135,7 +135,7 @@ class Clusters:
         """
         running = self._running.get(reference)
         if running is None:
-            return Unclear("the cluster was being set up anew")
+            return NotSent("its cluster was being set up anew")
         async with running.submissions:
             check()
             return await running.client.submit(request)

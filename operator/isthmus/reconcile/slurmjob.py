@@ -47,12 +47,13 @@ from isthmus.plan.actions import (
 )
 from isthmus.plan.policy.forwarding import detours
 from isthmus.plan.policy.polling import LOOK_EVERY, look_in
-from isthmus.plan.slurmjob import after_submission, plan_slurm_job
+from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import (
     EndpointRules,
     Limits,
     SlurmJobObservation,
 )
+from isthmus.plan.submitting import after_submission
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.cluster_view import ClusterView
 from isthmus.reconcile.clusters import Clusters
@@ -347,7 +348,8 @@ class SlurmJobReconciler:
             installation_id=self._installation_id,
             check=self._gate.check,
         )
-        return raw, after_submission(before, outcome=outcome, now=self._clock())
+        limits = self._limits(parts.cluster)
+        return raw, after_submission(before, outcome=outcome, limits=limits, now=self._clock())
 
     async def _act(self, parts: _Parts, action: SlurmJobAction) -> None:
         spec, reference = parts.job.spec, _reference(parts.job)

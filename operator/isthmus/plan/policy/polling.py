@@ -27,7 +27,9 @@ def look_in(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float
         0 for at once.
     """
     submitted = epoch(status.submit_started_at)
-    unclear = status.phase in {Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN}
+    unclear = status.phase in {Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN} and not _pausing(
+        observed, status=status, now=now
+    )
     young = submitted is not None and now - submitted < YOUNG
     located = status.phase == Phase.STARTING and status.port is not None
     if status.phase not in _AWAITED or located or not (young or unclear):
@@ -36,3 +38,9 @@ def look_in(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float
     if snapshot is None or not observed.cluster.fresh:
         return None
     return max(0.0, snapshot.started_at + LOOK_EVERY - now)
+
+
+def _pausing(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> bool:
+    """Whether what could turn up would have, so that only the pause before the next try is left."""
+    since = epoch(status.unknown_since)
+    return since is not None and now - since > observed.limits.submit_unknown_wait + YOUNG
