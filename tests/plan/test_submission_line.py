@@ -66,6 +66,17 @@ def test_one_that_does_not_come_when_called_loses_its_place() -> None:
     assert lab.enter(100) is Turn.JOINED
 
 
+def test_m8_another_namespace_is_next_however_many_wait() -> None:
+    lab = full()
+    for number in range(200, 700):
+        lab.enter(number)
+    other = Key("SlurmJob", "team-b", "job-1")
+    assert lab.line.enter(HPC, other) is Turn.JOINED
+    lab.line.leave(HPC, key(0))
+    lab.line.leave(HPC, key(1))
+    assert other in lab.called
+
+
 def test_everybody_gets_a_turn() -> None:
     lab = Lab()
     submitted: set[int] = set()
