@@ -182,6 +182,7 @@ class Operator:
             "USER": entry.pw_name,
             "PATH": f"{self.playground.bin_folder}:{SYSTEM_PATH}",
             "PYTHONUNBUFFERED": "1",
+            "ISTHMUS_LOCAL_LOGIN": "true",  # SLURM's commands are on this machine
         }
         if "slurm" in self.playground.config.parts:
             environment["SLURM_CONF"] = str(self.playground.slurm.configuration)

@@ -190,6 +190,7 @@ SBATCH = "this sbatch option (or its abbreviation) is set by Isthmus"
 SBATCH_VALUE = "sbatch does not take this option so"
 SBATCH_FORM = "an sbatch option must be one entry of the form --name or --name=value"
 VARIABLE = "this environment variable is set by Isthmus or the scheduler"
+SHELLS = "bash gives this environment variable a meaning of its own"
 ONE_SCHEDULER = "a pool runs on exactly one scheduler"
 TIME_LIMIT = "must be whole minutes between 2m and 720h"
 SOURCE = 'model.source must be "hf://organisation/name" or an absolute path'
@@ -371,6 +372,9 @@ WRONG_INPUTS = (
     _k8s("variable with a dash", "engine.env", [{"name": "A-B", "value": "1"}], "variable's name"),
     _k8s("variable of SLURM", "engine.env", [{"name": "SLURM_JOB_ID", "value": "1"}], VARIABLE),
     _k8s("variable of ours", "engine.env", [{"name": "ISTHMUS_X", "value": "1"}], VARIABLE),
+    _k8s("M6: the script's own", "engine.env", [{"name": "isthmus_x", "value": ""}], VARIABLE),
+    _k8s("M6: read-only in bash", "engine.env", [{"name": "UID", "value": "1"}], SHELLS),
+    _k8s("M6: computed by bash", "engine.env", [{"name": "BASHPID", "value": "1"}], SHELLS),
     _k8s(
         "variable of the scheduler",
         "engine.env",

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
+from isthmus.api.front_pods import read_front_pods
 from isthmus.errors import SettingsError
 from isthmus.settings_reading import NUMBER, read_settings
 
@@ -46,9 +47,10 @@ class Settings:
     watch_namespaces: tuple[str, ...] = ()
     """Namespaces to serve, those of the SlurmClusters included; empty for the whole cluster."""
 
-    installation_id: str = "isthmus0"
+    installation_id: str = ""
     """8 characters [a-z0-9] in every SLURM job name: whose jobs they are. Never change it while
-    jobs run, and give two installations that share a SLURM account different ones."""
+    jobs run, and give two installations that share a SLURM account different ones. The operator
+    does not run without one."""
 
     identity: str = dataclasses.field(default_factory=default_identity)
     """Name of this process in the Lease; unique among all processes that ever ran."""
@@ -92,6 +94,11 @@ class Settings:
 
     retry_cap: float = 300.0
     """Most seconds before a retry of a failed pass."""
+
+    local_login: bool = False
+    """Obey `login: {local: {}}` of SlurmClusters in the operator's own namespace: the programs in
+    their `commands.binDir` run as the operator's own user. For an operator beside SLURM's
+    commands."""
 
     generate_api_keys: bool = True
     """Give each deployment with a pool on SLURM an API key of its own (`<name>-api-key`). A front
@@ -140,6 +147,12 @@ class Settings:
     front_image: str = "isthmus-front:1"
     """Image of the front (`endpoint.type: Managed`). Fronts are replaced when it changes, and not
     when the operator is upgraded; so a tag should never mean another image later."""
+
+    front_pods: str = ""
+    """What pods of fronts have beside that, as a JSON object with the words of a pod:
+    imagePullSecrets (Secrets that must lie in each namespace with a front), nodeSelector,
+    tolerations, priorityClassName, and resources, which are those of Envoy. Fronts are replaced
+    when it changes."""
 
     router_interval: float = 10.0
     """Seconds between two looks at a router of `endpoint.type: External`."""
@@ -222,7 +235,7 @@ def _mistakes_of_values(settings: Settings) -> list[str]:
             continue
         if not math.isfinite(value) or value <= 0:
             mistakes.append(f"{each.name} is {value:g}; it must be greater than 0.")
-    if not _INSTALLATION_ID.fullmatch(settings.installation_id):
+    if settings.installation_id and not _INSTALLATION_ID.fullmatch(settings.installation_id):
         mistakes.append(
             f"installation_id is {settings.installation_id!r}; write exactly 8 characters of a-z "
             "and 0-9, and keep them for the life of the installation."
@@ -232,6 +245,10 @@ def _mistakes_of_values(settings: Settings) -> list[str]:
         wrong = [value for value in values if not _NAME.fullmatch(value)]
         if wrong:
             mistakes.append(f"{name}: {', '.join(map(repr, wrong))} cannot be a namespace's name.")
+    try:
+        read_front_pods(settings.front_pods)
+    except ValueError as error:
+        mistakes.append(str(error))
     if not settings.identity:
         mistakes.append("identity is empty; leave it out, or give each process its own name.")
     if settings.liveness_port is not None and settings.liveness_port > 65535:

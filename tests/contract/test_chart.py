@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from isthmus.api.front_pods import read_front_pods
 from isthmus.settings import Settings
 from isthmus.tunnels.settings import TunnelSettings
 from playground import build
@@ -158,6 +159,26 @@ def test_values_reach_the_pods(helm: Path) -> None:
     assert read.watch_namespaces == ("team-a", "team-b")
 
 
+def test_f11_values_reach_the_pods_of_fronts(helm: Path) -> None:
+    """What the chart offers for its own pods is there for those that the operator makes, too."""
+    options = ("--set=imagePullSecrets[0].name=regcred", "--set=front.nodeSelector.pool=cpu")
+    taint = "--set=front.tolerations[0].key=nvidia.com/gpu,front.tolerations[0].operator=Exists"
+    size = "--set=front.resources.limits.memory=512Mi"
+    objects = render(helm, *GIVEN, *options, taint, size)
+    given = environment(objects["Deployment", "isthmus"])
+    settings = Settings.from_environment({k: v for k, v in given.items() if v is not None})
+    read = read_front_pods(settings.front_pods)
+    assert read.pod_fields() == {
+        "imagePullSecrets": [{"name": "regcred"}],
+        "nodeSelector": {"pool": "cpu"},
+        "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+    }
+    assert read.quantities() == {"limits": {"memory": "512Mi"}}
+    other = render(helm, *GIVEN, *options, "--set=front.imagePullSecrets[0].name=theirs")
+    text = environment(other["Deployment", "isthmus"])["ISTHMUS_FRONT_PODS"]
+    assert read_front_pods(text).pod_fields()["imagePullSecrets"] == [{"name": "theirs"}]
+
+
 def test_an_upgrade_of_the_operator_leaves_the_tunnels_alone(helm: Path) -> None:
     before = render(helm, *GIVEN)
     after = render(helm, *GIVEN, "--set=operator.image.tag=next")
@@ -168,6 +189,14 @@ def test_an_upgrade_of_the_operator_leaves_the_tunnels_alone(helm: Path) -> None
 def test_without_tunnels(helm: Path) -> None:
     objects = render(helm, *GIVEN, "--set=tunnels.enabled=false")
     assert not [name for _, name in objects if "tunnels" in name]
+
+
+def test_l2_an_administrator_says_who_may_call_the_bastion(helm: Path) -> None:
+    on = (*GIVEN, "--set=tunnels.bastion.enabled=true")
+    ranges = "--set=tunnels.bastion.loadBalancerSourceRanges={10.20.0.0/16}"
+    spec = render(helm, *on, ranges)["Service", "isthmus-bastion"]["spec"]
+    assert spec["loadBalancerSourceRanges"] == ["10.20.0.0/16"]
+    assert "loadBalancerSourceRanges" not in render(helm, *on)["Service", "isthmus-bastion"]["spec"]
 
 
 @pytest.mark.parametrize(

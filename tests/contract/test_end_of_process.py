@@ -190,7 +190,7 @@ class OperatorLab(Lab):
         self.task: asyncio.Task[None]
 
     def start(self, **settings: Any) -> "asyncio.Task[None]":
-        settings = {"identity": "one", "liveness_port": None} | settings
+        settings = {"identity": "one", "liveness_port": None, "local_login": True} | settings
         self.task = asyncio.create_task(application.run(Settings(**settings)))
         return self.task
 

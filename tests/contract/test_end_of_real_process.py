@@ -96,6 +96,7 @@ async def test_the_operator_ends_without_a_wait_and_the_next_one_leads(
         path.write_text(f"#!/bin/sh\necho look >> {looks}\nexit 1\n")
         path.chmod(0o755)
     options = ["--namespace", namespace, "--watch-namespace", namespace]
+    options += ["--installation-id", "testtest"]
     for setting in ("liveness-port=0", "slurm-poll-interval=1s"):
         options += ["--set", setting]
     first = Process(tmp_path / "first.log", "run", *options, "--set", "identity=first")
@@ -133,7 +134,7 @@ async def test_told_twice_it_still_ends_in_order(
     if command == "tunnels":
         words += ["--address", "10.20.0.1", "--set", "status-port=0", "--set", "host-id=a"]
     else:
-        words += ["--set", "liveness-port=0"]
+        words += ["--set", "liveness-port=0", "--installation-id", "testtest"]
     process = Process(tmp_path / "log", command, *words)
     ready = "In sync" if command == "run" else "holds forwards"
     try:
@@ -155,6 +156,7 @@ async def test_a_leader_that_was_paused_past_its_lease_ends_by_itself(
 ) -> None:
     """Seen to hang: its connections were gone, and closing its watch waited for them."""
     options = ["--namespace", namespace, "--watch-namespace", namespace]
+    options += ["--installation-id", "testtest"]
     for setting in ("liveness-port=0", "lease-duration=6s", "renew-interval=1s"):
         options += ["--set", setting]
     first = Process(tmp_path / "first.log", "run", *options, "--set", "identity=first")

@@ -46,12 +46,14 @@ class Engine:
     active: int | None = 0  # what the HTTP server says, None for a release that does not count
     silent_at: str = ""  # begin of the URLs at which nothing answers
     asked: list[tuple[float, str, str]] = field(default_factory=list)
+    sent: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # path and headers
 
     async def get(self, url: str, *, headers: Mapping[str, str]) -> EngineAnswer:
         """See `isthmus.health.client.ProbeClient`."""
         path = urlsplit(url).path
         now = asyncio.get_running_loop().time()
         self.asked.append((now, path, headers.get("Authorization", "")))
+        self.sent.append((path, dict(headers)))
         if self.refuses:
             raise EngineRefusedError("connection refused")
         if self.silent_at and url.startswith(self.silent_at):
@@ -485,14 +487,31 @@ def test_unwatched_worker_is_left_alone_and_a_changed_one_starts_anew() -> None:
     watched(test)
 
 
-def test_api_key_is_sent_and_not_shown() -> None:
-    target = replace(SGLANG, api_key="geheim", headers=(("X-Probe", "vertraulich"),))
+@pytest.mark.parametrize("kind", [SGLANG, VLLM], ids=["sglang", "vllm"])
+def test_h1_secrets_go_with_questions_for_the_identity_and_are_not_shown(kind: ProbeTarget) -> None:
+    """Who listens at a published port is first asked without any: not health, nor metrics."""
+    target = replace(
+        kind,
+        api_key="geheim",
+        headers=(("X-Probe", "offen"),),
+        secret_headers=(("X-Token", "vertraulich"),),
+    )
+    open_paths = {"/health", "/metrics"} | ({"/ready"} if kind is SGLANG else set())
+    guarded = {"/v1/models"} | ({"/model_info"} if kind is SGLANG else set())
 
     async def test(watching: Watching) -> None:
         await watching.until_healthy(True)
-        assert {key for _, _, key in watching.engine.asked} == {"Bearer geheim"}
+        await asyncio.sleep(60)
+        watching.prober.watch(KEY, target, draining=True)
+        await asyncio.sleep(10)
+        sent = watching.engine.sent
+        assert {path for path, _ in sent} == open_paths | guarded
+        secret = {"Authorization": "Bearer geheim", "X-Token": "vertraulich"}
+        for path, headers in sent:
+            assert headers == {"X-Probe": "offen"} | (secret if path in guarded else {}), path
 
-    watched(test, target=target)
+    identity = ["llama", "isthmus-attempt-x7k2qp"]
+    watched(test, target=target, engine=Engine(names=identity))
     assert "geheim" not in repr(target)
     assert "vertraulich" not in repr(target)
 

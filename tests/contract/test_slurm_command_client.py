@@ -15,7 +15,6 @@ import pytest
 from isthmus.backends.slurm.addresses import Lookup, system_lookup
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.executor import CommandResult, LocalExecutor, clean_environment
-from isthmus.backends.slurm.parsing import RECORD_END
 from isthmus.backends.slurm.records import (
     NotSent,
     Refused,
@@ -25,6 +24,7 @@ from isthmus.backends.slurm.records import (
     UnreadableJob,
 )
 from isthmus.errors import SlurmCommandError, SlurmUnavailableError
+from tests.slurmanswers import RECORD_END, printing
 
 NODE = "gpu01\x1f10.0.0.11\x1fmixed\x1fgpu*\x1fnone" + RECORD_END
 JOB_VALUES = "7 RUNNING 0 gpu01 gpu01 100 101 3701 1:00:00 0 gpu normal llama-test None comment"
@@ -53,8 +53,8 @@ class FakeSlurm:
         path.chmod(0o755)
 
     def says(self, command: str, output: str, *, error: str = "", code: int = 0) -> None:
-        out, err = shlex.quote(output), shlex.quote(error)
-        self.does(command, f"printf %s {out}; printf '%s\\n' {err} >&2; exit {code}")
+        err = shlex.quote(error)
+        self.does(command, f"{printing(output)}\nprintf '%s\\n' {err} >&2; exit {code}")
 
     def client(
         self, *, timeout: float = 10, submit_timeout: float = 10, lookup: Lookup = system_lookup
@@ -128,9 +128,7 @@ async def test_doubtful_answers_are_no_snapshot(
 
 async def test_an_unknown_format_is_told_with_release_and_field(slurm: FakeSlurm) -> None:
     slurm.says("squeue", 3 * JOB.replace("\x1f0\x1fgpu\x1f", "\x1f0:0:0\x1fgpu\x1f"))
-    slurm.does(
-        "sinfo", f"[[ $* != *--version* ]] || echo slurm 27.11.1; printf %s {shlex.quote(NODE)}"
-    )
+    slurm.does("sinfo", f"[[ $* != *--version* ]] || echo slurm 27.11.1\n{printing(NODE)}")
     said = str(await failure_of_snapshot(slurm.client()))
     assert "SLURM 27.11.1" in said
     assert "exit_code is '0:0:0'" in said
@@ -407,8 +405,10 @@ async def test_secret_is_placed_for_its_owner_alone(slurm: FakeSlurm, tmp_path: 
     assert placed.read_text() == "a secret"
     assert placed.stat().st_mode & 0o777 == 0o600
     assert "a secret" not in " ".join(ran)
-    await client.remove_secret(**secret)
-    await client.remove_secret(**secret)
+    await client.place_tunnel_key(**secret, content="another")
+    assert {one.name for one in files_of(tmp_path)} == {"llama-1.key", "llama-1.tunnel"}
+    await client.remove_secrets(**secret)
+    await client.remove_secrets(**secret)
     assert not files_of(tmp_path)
 
 
@@ -485,7 +485,7 @@ async def test_executor_reports_commands_that_cannot_start() -> None:
 
 
 async def test_commands_never_read_the_operators_input(slurm: FakeSlurm) -> None:
-    slurm.does("squeue", "read -r line && exit 9; " + f"printf %s {shlex.quote(JOB)}")
+    slurm.does("squeue", "read -r line && exit 9\n" + printing(JOB))
     assert len((await slurm.client().snapshot()).jobs) == 1
 
 

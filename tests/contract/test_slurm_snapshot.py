@@ -32,6 +32,7 @@ from isthmus.backends.slurm.states import (
 SAMPLES = Path(__file__).parent / "samples" / "slurm"
 RELEASES = sorted(path.name for path in SAMPLES.iterdir() if path.is_dir())
 MARKER = "isthmus-sample"
+FIELD_END, RECORD_END = parsing.field_end(MARKER), parsing.record_end(MARKER)
 
 
 def read(release: str, name: str) -> str:
@@ -50,7 +51,7 @@ def release(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def jobs(release: str) -> dict[str, JobRecord]:
     squeue, _ = snapshot_sections(read(release, "snapshot.txt"))
-    return {job.name: job for job in parsing.parse_jobs(squeue.output).jobs}
+    return {job.name: job for job in parsing.parse_jobs(squeue.output, mark=MARKER).jobs}
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_free_text_of_others_breaks_nothing(jobs: dict[str, JobRecord]) -> None:
 
 def test_recorded_nodes(release: str) -> None:
     _, sinfo = snapshot_sections(read(release, "snapshot.txt"))
-    nodes = parsing.parse_nodes(sinfo.output)
+    nodes = parsing.parse_nodes(sinfo.output, mark=MARKER)
     assert set(nodes) == {"gpu01", "gpu02", "gpu03", "gpu04"}
     assert nodes["gpu01"].partitions == {"gpu", "spot", "spotcancel", "short"}
     assert nodes["gpu01"].address.startswith("10.")
@@ -144,7 +145,7 @@ def test_recorded_site_that_hides_its_nodes(release: str) -> None:
     assert nodes_hidden(sinfo, errors)
     assert not nodes_hidden(sinfo, f"{errors}\nslurm_load_node: Socket timed out")
     assert not nodes_hidden(sinfo, "slurm_load_node: Unspecified error")
-    running, nameless = parsing.parse_jobs(squeue.output).jobs
+    running, nameless = parsing.parse_jobs(squeue.output, mark=MARKER).jobs
     assert (running.name, running.node) == ("llama", "gpu01")
     assert nameless.name == ""  # which SLURM takes, so it is no name that cannot be read
 
@@ -218,11 +219,11 @@ def test_output_that_breaks_off_is_never_taken_for_less_jobs(data: st.DataObject
 def test_job_list_that_breaks_off_is_refused_unless_between_records(data: st.DataObject) -> None:
     squeue, _ = snapshot_sections(read(RELEASES[0], "snapshot.txt"))
     ends = [0]
-    while (end := squeue.output.find(parsing.RECORD_END, ends[-1])) >= 0:
-        ends.append(end + len(parsing.RECORD_END))
+    while (end := squeue.output.find(RECORD_END, ends[-1])) >= 0:
+        ends.append(end + len(RECORD_END))
     cut = data.draw(st.integers(0, len(squeue.output)).filter(lambda n: n not in ends))
     with pytest.raises(OutputError):
-        parsing.parse_jobs(squeue.output[:cut])
+        parsing.parse_jobs(squeue.output[:cut], mark=MARKER)
 
 
 def test_noise_around_the_output_is_ignored(release: str) -> None:
@@ -234,26 +235,26 @@ def test_noise_around_the_output_is_ignored(release: str) -> None:
 def test_empty_job_list_is_a_job_list() -> None:
     text = f"\n{MARKER} BEGIN\n\n{MARKER} END 0 1795241359\n"
     (section,) = parsing.sections(text, marker=MARKER, count=1)
-    assert parsing.parse_jobs(section.output) == JobList()
+    assert parsing.parse_jobs(section.output, mark=MARKER) == JobList()
 
 
 def test_empty_node_list_is_a_site_that_hides_its_nodes() -> None:
-    assert parsing.parse_nodes("") == {}
+    assert parsing.parse_nodes("", mark=MARKER) == {}
 
 
 def recorded_texts(release: str) -> list[str]:
     squeue, _ = snapshot_sections(read(release, "snapshot.txt"))
-    return squeue.output.split(parsing.RECORD_END)[:-1]
+    return squeue.output.split(RECORD_END)[:-1]
 
 
 def joined(texts: list[str]) -> str:
-    return "".join(text + parsing.RECORD_END for text in texts)
+    return "".join(text + RECORD_END for text in texts)
 
 
 def with_field(text: str, field: str, value: str) -> str:
-    values = text.split(parsing.FIELD_END, len(parsing.JOB_FIELDS) - 1)
+    values = text.split(FIELD_END)
     values[parsing.JOB_FIELDS.index(field)] = value
-    return parsing.FIELD_END.join(values)
+    return FIELD_END.join(values)
 
 
 STRANGE = "?!\ufffd 1:2"
@@ -274,11 +275,11 @@ WORDS_AND_NUMBERS = {
 @pytest.mark.parametrize("field", parsing.JOB_FIELDS)
 def test_a_field_in_an_unknown_form_sets_its_record_aside(release: str, field: str) -> None:
     texts = recorded_texts(release)
-    whole = parsing.parse_jobs(joined(texts))
+    whole = parsing.parse_jobs(joined(texts), mark=MARKER)
     assert (whole.unreadable, whole.nameless) == ((), ())
     for index, job in enumerate(whole.jobs):
         changed = [*texts[:index], with_field(texts[index], field, STRANGE), *texts[index + 1 :]]
-        found = parsing.parse_jobs(joined(changed))
+        found = parsing.parse_jobs(joined(changed), mark=MARKER)
         others = [other for other in found.jobs if other.job_id != job.job_id]
         assert others == [other for other in whole.jobs if other is not job]
         if field in AN_IDENTITY:
@@ -293,19 +294,49 @@ def test_a_field_in_an_unknown_form_sets_its_record_aside(release: str, field: s
 @given(data=st.data())
 def test_whatever_one_field_holds_all_other_records_are_as_before(data: st.DataObject) -> None:
     texts = recorded_texts(data.draw(st.sampled_from(RELEASES)))
-    whole = parsing.parse_jobs(joined(texts)).jobs
+    whole = parsing.parse_jobs(joined(texts), mark=MARKER).jobs
     index = data.draw(st.integers(0, len(texts) - 1))
-    odd = st.sampled_from(["\x1f", "\x1e", "\n", parsing.RECORD_END, "9" * 5000, "-1", "0:0:0", ""])
+    odd = st.sampled_from(["\x1f", "\x1e", "\n", RECORD_END, "9" * 5000, "-1", "0:0:0", ""])
     value = "".join(data.draw(st.lists(st.one_of(st.text(max_size=5), odd), max_size=4)))
     field = data.draw(st.sampled_from(parsing.JOB_FIELDS))
     changed = [*texts[:index], with_field(texts[index], field, value), *texts[index + 1 :]]
-    assume(value.count(parsing.RECORD_END) < parsing.FEW_UNREADABLE - 1)
-    found = parsing.parse_jobs(joined(changed))
+    assume(value.count(RECORD_END) < parsing.FEW_UNREADABLE - 1)
+    found = parsing.parse_jobs(joined(changed), mark=MARKER)
     assert found.jobs[:index] == whole[:index]
     rest = whole[index + 1 :]
     assert found.jobs[len(found.jobs) - len(rest) :] == rest
     # The job itself is never without a trace, or it would be taken to be gone.
     assert len(found.jobs) + len(found.unreadable) + len(found.nameless) >= len(texts)
+
+
+FORGED = [
+    "\x1f\x1e\n",
+    "x\x1f\x1e\ny",
+    "x\x1f\x1e\n"
+    + "\x1f".join(["9" * 400, "RUNNING", *["0"] * 10, "victim", "None", "x"])
+    + "\x1f",
+    f"\n{MARKER[:-1]} END 0 1\n",
+    FIELD_END[:-1] + RECORD_END[1:],
+]
+
+
+@pytest.mark.parametrize("field", ["Name", "Comment", "Reason"])
+@pytest.mark.parametrize("text", FORGED)
+def test_m1_f15_no_name_and_no_comment_forges_or_hides_a_record(field: str, text: str) -> None:
+    texts = recorded_texts(RELEASES[0])
+    whole = parsing.parse_jobs(joined(texts), mark=MARKER).jobs
+    found = parsing.parse_jobs(joined([with_field(texts[0], field, text), *texts[1:]]), mark=MARKER)
+    assert (found.unreadable, found.nameless) == ((), ())
+    assert found.jobs[1:] == whole[1:]
+    assert getattr(found.jobs[0], field.lower()) == text
+
+
+@pytest.mark.parametrize("field", sorted({"JobID", *WORDS_AND_NUMBERS} - {"BatchHost", "NodeList"}))
+@pytest.mark.parametrize("text", ["9" * 20, "9" * 400, "9" * 5000, f"{'9' * 400}:00:00", "٣"])
+def test_m1_no_number_is_longer_than_what_holds_it(field: str, text: str) -> None:
+    record = with_field(recorded_texts(RELEASES[0])[0], field, text)
+    found = parsing.parse_jobs(joined([record]), mark=MARKER)
+    assert found.jobs == ()
 
 
 @pytest.mark.parametrize(
@@ -319,16 +350,16 @@ def test_only_where_few_records_are_strange_the_format_is_known(
     for number in range(strange):
         texts[number] = with_field(texts[number], "exit_code", "0:0:0")
     if known:
-        assert len(parsing.parse_jobs(joined(texts)).unreadable) == strange
+        assert len(parsing.parse_jobs(joined(texts), mark=MARKER).unreadable) == strange
         return
     with pytest.raises(FormatError) as caught:
-        parsing.parse_jobs(joined(texts))
+        parsing.parse_jobs(joined(texts), mark=MARKER)
     assert str(caught.value).startswith("too many records of squeue cannot be read")
     assert "exit_code is '0:0:0'" in str(caught.value)
 
 
 def test_a_record_without_all_fields_may_be_any_job() -> None:
-    found = parsing.parse_jobs("1\x1fRUNNING\x1f\x1e\n")
+    found = parsing.parse_jobs(f"1{FIELD_END}RUNNING{RECORD_END}", mark=MARKER)
     assert found.jobs == found.unreadable == ()
     assert len(found.nameless) == 1
     assert "3 fields instead of 15" in found.nameless[0] or "2 fields" in found.nameless[0]
@@ -338,7 +369,7 @@ def test_a_record_without_all_fields_may_be_any_job() -> None:
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     for parse in (parsing.parse_jobs, parsing.parse_nodes):
         try:
-            parse(text)
+            parse(text, mark=MARKER)
         except OutputError:
             continue
 

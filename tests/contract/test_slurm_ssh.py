@@ -16,7 +16,6 @@ import pytest
 
 from isthmus.backends.slurm.addresses import login_lookup
 from isthmus.backends.slurm.commands import CommandClient
-from isthmus.backends.slurm.parsing import RECORD_END
 from isthmus.backends.slurm.records import NotSent, SubmitRequest, Submitted, Unclear
 from isthmus.backends.slurm.ssh import REMOTE_SHELL, OpenSshExecutor, remote_script
 from isthmus.errors import SlurmUnavailableError, SshError
@@ -25,6 +24,7 @@ from isthmus.ssh.credentials import Credentials
 from isthmus.ssh.options import Target
 from isthmus.ssh.reconnect import Reconnects
 from tests.ports import free_port
+from tests.slurmanswers import RECORD_END, printing
 from tests.sshd import Sshd, new_key
 
 PATIENCE = 90.0
@@ -88,7 +88,7 @@ class Site:
         path.chmod(0o755)
 
     def says(self, command: str, output: str) -> None:
-        self.does(command, f"printf %s {shlex.quote(output)}")
+        self.does(command, printing(output))
 
     def connection(self, *targets: Target) -> Connection:
         return Connection(

@@ -209,7 +209,7 @@ async def test_a_master_through_another(
         inner.target,
         identity=second.identity,
         control_path=second.socket("m"),
-        proxy_command=jump_command(sshd.target, control_path=master.control_path),
+        proxy_command=jump_command(sshd.target, control_path=master.control_path, to=inner.target),
     )
     try:
         await through.start(timeout=PATIENCE)

@@ -195,3 +195,20 @@ async def test_without_jobs_nobody_listens(site: Site) -> None:
     await site.bastions.admit({})
     await until(lambda: not listens(site.port))
     await until(lambda: not listens(port))  # a connection that was made goes too
+
+
+async def test_l2_idle_connections_of_nobody_keep_no_job_out(site: Site) -> None:
+    """80 that send nothing, from the job's own address; more than one address may hold not."""
+    key, port = await new_key_pair(), free_port()
+    await site.bastions.admit({"a": wanted(key, port)})
+    await until(lambda: listens(site.port))
+    idle = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(80)]
+    try:
+        for reader, _ in idle:
+            assert (await asyncio.wait_for(reader.readline(), 60)).startswith(b"SSH-2.0-")
+        master = await site.call(key)
+        await master.forward(listen(port))
+        assert listens(port)
+    finally:
+        for _, writer in idle:
+            writer.close()

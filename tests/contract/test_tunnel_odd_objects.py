@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
+from isthmus.api.desired import ClusterReference
+from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.resources import ENDPOINT_SLICES, SLURM_JOBS
+from isthmus.apiserver.secrets import Secrets
 from isthmus.routing.tunnel_slices import tunnel_of
+from isthmus.ssh.files import PrivateFolder
+from isthmus.tunnels.links import LinkKey, Links
 from isthmus.tunnels.rules import Outcome
 from tests.contract.test_tunnel_supervisor import Lab
 from tests.plan.test_tunnel_rules import slurm_job
+from tests.wrong_inputs import GOOD, changed
 
 OURS = {
     "app.kubernetes.io/managed-by": "isthmus",
@@ -110,9 +117,9 @@ async def test_m2_an_odd_slurm_job_keeps_what_it_has_and_stops_nothing() -> None
     assert lab.slice().ready
     stored = slurm_job("other")
     stored["status"]["phase"] = "FromALaterRelease"
-    for changed in (stored, {**stored, "spec": "text"}):
+    for written in (stored, {**stored, "spec": "text"}):
         meta = {**stored["metadata"], "resourceVersion": str(next(lab.api.versions))}
-        lab.store.put(SLURM_JOBS, {**changed, "metadata": meta})
+        lab.store.put(SLURM_JOBS, {**written, "metadata": meta})
         await lab.told(Outcome.ANSWERED)
         assert lab.slice().ready
 
@@ -147,3 +154,41 @@ async def test_m2_rounds_go_on_whatever_ends_one(
     assert caplog.text.count("A round failed unexpectedly") == 1
     assert "KeyError" in caplog.text
     assert "what nobody" not in caplog.text
+
+
+@pytest.mark.parametrize("fails", ["__init__", "socket", "close"])
+async def test_b9_a_full_disk_at_one_clusters_files_leaves_the_others_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, fails: str
+) -> None:
+    """An OSError there ended each round before the links of the other clusters were looked at."""
+    clusters = {
+        ("hpc", name): changed(GOOD["SlurmCluster"], {"metadata.name": name}) for name in "ab"
+    }
+    for name, raw in clusters.items():
+        raw["metadata"] |= {"namespace": "hpc", "uid": f"uid-{name}"}
+    links = Links(
+        secrets=Secrets(cast(ApiServer, None), clock=lambda: 0.0),
+        on_change=lambda: None,
+        clock=lambda: 0.0,
+        connect_timeout=1.0,
+        pause=1.0,
+        parent=tmp_path,
+    )
+    keys = [LinkKey(ClusterReference(namespace="hpc", name=name)) for name in "ab"]
+    if fails == "close":
+        links.set({keys[0]: {}}, clusters=clusters)
+    real, left = getattr(PrivateFolder, fails), [OSError(28, "No space left on device")]
+
+    def full(*args: Any, **kwargs: Any) -> Any:
+        if left:
+            raise left.pop()
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(PrivateFolder, fails, full)
+    wanted = keys[1:] if fails == "close" else keys
+    links.set({key: {} for key in wanted}, clusters=clusters)
+    assert not left
+    assert links.get(keys[1]) is not None
+    if fails != "close":
+        assert "OSError" in links.problem(keys[0])
+    await links.close()

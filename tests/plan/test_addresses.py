@@ -54,6 +54,7 @@ def test_addresses_are_told_from_names() -> None:
     assert is_address("10.0.0.1")
     assert is_address("fd00::1")
     assert not is_address("gpu01")
+    assert not is_address("fe80::1%$(id)")  # L6
 
 
 @pytest.mark.parametrize("name", ["gpu..example.org", "a" * 70, "a" * 70 + ".org", "\ud800"])

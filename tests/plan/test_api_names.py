@@ -39,7 +39,10 @@ def test_another_object_of_the_same_name_has_other_jobs():
 
 
 def test_foreign_job_names_have_no_parts():
-    for foreign in ("", "bash", "a-b-c-d-e", "x-inst0001-0123456789-zero-x7k2qp", "a-b-c-1-x7k2qp"):
+    ours = "x-inst0001-0123456789-0-x7k2qp"
+    assert parse_slurm_job_name(ours) is not None
+    odd = (f"a\n{ours}", f"{ours}\n", f"$(id){ours}", f" {ours}", ours.replace("-0-", "-0000-"))
+    for foreign in ("", "bash", "a-b-c-d-e", "x-inst0001-0123456789-zero-x7k2qp", *odd):
         assert parse_slurm_job_name(foreign) is None
 
 

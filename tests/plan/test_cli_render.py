@@ -111,7 +111,8 @@ def test_every_setting_is_explained() -> None:
         (["--set", "workers"], "write --set NAME=VALUE"),
         (["--set", "lease-duration=soon"], "write a duration such as 30s"),
         (["--installation-id", "x"], "exactly 8 characters"),
-        (["--kubeconfig", "/no/such/file"], "/no/such/file"),
+        ([], "there is no installation id"),  # B9: two with one default ended each other's jobs
+        (["--installation-id", "prod0001", "--kubeconfig", "/no/such/file"], "/no/such/file"),
     ],
 )
 def test_wrong_settings_end_with_a_sentence(arguments: list[str], sentence: str) -> None:

@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+from typing import Any
+from unittest.mock import AsyncMock
+
 import pytest
 
+from isthmus.api.conditions import Reason
 from isthmus.api.slurmcluster import SlurmCluster, SlurmClusterStatus
+from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS, Resource
 from isthmus.apiserver.secrets import SecretRef
+from isthmus.backends.slurm.login import ClusterAccess
 from isthmus.errors import ApiUnavailableError, SecretMissingError, SshError
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
-from isthmus.reconcile.slurmcluster import cluster_access
+from isthmus.reconcile.cluster_state import ClusterStates
+from isthmus.reconcile.clusters import Clusters
+from isthmus.reconcile.queue import Key
+from isthmus.reconcile.slurmcluster import SlurmClusterReconciler, cluster_access
+from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
 from isthmus.ssh.credentials import SecretCredentials
+from tests.simulation.apiserver import ApiSimulator, Json
 from tests.wrong_inputs import GOOD, SSH_LOGIN, changed
 
 KEY = SecretRef(namespace="default", name="hpc-ssh", key="ssh-privatekey")
@@ -45,6 +56,82 @@ def test_a_site_says_how_often_its_login_may_be_asked() -> None:
 
 def test_a_local_login_has_no_ssh() -> None:
     assert cluster_access(cluster({"local": {}}), settings=Settings()).ssh is None
+
+
+class Passes:
+    """The reconciler of SlurmClusters over one object; nothing of SLURM runs."""
+
+    def __init__(self, *, namespace: str, login: Json, **settings: Any) -> None:
+        self.server, self.clients = ApiSimulator(clock=lambda: 0.0), 0
+        self.store = Store(watched=[SLURM_CLUSTERS, SLURM_JOBS])
+        self.states = ClusterStates()
+        self.clusters = Clusters(
+            states=self.states,
+            make_client=self._client,
+            on_change=lambda *_: None,
+            on_death=lambda error: None,
+        )
+        nothing: Any = None
+        api: Any = self
+        self.reconciler = SlurmClusterReconciler(
+            store=self.store,
+            api=api,
+            gate=nothing,
+            states=self.states,
+            clusters=self.clusters,
+            settings=Settings(**settings),
+            clock=lambda: 0.0,
+            events=nothing,
+        )
+        obj = changed(GOOD["SlurmCluster"], {"spec.login": login, "metadata.namespace": namespace})
+        made = self.server.create(SLURM_CLUSTERS, obj, by="user")
+        self.store.put(SLURM_CLUSTERS, made)
+        self.key = Key("SlurmCluster", namespace, made["metadata"]["name"])
+
+    def _client(self, access: ClusterAccess) -> Any:
+        self.clients += 1
+        return AsyncMock(warning="")
+
+    async def patch(self, resource: Resource, *, subresource: str = "", **rest: Any) -> Json:
+        where = rest["namespace"], rest["name"]
+        made = self.server.patch(
+            resource, *where, patch=rest["patch"], subresource=subresource, by="op"
+        )
+        self.store.on_written(resource, made)
+        return made
+
+    async def condition(self) -> Json:
+        await self.reconciler.reconcile(self.key)
+        await self.clusters.close()
+        found = self.server.get(SLURM_CLUSTERS, self.key.namespace, self.key.name)
+        assert found is not None
+        (condition,) = found["status"]["conditions"]
+        result: Json = condition
+        return result
+
+
+@pytest.mark.parametrize(
+    ("namespace", "login", "local_login", "words"),
+    [
+        ("isthmus-system", {"local": {}}, True, ""),
+        ("isthmus-system", {"local": {}}, False, "setting local-login is off"),
+        ("team-a", {"local": {}}, True, "for SlurmClusters in namespace isthmus-system alone"),
+        ("team-a", {"local": {}}, False, "for SlurmClusters in namespace isthmus-system alone"),
+        ("team-a", {"ssh": SSH_LOGIN}, False, ""),
+    ],
+)
+async def test_h5_nobody_but_an_administrator_runs_programs_as_the_operator(
+    namespace: str, login: Json, local_login: bool, words: str
+) -> None:
+    passes = Passes(namespace=namespace, login=login, local_login=local_login)
+    condition = await passes.condition()
+    assert passes.clients == (0 if words else 1)
+    assert condition["status"] == "False"
+    if words:
+        assert condition["reason"] == Reason.CLUSTER_NOT_ALLOWED
+        assert words in condition["message"]
+    else:
+        assert condition["reason"] == "NotObservedYet"
 
 
 class GivenSecrets:

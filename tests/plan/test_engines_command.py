@@ -8,7 +8,7 @@ import pytest
 
 from isthmus.api.names import identity_model_name
 from isthmus.engines import ENGINES
-from isthmus.engines.base import LaunchRequest
+from isthmus.engines.base import METRICS_PATH, LaunchRequest
 
 REQUEST = LaunchRequest(
     model="meta-llama/Llama-3.1-8B",
@@ -80,3 +80,11 @@ def test_what_every_engine_needs(name: str) -> None:
     assert engine.health_timeout >= 5
     hostile = replace(REQUEST, args=("--x=$(reboot); 'a b'\n",))
     assert engine.command(hostile)[-1] == "--x=$(reboot); 'a b'\n"
+
+
+@pytest.mark.parametrize("name", sorted(ENGINES))
+def test_h1_what_is_asked_without_a_key_is_open_and_what_tells_who_it_is_is_not(name: str) -> None:
+    profile = ENGINES[name]
+    assert {profile.health_path, profile.readiness_path, METRICS_PATH} <= set(profile.open_paths)
+    assert set(profile.identity_paths).isdisjoint(profile.open_paths)
+    assert "/v1/models" in profile.identity_paths

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import re
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from isthmus.api import names
+from isthmus.api.conditions import PendingClass
 from isthmus.api.desired import Desired, Endpoint, Router
-from isthmus.apiserver.resources import DEPLOYMENTS, SERVICES
+from isthmus.api.front_pods import read_front_pods
+from isthmus.apiserver.resources import DEPLOYMENTS, PODS, SERVICES
+from isthmus.backends.base import Pending
 from isthmus.backends.kubernetes import front, render
+from isthmus.errors import SettingsError
+from isthmus.front.apiserver import _ACCOUNT
 from isthmus.plan.actions import DeleteFront, EnsureFront
 from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.reconcile.front_actions import front_state, service_waits
@@ -60,6 +67,18 @@ class TestStatus:
         assert found["Ready"] == ("False", "FrontNotReady")
         assert found["Available"] == ("False", "FrontNotReady")
         assert found["Progressing"][0] == "True"
+
+    def test_f11_the_pods_own_reason_is_told(self) -> None:
+        why = Pending(
+            pending_class=PendingClass.UNSCHEDULABLE,
+            reason="Unschedulable",
+            message="0/2 nodes are available: 2 had untolerated taint",
+        )
+        observed = deployment(MANAGED, group("ready"), front_available=False, front_problem=why)
+        found = plan_model_deployment(observed, now=NOW).status.conditions
+        (available,) = [one for one in found if one.type == "Available"]
+        assert available.reason == "FrontNotReady"
+        assert "Unschedulable: 0/2 nodes are available" in available.message
 
     def test_a_front_that_is_not_wanted_is_not_missed(self) -> None:
         assert self.conditions(BARE, front_available=False)["Available"][0] == "True"
@@ -127,6 +146,65 @@ class TestFront:
         pod = made["spec"]["template"]["spec"]
         assert pod["terminationGracePeriodSeconds"] > 300
 
+    def pod(self, **changes: Any) -> Any:
+        given = {"image": IMAGE, "drain_seconds": 300, **changes}
+        made: Any = front.front_deployment(desired=MANAGED, **given)
+        return made["spec"]["template"]["spec"]
+
+    def test_f11_an_administrator_adapts_fronts_to_the_cluster(self) -> None:
+        """Pull secrets, tolerations and the rest of the chart's values reach pods that we make."""
+        given = {
+            "imagePullSecrets": [{"name": "regcred"}],
+            "nodeSelector": {"pool": "cpu"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists"}],
+            "priorityClassName": "high",
+            "resources": {"limits": {"memory": "512Mi"}},
+        }
+        pod = self.pod(pods=read_front_pods(json.dumps(given)))
+        resources = given.pop("resources")
+        assert {key: pod[key] for key in given} == given
+        (envoy,), plain = pod["containers"], self.pod()["containers"][0]["resources"]
+        assert envoy["resources"] == {**plain, **resources}  # type: ignore[dict-item]
+        assert pod["automountServiceAccountToken"] is False
+
+    def test_f11_a_change_of_it_replaces_fronts_and_an_upgrade_does_not(self) -> None:
+        made = [
+            front.front_revision(image=IMAGE, drain_seconds=300, pods=read_front_pods(text))
+            for text in ("", "{}", '{"priorityClassName": "high"}')
+        ]
+        assert made[0] == made[1] == front.front_revision(image=IMAGE, drain_seconds=300)
+        assert made[0] == "93b5c4b6b3", "as it was before there was this setting"
+        assert made[2] != made[0]
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("[]", "front_pods: it:"),
+            ("{", "is no JSON object"),
+            ('{"tolerations": [{"effect": "Never"}]}', "tolerations.0.effect"),
+            ('{"image": "x"}', "front_pods: image:"),
+            ('{"resources": {"limits": {"memory": "much"}}}', "resources.limits.memory"),
+        ],
+    )
+    def test_f11_a_wrong_value_is_told_at_the_start(self, text: str, words: str) -> None:
+        with pytest.raises(SettingsError, match=re.escape(words)):
+            Settings(front_pods=text)
+
+    def test_m9_only_the_sidecar_has_a_token(self) -> None:
+        """Envoy reads what strangers send; a token there would read the workers' keys."""
+        pod = self.pod()
+        assert pod["automountServiceAccountToken"] is False
+        (envoy,), (sidecar,) = pod["containers"], pod["initContainers"]
+        (account,) = [one for one in pod["volumes"] if "projected" in one]
+        mounts = {one["name"]: one["mountPath"] for one in sidecar["volumeMounts"]}
+        assert mounts[account["name"]] == str(_ACCOUNT), "where the sidecar looks for it"
+        assert [one["name"] for one in envoy["volumeMounts"]] == ["run"]
+        sources = {
+            kind: one for each in account["projected"]["sources"] for kind, one in each.items()
+        }
+        assert sources["serviceAccountToken"]["expirationSeconds"] <= 3607
+        assert sources["configMap"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
+
     def test_it_may_only_read_slices_and_its_own_keys(self) -> None:
         _, role, _ = front.rights(desired=MANAGED)
         assert role["rules"] == [
@@ -150,7 +228,7 @@ class TestState:
     settings = Settings(front_image=IMAGE)
 
     def store(self, *objects: tuple[Any, dict[str, Any]]) -> Store:
-        store = Store(watched=(SERVICES, DEPLOYMENTS))
+        store = Store(watched=(SERVICES, DEPLOYMENTS, PODS))
         for number, (resource, obj) in enumerate(objects):
             meta = {**obj["metadata"], "uid": f"uid-{number}", "resourceVersion": str(number + 1)}
             store.put(resource, {**obj, "metadata": meta})
@@ -172,6 +250,53 @@ class TestState:
         assert self.state(workers, self.made()) == (True, True, False)
         assert self.state(workers, self.made(availableReplicas=1)) == (True, True, True)
         assert self.state(workers, self.made(image="isthmus-front:6")) == (False, True, False)
+
+    def test_f11_why_no_pod_of_a_front_is_ready(self) -> None:
+        """What the scheduler, the kubelet or an admission says; workers' pods say nothing here."""
+        deployment = self.made()
+        labelled = deployment[1]["spec"]["template"]["metadata"]["labels"]
+        assert labelled["app.kubernetes.io/managed-by"] == "isthmus", "or no watch shows them"
+        waiting = {"reason": "ImagePullBackOff", "message": "no such host"}
+        status = {"name": "envoy", "image": IMAGE, "state": {"waiting": waiting}}
+        unscheduled = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
+        crashed = {"name": "membership", "state": {"terminated": {"exitCode": 2}}}
+        injected = {"name": "istio-init", "state": {"terminated": {"exitCode": 0}}}
+        for said, reason, words in (
+            ({"containerStatuses": [status]}, "ImagePullBackOff", f"{IMAGE} cannot be pulled"),
+            ({"conditions": [unscheduled]}, "Unschedulable", "front-pods"),
+            ({"initContainerStatuses": [crashed]}, "Crashed", "the front ended with exit code 2"),
+            ({"initContainerStatuses": [injected]}, "Starting", "the front is starting"),
+        ):
+            starting = self.pod("a", labelled, {})
+            found = self.problem(deployment, starting, self.pod("b", labelled, said))
+            assert found is not None
+            assert found.reason == reason
+            assert words in found.message
+        worker = self.pod("w", render.pod_labels(desired=MANAGED, pool="k8s", revision="r"), {})
+        assert self.problem(deployment, worker) is None
+        assert self.problem(self.made(availableReplicas=1), self.pod("a", labelled, {})) is None
+
+    def test_f11_a_front_that_pod_security_refuses(self) -> None:
+        refusal = {
+            "type": "ReplicaFailure",
+            "status": "True",
+            "reason": "FailedCreate",
+            "message": 'pods "x" is forbidden: violates PodSecurity "restricted:latest"',
+        }
+        resource, obj = self.made()
+        found = self.problem((resource, {**obj, "status": {"conditions": [refusal]}}))
+        assert found is not None
+        assert found.reason == "PodSecurityRefused"
+
+    def problem(self, *objects: tuple[Any, dict[str, Any]]) -> Pending | None:
+        store = self.store(*objects)
+        return front_state(store, desired=MANAGED, settings=self.settings).problem
+
+    def pod(
+        self, name: str, labels: dict[str, str], status: dict[str, Any]
+    ) -> tuple[Any, dict[str, Any]]:
+        meta = {"name": name, "namespace": MANAGED.namespace, "labels": labels}
+        return PODS, {"metadata": meta, "status": status}
 
     def test_what_is_not_ours_is_not_a_front(self) -> None:
         resource, obj = self.made(availableReplicas=2)

@@ -40,7 +40,7 @@ class TestWorkers:
 
     def test_what_is_not_ready_gets_nothing(self) -> None:
         assert workers([slices("pods", A, at("10.0.0.3", ready=False))]) == (
-            Worker("10.0.0.1", 8000),
+            Worker("10.0.0.1", 8000, workload="/"),
         )
 
     def test_an_absent_condition_means_ready(self) -> None:
@@ -49,8 +49,8 @@ class TestWorkers:
     def test_the_last_resort_is_what_is_ending_and_still_serves(self) -> None:
         ending = at("10.0.0.3", ready=False, serving=True, terminating=True)
         dying = at("10.0.0.4", ready=False, serving=False, terminating=True)
-        assert workers([slices("pods", A, ending)]) == (Worker("10.0.0.1", 8000),)
-        assert workers([slices("pods", ending, dying)]) == (Worker("10.0.0.3", 8000),)
+        assert workers([slices("pods", A, ending)]) == (Worker("10.0.0.1", 8000, workload="/"),)
+        assert workers([slices("pods", ending, dying)]) == (Worker("10.0.0.3", 8000, workload="/"),)
 
     def test_an_endpoint_counts_once(self) -> None:
         """While the controller moves endpoints, one may stand in two slices."""

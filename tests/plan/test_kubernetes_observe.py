@@ -386,6 +386,8 @@ class TestGroups:
         )
         assert found.problem is not None
         assert found.problem.pending_class == kind
+        own = "PodSecurityRefused" if "PodSecurity" in words else "FailedCreate"
+        assert found.problem.reason == own
         assert advice in found.problem.message
         assert text in found.problem.message
 

@@ -12,6 +12,7 @@ from isthmus.api.desired import ClusterReference
 from isthmus.apiserver.gate import OpenGate
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_JOBS, WATCHED
 from isthmus.backends.slurm.records import JobRecord
+from isthmus.errors import SlurmCommandError
 from isthmus.reconcile.orphans import Orphans
 from isthmus.reconcile.store import Store
 from tests.plan.builders import COMMENT, NOW, record, snapshot
@@ -30,10 +31,13 @@ GONE = NAME.replace(names.parse_slurm_job_name(NAME).deployment_hash, "000000000
 
 
 class Client:
-    def __init__(self) -> None:
+    def __init__(self, *, refused: frozenset[int] = frozenset()) -> None:
         self.cancelled: list[tuple[int, str]] = []
+        self.refused = refused
 
     async def cancel(self, *, job_id: int, job_name: str) -> None:
+        if job_id in self.refused:
+            raise SlurmCommandError("Access/permission denied", reason="PermissionDenied")
         self.cancelled.append((job_id, job_name))
 
 
@@ -91,6 +95,7 @@ def test_a_site_says_after_how_long(store: Store) -> None:
         record(name=NAME.replace("-isthmus0-", "-isthmus9-")),
         record(name="somebody-elses-job"),
         record(name=f"{NAME}-8b"),
+        record(name=f"x\n{NAME}"),  # L5
     ],
 )
 def test_what_is_not_ours_or_over_is_none(store: Store, job: JobRecord) -> None:
@@ -126,3 +131,14 @@ async def test_each_look_cancels_once_what_still_lives(store: Store) -> None:
     for _ in range(2):
         await found.cancel(HPC, ripe, client=client, snapshot=last)  # type: ignore[arg-type]
     assert client.cancelled == [(101, NAME)]
+
+
+async def test_l5_one_that_cannot_be_cancelled_stops_none_of_the_others(store: Store) -> None:
+    refused = frozenset(range(1, 12))
+    found, client = orphans(store), Client(refused=refused)
+    jobs = [record(name=NAME, job_id=job_id) for job_id in range(1, 16)]
+    ripe = after(found, *jobs)
+    for moment in (AFTER, AFTER + 30):
+        last = snapshot(*jobs, at=NOW + moment)
+        await found.cancel(HPC, ripe, client=client, snapshot=last)  # type: ignore[arg-type]
+    assert {12, 13, 14, 15} <= {job_id for job_id, _ in client.cancelled}

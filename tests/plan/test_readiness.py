@@ -43,6 +43,15 @@ class TestLocated:
         found = plan_slurm_job(job(good, status=found), now=NOW).status
         assert (found.port, found.reason) == (41000, Reason.JOB_STARTING)
 
+    def test_l6_an_address_with_a_scope_id_is_refused(self) -> None:
+        one = record(comment=PUBLISHED)
+        nodes = {"gpu01": replace(node(), address="fe80::1%$(id)")}
+        observed = job(one, status=status(Phase.PENDING))
+        assert observed.cluster.snapshot is not None
+        seen = replace(observed.cluster, snapshot=replace(observed.cluster.snapshot, nodes=nodes))
+        found = located(replace(observed, cluster=seen), status=observed.status, record=one)
+        assert (found.host, found.reason) == (None, Reason.ADDRESS_REFUSED)
+
     def test_other_rules_are_for_those_that_come(self) -> None:
         """A job that was submitted under the old ones is not waited for in vain."""
         one = record(comment=PUBLISHED)

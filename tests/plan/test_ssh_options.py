@@ -1,5 +1,6 @@
 """The words that ssh is called with, and when it is called again."""
 
+import shlex
 from pathlib import Path
 
 import pytest
@@ -78,10 +79,14 @@ def test_forwards(forward: Forward, words: tuple[str, str]) -> None:
     assert argv[at : at + 4] == ("-O", "forward", *words)
 
 
-def test_a_jump_leaves_the_host_to_ssh() -> None:
-    command = jump_command(TARGET, control_path=Path("/run/a b/m"))
-    assert " -W [%h]:%p " in command
-    assert "'/run/a b/m'" in command
+@pytest.mark.parametrize("host", ["10.0.0.1", "fd00::1", "fe80::1%$(id)", "a'; touch x; '", "%h"])
+def test_l6_no_shell_reads_the_host_of_a_jump(host: str) -> None:
+    node = Target(host=host, port=22, user="svc")
+    command = jump_command(TARGET, control_path=Path("/run/a b/m"), to=node)
+    assert "%" not in command.replace("%%", ""), "ssh puts in what stands behind a single one"
+    words = shlex.split(command.replace("%%", "%"))
+    assert words[words.index("-W") + 1] == f"[{host}]:22"
+    assert "/run/a b/m" in words
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,15 @@ import pytest
 
 from isthmus.api.conditions import ConditionType, PendingClass, Reason
 from isthmus.api.desired import ApiKey, Engine, EngineType
-from isthmus.api.modeldeployment_status import ModelDeploymentStatus, PoolStatus
+from isthmus.api.modeldeployment_status import (
+    MAX_LISTED_WORKERS,
+    ModelDeploymentStatus,
+    PoolStatus,
+)
 from isthmus.api.times import rfc3339
 from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
+from isthmus.reconcile.status_bounds import written
 from tests.plan.builders import (
     NOW,
     REACHABLE,
@@ -354,3 +359,21 @@ def test_a_transition_time_moves_with_the_word_only() -> None:
     times = {one.type: one.last_transition_time for one in more.conditions}
     assert times[ConditionType.READY] == rfc3339(int(NOW))
     assert times[ConditionType.AVAILABLE] == rfc3339(int(NOW) + 60)
+
+
+@pytest.mark.parametrize("deleting", [False, True])
+def test_l10_more_workers_than_a_status_has_room_for_stop_nothing(deleting):
+    """Long drains and many rollouts: the plan raised, so nothing was planned any more."""
+    many = replace(
+        group(),
+        revision="old",
+        workers=tuple(worker(f"w-{n:04}", state="busy", revision="old") for n in range(2100)),
+    )
+    wanted = replace(desired(k8s_pool(), replicas=1), deleting=deleting)
+    found = status(deployment(wanted, group("ready"), many))
+    assert len(found.workers) == MAX_LISTED_WORKERS
+    assert found.omitted_workers == 2101 - MAX_LISTED_WORKERS
+    assert found.draining == 2100
+    assert "omittedWorkers" in written(found)
+    few = status(deployment(replace(wanted, deleting=deleting), group("ready")))
+    assert few.omitted_workers is None

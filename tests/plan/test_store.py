@@ -248,3 +248,48 @@ def test_annotation_that_repeats_the_object_is_dropped() -> None:
     known.put(PODS, obj("a", 1, annotations=applied))
     (found,) = known.list(PODS)
     assert found["metadata"]["annotations"] == {"note": "kept"}  # type: ignore[index]
+
+
+def test_b9_a_list_of_one_resource_that_went_back_brings_nothing_of_another_back() -> None:
+    held = store()
+    held.put(DEPLOYMENTS, obj("d", 4))
+    held.remove(DEPLOYMENTS, NS, "d", "uid-d", 5)
+    held.replace(PODS, listed(9, obj("a", 9)))
+    held.replace(PODS, listed(3, obj("a", 3)))  # restored from a backup
+    assert not held.put(DEPLOYMENTS, obj("d", 4)), "a late word about what has ended"
+
+
+def test_b9_many_pods_that_end_push_no_end_of_another_kind_out(monkeypatch) -> None:
+    monkeypatch.setattr("isthmus.reconcile.store._TOMBSTONES", 3)
+    held = store()
+    held.remove(DEPLOYMENTS, NS, "d", "uid-d", 5)
+    for number in range(9):
+        held.remove(PODS, NS, f"p{number}", f"uid-p{number}", number)
+    assert not held.put(DEPLOYMENTS, obj("d", 4))
+
+
+def test_b9_what_was_read_from_an_object_is_kept_as_long_as_the_object_and_no_longer() -> None:
+    """With 1025 objects the memory emptied itself, so that each round read them all anew."""
+    held, made = store(), []
+    for number in range(3000):
+        held.put(PODS, obj(f"p{number}", 1))
+
+    def read(item: Object) -> str:
+        made.append(name(item))
+        return name(item)
+
+    for _ in range(2):
+        for item in held.list(PODS):
+            assert held.derived.of(item, read) == name(item)
+    assert len(made) == 3000
+    for item in held.list(PODS):
+        held.remove(PODS, NS, name(item), f"uid-{name(item)}")
+    assert len(held.derived) == 0
+
+
+def test_b9_an_object_in_anothers_place_takes_its_memory_along() -> None:
+    held = store()
+    held.put(PODS, obj("a", 1, uid="first"))
+    held.derived.of(held.list(PODS)[0], name)
+    held.put(PODS, obj("a", 2, uid="second"))
+    assert len(held.derived) == 0

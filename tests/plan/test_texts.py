@@ -110,6 +110,35 @@ def test_h2_no_status_is_refused_for_its_texts(name: str, data: st.DataObject) -
     assert written(kind.model_validate(document)) == document  # nothing is written twice
 
 
+@pytest.mark.parametrize("name", STATUSES)
+def test_l10_no_bound_of_a_status_is_judged_when_it_is_made(name: str) -> None:
+    """A bound that the model judges raises in the middle of a plan, or makes an object unreadable.
+
+    It belongs into the schema alone: what is written is cut by that.
+    """
+    seen: set[type[StatusModel]] = set()
+    todo: list[type[StatusModel]] = [STATUSES[name]]
+    while todo:
+        kind = todo.pop()
+        if kind in seen:
+            continue
+        seen.add(kind)
+        for key, field in kind.model_fields.items():
+            for part in (field, *_fields_in(field.annotation)):
+                judged = [one for one in part.metadata if hasattr(one, "max_length")]
+                assert not judged, f"{kind.__name__}.{key}: use status_text or status_list"
+            if (inner := _class_in(field.annotation)) and issubclass(inner, StatusModel):
+                todo.append(inner)
+
+
+def _fields_in(annotation: Any) -> list[Any]:
+    """The `Field(…)` of every part of an annotation, such as of the entries of a list."""
+    found = [one for one in getattr(annotation, "__metadata__", ()) if hasattr(one, "metadata")]
+    for part in getattr(annotation, "__args__", ()):
+        found += _fields_in(part)
+    return found
+
+
 def _construct(kind: Any, drawn: Any) -> Any:
     """A status as the planner may make it: `model_copy` checks no bounds."""
     made = {}

@@ -1,12 +1,17 @@
 """`isthmus validate`: the API server's answers without a server."""
 
+import copy
+import json
 from pathlib import Path
 
 import pytest
 import typer
 import yaml
+from hypothesis import given
+from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from isthmus.cli import schema_check
 from isthmus.cli.manifests import documents
 from isthmus.cli.schema_check import check
 from isthmus.cli.validate import findings, validate
@@ -17,6 +22,13 @@ SAMPLES = sorted((ROOT / "deploy" / "samples").glob("*.yaml"))
 
 app = typer.Typer()
 app.command()(validate)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _rules_are_compiled():
+    """The first rule raises Python's recursion limit, which Hypothesis must not see change."""
+    for obj in GOOD.values():
+        problems(obj)
 
 
 def problems(*objects: object) -> list[str]:
@@ -150,3 +162,136 @@ def test_unreadable_file_is_named(tmp_path):
     done = CliRunner().invoke(app, [str(tmp_path / "missing.yaml")])
     assert done.exit_code == 2
     assert "missing.yaml" in done.output
+
+
+_BOMB = "a0: &a0 [x,x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"a{n + 1}: &a{n + 1} [{','.join([f'*a{n}'] * 10)}]\n" for n in range(9)
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "sentence"),
+    [
+        ("a: 1\nb: &b [*b]", 2, "inside of what it repeats"),
+        ("a: &a {b: {c: *a}}", 1, "inside of what it repeats"),
+        ("\n" + "[" * 3000, 2, "more than 100 levels"),
+        ("{a: " * 3000, 1, "more than 100 levels"),
+        ("- " * 3000, 1, "more than 100 levels"),
+        ("a: 1\nb: !!int abc", 2, "as a whole number"),
+        ("a: !!float abc", 1, "as a number"),
+        ("a: 0x_", 1, "as a whole number"),
+        ("a: " + "9" * 5000, 1, "as a whole number"),
+        ("a: 9223372036854775808", 1, "64 bits"),
+        ("a: .inf", 1, "finite"),
+        ("a: 1\n\nb: \x00", 3, "control character"),
+        (_BOMB, 5, "aliases repeat"),
+        ("a: !!timestamp abc", 1, "no type of JSON"),
+        ("a: !!bool abc", 1, "true or false"),
+        ("a: !!binary abc", 1, "no type of JSON"),
+        ("? [a]\n: b", 1, "name of a field"),
+        ("apiVersion: [isthmus.dev/v1alpha1]\nkind: ModelDeployment", 1, "two texts"),
+        ("apiVersion: isthmus.dev/v1alpha1\nkind: [ModelDeployment]", 1, "two texts"),
+        ("apiVersion: v1\nkind: List\nitems: 3", 1, "needs items"),
+    ],
+)
+def test_l4_what_yaml_can_say_beyond_json_is_a_problem_with_its_line(
+    tmp_path, text, line, sentence
+):
+    """Each ended with a traceback, with a MemoryError after half a minute, or was skipped."""
+    file = tmp_path / "odd.yaml"
+    file.write_text(text, encoding="utf-8")
+    done = CliRunner().invoke(app, [str(file)])
+    assert done.exit_code == 1
+    assert isinstance(done.exception, SystemExit)
+    told = done.stderr.splitlines()[0]
+    assert told.startswith(f"{file}:{line}: ")
+    assert sentence in told
+
+
+def test_l4_aliases_of_one_anchor_may_be_many():
+    shared = "a: &a {b: [1, 2, 3]}\nc: [" + ", ".join(["*a"] * 1000) + "]\n"
+    (document,) = documents(shared)
+    assert document.value["c"] == [{"b": [1, 2, 3]}] * 1000
+
+
+_WORDS = [
+    "a",
+    "1",
+    "0x_",
+    "!!int",
+    "!!str",
+    "&a",
+    "*a",
+    "<<",
+    "~",
+    "2026-01-01",
+    ".nan",
+    "apiVersion",
+]
+_MARKS = [
+    "[",
+    "]",
+    "{",
+    "}",
+    ", ",
+    ": ",
+    "- ",
+    "? ",
+    "\n",
+    "\n  ",
+    "'",
+    '"',
+    "---\n",
+    "|",
+    ">-",
+    "#",
+    "\t",
+]
+
+
+@given(parts=st.lists(st.sampled_from(_WORDS + _MARKS), max_size=40))
+def test_l4_no_text_ends_it_with_an_exception(parts):
+    list(findings("".join(parts)))
+
+
+@given(text=st.text(max_size=60))
+def test_l4_nor_any_other_text(text):
+    list(findings(text))
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda part: (
+        st.lists(part, max_size=4) | st.dictionaries(st.text(max_size=8), part, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(kind=st.sampled_from(sorted(GOOD)), value=_JSON, data=st.data())
+def test_l4_no_value_of_a_field_ends_it_with_an_exception(kind, value, data):
+    obj = copy.deepcopy(GOOD[kind])
+    here = obj
+    while True:  # somewhere in the object
+        key = data.draw(st.sampled_from(list(here) if isinstance(here, dict) else range(len(here))))
+        if not isinstance(here[key], dict | list) or not here[key] or data.draw(st.booleans()):
+            break
+        here = here[key]
+    here[key] = value
+    list(findings(json.dumps(obj)))
+
+
+def test_f12_a_bound_is_told_with_its_number():
+    many = changed(GOOD["ModelDeployment"], {"spec.pools[0].engine.args": ["--x"] * 999})
+    assert "entries, this has 999" in problems(many)[0]
+    long = changed(GOOD["ModelDeployment"], {"spec.model.revision": "m" * 129})
+    assert problems(long) == ["spec.model.revision: at most 128 characters, this has 129"]
+
+
+def test_l4_rules_are_run_for_no_more_entries_than_are_allowed(monkeypatch):
+    """A hundred thousand of them took minutes: each of a list that is refused anyway."""
+    run = []
+    monkeypatch.setattr(schema_check, "_rule", lambda value, *_: run.append(value) or ())
+    many = {"name": "X", "value": "x"}
+    problems(changed(GOOD["ModelDeployment"], {"spec.pools[0].engine.env": [many] * 5000}))
+    assert len(run) < 1000

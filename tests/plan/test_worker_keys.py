@@ -1,9 +1,11 @@
 """Which key a worker wants, and when it is published for the front."""
 
+import asyncio
 import base64
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -11,6 +13,7 @@ from isthmus.api import names
 from isthmus.apiserver.objects import Object
 from isthmus.front.publish import PATIENCE_SECONDS, Publisher
 from isthmus.front.workers import Worker, workers
+from isthmus.routing.slices import LABEL_SLICE_MANAGED_BY
 from isthmus.routing.worker_keys import deployments_annotation, held_keys
 
 POD = Worker("10.0.0.1", 8000, workload="llama-k8s-abc")
@@ -44,7 +47,10 @@ def test_slices_tell_the_digest_of_a_job_and_the_deployment_of_a_pod() -> None:
         ],
     }
     job: Object = {
-        "metadata": {"labels": {names.LABEL_KEY: "dig2"}},
+        "metadata": {
+            "labels": {names.LABEL_KEY: "dig2", LABEL_SLICE_MANAGED_BY: names.GROUP},
+            "ownerReferences": [{"kind": "SlurmJob", "name": "llama-hpc-0", "uid": "j"}],
+        },
         "addressType": "IPv4",
         "ports": [{"name": "http", "port": 41000}],
         "endpoints": [{"addresses": ["10.0.1.1"]}],
@@ -109,13 +115,76 @@ async def test_a_worker_whose_key_is_not_written_down_yet_is_held_back() -> None
     assert world.published[-1] == {POD: "key-1", JOB: "key-2"}
 
 
-async def test_a_worker_is_not_held_back_for_ever() -> None:
-    world = World(secret({}, {}))
-    world.publisher.changed((POD,))
+@pytest.mark.parametrize("late", [replace(POD, workload="llama-k8s-new"), replace(JOB, key="new")])
+async def test_m4_a_worker_is_never_published_without_its_key(
+    late: Worker, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A keyless member would be sent other workers' keys by retries; it is told, once."""
+    world = World(HELD)
+    world.publisher.changed((POD, late))
+    for world.now in (0.0, PATIENCE_SECONDS, 100 * PATIENCE_SECONDS):
+        assert await world.publisher.publish_once() is True
+        assert world.published[-1] == {POD: "key-1"}
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert str(late) in line
+    assert "key-1" not in line
+
+
+def foreign(**changes: Any) -> Object:
+    """A slice that somebody wrote by hand."""
+    return {
+        "metadata": {"labels": {names.LABEL_KEY: "dig2"}, **changes},
+        "addressType": "IPv4",
+        "ports": [{"name": "http", "port": 41000}],
+        "endpoints": [{"addresses": ["10.0.1.9"]}],
+    }
+
+
+@pytest.mark.parametrize(
+    "added",
+    [
+        foreign(),
+        foreign(ownerReferences=[{"kind": "SlurmJob", "name": "x", "uid": "j"}]),
+        foreign(ownerReferences=[{"kind": "Deployment"}, None]),
+        foreign(ownerReferences={"kind": "SlurmJob"}),
+    ],
+)
+async def test_m4_what_somebody_added_to_the_membership_gets_neither_requests_nor_a_key(
+    added: Object,
+) -> None:
+    world = World(HELD)
+    world.publisher.changed((*workers([added]), POD))
     assert await world.publisher.publish_once() is True
-    world.now = PATIENCE_SECONDS
+    assert world.published[-1] == {POD: "key-1"}
+    keyless = World(None)  # of a deployment without keys it is a worker as any other
+    keyless.publisher.changed(workers([added]))
+    assert await keyless.publisher.publish_once() is False
+    assert list(keyless.published[-1].values()) == [""]
+
+
+async def test_a_job_that_began_before_its_deployment_had_a_key_goes_on_without_one() -> None:
+    world = World(HELD)
+    old = replace(JOB, key="")
+    world.publisher.changed((old,))
     assert await world.publisher.publish_once() is False
-    assert world.published[-1] == {POD: ""}
+    assert world.published[-1] == {old: ""}
+
+
+async def test_while_a_key_is_missing_a_new_membership_is_published_at_once() -> None:
+    """The pause between two looks for a key ends where workers come or go."""
+    world = World(HELD)
+    late = replace(POD, workload="llama-k8s-new")
+    world.publisher.changed((POD, late))
+    running = asyncio.create_task(world.publisher.run())
+    async with asyncio.timeout(10):
+        while not world.published:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+        world.now = PATIENCE_SECONDS
+        before = len(world.published)
+        world.publisher.changed((late,))
+        while len(world.published) == before or world.published[-1]:  # noqa: ASYNC110
+            await asyncio.sleep(0)
+    running.cancel()
 
 
 async def test_without_a_secret_no_pod_has_a_key_and_nothing_is_read_again() -> None:

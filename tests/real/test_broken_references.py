@@ -91,7 +91,8 @@ def test_a_record_in_an_unknown_form_leaves_its_worker_alone(world: World) -> No
         message: str = until(look, f"SlurmReachable with reason {reason}")
         return message
 
-    exit_codes = "s/^\\(\\([^\x1f]*\x1f\\)\\{9\\}\\)[^\x1f]*/\\10:0:0/"  # the tenth field
+    # The tenth field, which begins with the mark at the end of the ninth.
+    exit_codes = "s/^\\(\\([^\x1f]*\x1f\\)\\{9\\}[0-9a-f]\\{16\\}\\)[^\x1f]*/\\10:0:0/"
     change.write_text(f"/^{job['id']}\x1f/{exit_codes}\n")
     message = said("RecordsUnreadable")
     assert f"{job['id']} {job['name']} (exit_code is '0:0:0')" in message

@@ -326,6 +326,26 @@ async def test_worker_publishes_the_port_on_which_it_serves(worker: Worker) -> N
     assert shown == record
 
 
+async def test_m1_f15_no_job_forges_a_record_or_hides_one(worker: Worker) -> None:
+    """What SLURM keeps of a name and a comment: control characters, line feeds, all of it."""
+    job_id = await worker.submit()
+    victim = await worker.until(lambda record: record.state == "RUNNING")
+    forged = "\x1f".join(["9" * 400, "RUNNING", *["0"] * 10, worker.name, "None", "forged"])
+    name, comment = "x\x1f\x1e\ny", f"x\x1f\x1e\n{forged}\x1f\x1e\n"
+    argv = ("-J", name, f"--comment={comment}", "--parsable", "--hold", "--chdir=/tmp")
+    user, held = worker.environment.user, "--wrap=sleep 60"
+    shown = worker.environment.admin("sbatch", f"--uid={user}", *argv, held)
+    try:
+        snapshot = await worker.client.snapshot()
+        assert (snapshot.unreadable, snapshot.nameless) == ((), ())
+        (odd,) = (each for each in snapshot.jobs if each.job_id == int(shown))
+        assert (odd.name, odd.comment) == (name, comment)
+        ours = [each.job_id for each in snapshot.jobs if each.name == worker.name]
+        assert ours == [job_id] == [victim.job_id]
+    finally:
+        worker.environment.admin("scancel", shown.strip())
+
+
 @asynccontextmanager
 async def hidden_nodes(environment: SlurmEnvironment) -> AsyncIterator[None]:
     """Nobody but administrators sees nodes and reservations."""

@@ -13,6 +13,8 @@ from isthmus.backends.slurm.records import JobRecord
 TEXTS = ("0:0:0:0", "?", "2026-11-30T18:00:00", "1+0", "a b")
 """What no field but a free text holds."""
 
+_MARK = "0123456789abcdef"
+
 
 class StrangeFields:
     """Which field of which job is strange now."""
@@ -45,12 +47,12 @@ class StrangeFields:
         shown = tuple(records)
         if not any(record.job_id in self._of for record in shown):
             return JobList(jobs=shown)
-        return parsing.parse_jobs("".join(map(self._printed, shown)))
+        return parsing.parse_jobs("".join(map(self._printed, shown)), mark=_MARK)
 
     def _printed(self, record: JobRecord) -> str:
         values = {**_words(record), **dict([self._of.get(record.job_id, ("", ""))])}
         fields = (values[name] for name in parsing.JOB_FIELDS)
-        return parsing.FIELD_END.join(fields) + parsing.RECORD_END
+        return parsing.field_end(_MARK).join(fields) + parsing.record_end(_MARK)
 
 
 def _words(record: JobRecord) -> dict[str, str]:

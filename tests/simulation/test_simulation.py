@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.simulation import corpus, runner
+from tests.simulation import corpus, memory, runner
 
 Record = Callable[[str, object], None]
 
@@ -79,3 +79,12 @@ def test_an_empty_plan_of_faults_settles_at_once() -> None:
     result = runner.run(3, ())
     assert result.failure == ""
     assert result.settled_after < 60
+
+
+def test_b9_nothing_is_remembered_of_what_is_gone() -> None:
+    """Deployments come and go: no container of any part may be larger after each round.
+
+    Each other one loses its finalizers by somebody's hand, so that no last pass cleans up.
+    """
+    grown = memory.remembered(rounds=6)
+    assert not grown, grown

@@ -91,6 +91,7 @@ class World:
             identity=identity,
             installation_id=INSTALLATION,
             liveness_port=None,
+            local_login=True,
             generate_api_keys=True,
             termination_grace=60.0,
             renew_interval=5.0,

@@ -25,6 +25,23 @@
 {{- end -}}
 {{- end -}}
 
+{{- /* The setting front_pods: what is given for the pods of fronts; "" where nothing is. */ -}}
+{{- define "isthmus.frontPods" -}}
+{{- $given := omit .Values.front "image" -}}
+{{- if not $given.imagePullSecrets -}}
+{{- $given = set $given "imagePullSecrets" .Values.imagePullSecrets -}}
+{{- end -}}
+{{- $pods := dict -}}
+{{- range $name, $value := $given -}}
+{{- if $value -}}
+{{- $pods = set $pods $name $value -}}
+{{- end -}}
+{{- end -}}
+{{- if $pods -}}
+{{- toJson $pods -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "isthmus.selector" -}}
 app.kubernetes.io/name: isthmus
 app.kubernetes.io/component: {{ . }}

@@ -8,7 +8,7 @@ server refuses a wrong object with a sentence before anything runs.
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
@@ -87,6 +87,21 @@ class StatusModel(BaseModel):
     )
 
 
+def status_text(most: int) -> Any:
+    """Return the field of a text in a status, of at most so many characters.
+
+    The bound is the schema's, so `write_status` cuts by it, and not the model's: a text that is
+    too long is cut when it is written, and must neither stop a plan nor make what is stored
+    unreadable.
+    """
+    return Field(json_schema_extra={"maxLength": most})
+
+
+def status_list(most: int, **extensions: str | bool | list[str]) -> Any:
+    """Return the field of a list in a status, of at most so many entries; see `status_text`."""
+    return Field(json_schema_extra={"maxItems": most, **rules(**extensions)})
+
+
 class ObjectMeta(StatusModel):
     """The part of an object's metadata that we read; the API server owns its schema."""
 
@@ -110,10 +125,10 @@ class ObjectMeta(StatusModel):
 class ConditionModel(StatusModel):
     """One aspect of the current state."""
 
-    type: Annotated[str, Field(max_length=64)]
+    type: Annotated[str, status_text(64)]
     status: Annotated[str, Field(json_schema_extra={"enum": ["True", "False", "Unknown"]})]
-    reason: Annotated[str, Field(max_length=253)] = ""
-    message: Annotated[str, Field(max_length=1024)] = ""
+    reason: Annotated[str, status_text(253)] = ""
+    message: Annotated[str, status_text(1024)] = ""
     last_transition_time: Annotated[
         str | None, Field(json_schema_extra={"format": "date-time"})
     ] = None

@@ -61,8 +61,9 @@ class Reason(StrEnum):
     ROUTER_UNREACHABLE = "RouterUnreachable"
     """The router of endpoint.external does not answer, or refuses us: the message says what."""
     FRONT_NOT_READY = "FrontNotReady"
-    """Workers serve, but no pod of the front before them is ready: requests fail. Look at the pods
-    with the label isthmus.dev/component=front, and at the operator's setting front-image."""
+    """Workers serve, but no pod of the front before them is ready: requests fail. The message
+    has the pods' own reason; their image is the operator's setting front-image, and what else they
+    need its setting front-pods."""
     SCALED_TO_ZERO = "ScaledToZero"
     """`replicas` is 0: nothing is meant to serve."""
     SCALING_UP = "ScalingUp"
@@ -134,7 +135,8 @@ class Reason(StrEnum):
     CLUSTER_NOT_FOUND = "ClusterNotFound"
     """`clusterRef` names no SlurmCluster: create it or correct the reference."""
     CLUSTER_NOT_ALLOWED = "ClusterNotAllowed"
-    """The SlurmCluster's `access` does not admit this namespace: ask its administrator."""
+    """The SlurmCluster's `access` does not admit this namespace (ask its administrator), or its
+    `login.local` is not what this installation allows: the message says what to set."""
 
     # --- a job's way through SLURM
     WAITING_TO_SUBMIT = "WaitingToSubmit"
@@ -157,7 +159,7 @@ class Reason(StrEnum):
     PENDING_NEVER = "PendingNever"
     """This job can never start as it is: correct partition, account, QOS, size or time limit."""
     JOB_STARTING = "JobStarting"
-    """The job runs; its engine is loading or has not published its port yet."""
+    """The job runs; its engine is loading, or its port is not published yet."""
     HEALTHY = "Healthy"
     """Probes succeed, model and attempt agree: it may get requests."""
     PROBE_FAILED = "ProbeFailed"
@@ -220,6 +222,9 @@ class Reason(StrEnum):
     CONTAINER_START_ERROR = "ContainerStartError"
     """The engine has never run: mostly the image does not have its program (correct
     `engine.image` or `engine.type`); the message has the words of who tried."""
+    POD_SECURITY_REFUSED = "PodSecurityRefused"
+    """The namespace's Pod Security level does not take the pods: write
+    `kubernetes.securityContext`, or have the level changed."""
     POD_EVICTED = "PodEvicted"
     """The node evicted the pod; it is replaced."""
     POD_STARTING = "PodStarting"

@@ -95,4 +95,5 @@ class HealthSpec(SpecModel):
             ),
         ),
     ] = ()
-    """Headers of the probes; those from Secrets reach workers on SLURM only."""
+    """Headers of the probes; those from Secrets reach workers on SLURM only, and only with the
+    questions for a worker's model and attempt."""

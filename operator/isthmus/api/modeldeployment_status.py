@@ -3,16 +3,19 @@
 Apart from the spec, which users write. Everything is optional: a fresh object has no status.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
-from isthmus.api.base import ConditionModel, StatusModel, rules
+from isthmus.api.base import ConditionModel, StatusModel, status_list, status_text
 from isthmus.api.conditions import PendingClass
 
+MAX_LISTED_WORKERS: Final = 2048
+"""Workers in a status: an object has a bound. More there are in long drains of many rollouts."""
+
 Count = Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})]
-Text = Annotated[str | None, Field(max_length=253)]
-Sentence = Annotated[str | None, Field(max_length=1024)]
+Text = Annotated[str | None, status_text(253)]
+Sentence = Annotated[str | None, status_text(1024)]
 Time = Annotated[str | None, Field(json_schema_extra={"format": "date-time"})]
 BackendName = Literal["kubernetes", "slurm"]
 
@@ -34,7 +37,7 @@ class PendingStatus(StatusModel):
 class PoolStatus(StatusModel):
     """One pool."""
 
-    name: Annotated[str, Field(max_length=15)]
+    name: Annotated[str, status_text(15)]
     """Name of the pool."""
     backend: BackendName | None = None
     """Its scheduler."""
@@ -42,7 +45,7 @@ class PoolStatus(StatusModel):
     """Workers that the planner assigned to it."""
     ready: Count = None
     """Workers that serve."""
-    revision: Annotated[str | None, Field(max_length=16)] = None
+    revision: Annotated[str | None, status_text(16)] = None
     """Revision that it is meant to run."""
     pending: PendingStatus | None = None
     """Present while workers are missing."""
@@ -57,7 +60,7 @@ class TunnelsStatus(StatusModel):
     """Workers that are reached through a forward."""
     up: Count = None
     """Those of them whose forward works."""
-    summary: Annotated[str | None, Field(max_length=16)] = None
+    summary: Annotated[str | None, status_text(16)] = None
     """Both, such as 2/3."""
 
 
@@ -73,7 +76,7 @@ class DrainingStatus(StatusModel):
 class WorkerStatus(StatusModel):
     """One worker: a pod or a SLURM job."""
 
-    name: Annotated[str, Field(max_length=253)]
+    name: Annotated[str, status_text(253)]
     """Name of the pod or SlurmJob."""
     pool: Text = None
     """Its pool."""
@@ -85,15 +88,15 @@ class WorkerStatus(StatusModel):
     """Job id in SLURM."""
     node: Sentence = None
     """Node or nodes it runs on."""
-    phase: Annotated[str | None, Field(max_length=32)] = None
+    phase: Annotated[str | None, status_text(32)] = None
     """Where it stands."""
     healthy: bool | None = None
     """Whether its probes succeed."""
-    url: Annotated[str | None, Field(max_length=512)] = None
+    url: Annotated[str | None, status_text(512)] = None
     """Its own address, or that of its forward."""
-    tunnel: Annotated[str | None, Field(max_length=16)] = None
+    tunnel: Annotated[str | None, status_text(16)] = None
     """Up or Down, where it is reached through a forward."""
-    revision: Annotated[str | None, Field(max_length=16)] = None
+    revision: Annotated[str | None, status_text(16)] = None
     """Revision that it runs."""
     started_at: Time = None
     """When it started."""
@@ -110,7 +113,7 @@ class ApiKeyStatus(StatusModel):
     """Name of the Secret, in the deployment's namespace."""
     key: Text = None
     """Key in it."""
-    open_paths: Annotated[tuple[str, ...], Field(max_length=64)] = ()
+    open_paths: Annotated[tuple[str, ...], status_list(64)] = ()
     """Paths that engines of this deployment answer without the key, to whoever reaches a worker's
     port."""
 
@@ -130,15 +133,15 @@ class ModelDeploymentStatus(StatusModel):
     """Workers of the current revision."""
     available_replicas: Count = None
     """Workers that serve and may be counted on."""
-    selector: Annotated[str | None, Field(max_length=1024)] = None
+    selector: Annotated[str | None, status_text(1024)] = None
     """Label selector of the scale subresource."""
-    ready: Annotated[str | None, Field(max_length=16)] = None
+    ready: Annotated[str | None, status_text(16)] = None
     """Ready and desired workers, such as 2/3."""
-    backend: Annotated[str | None, Field(max_length=32)] = None
+    backend: Annotated[str | None, status_text(32)] = None
     """Schedulers in use, such as kubernetes+slurm."""
-    engine: Annotated[str | None, Field(max_length=32)] = None
+    engine: Annotated[str | None, status_text(32)] = None
     """Engines in use, such as vllm+sglang."""
-    url: Annotated[str | None, Field(max_length=512)] = None
+    url: Annotated[str | None, status_text(512)] = None
     """Address for clients in the cluster."""
     api_key: ApiKeyStatus | None = None
     """Where the API key of the workers is."""
@@ -148,17 +151,14 @@ class ModelDeploymentStatus(StatusModel):
     """Forwards, where workers are reached through them."""
     conditions: Annotated[
         tuple[ConditionModel, ...],
-        Field(
-            max_length=16,
-            json_schema_extra=rules(
-                x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["type"]
-            ),
-        ),
+        status_list(16, x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["type"]),
     ] = ()
     """Ready, Available, Progressing."""
-    pools: Annotated[tuple[PoolStatus, ...], Field(max_length=16)] = ()
+    pools: Annotated[tuple[PoolStatus, ...], status_list(16)] = ()
     """Each pool."""
-    workers: Annotated[tuple[WorkerStatus, ...], Field(max_length=2048)] = ()
-    """Each worker."""
+    workers: Annotated[tuple[WorkerStatus, ...], status_list(MAX_LISTED_WORKERS)] = ()
+    """Each worker, as far as there is room."""
+    omitted_workers: Count = None
+    """Workers beyond those that are listed."""
     draining: Count = None
     """Workers that finish their requests and then go."""

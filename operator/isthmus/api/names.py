@@ -6,6 +6,7 @@ else.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -221,21 +222,25 @@ class SlurmJobName:
     attempt: str
 
 
+_SLURM_JOB_NAME: Final = re.compile(
+    r"(?P<deployment>[a-z0-9]([-a-z0-9.]*[a-z0-9])?)-(?P<installation>[a-z0-9]{8})"
+    r"-(?P<identity>[0-9a-f]{10})-(?P<slot>[0-9]{1,3})-(?P<attempt>[a-z0-9]{6})"
+)
+"""Nothing else is a name of ours: what is shown, compared and given to scancel has this form."""
+
+
 def parse_slurm_job_name(name: str) -> SlurmJobName | None:
     """Return the parts of a job name of ours, None for a name that has another form.
 
     Compare `installation_id` as a whole: another installation's jobs have the same form.
     """
-    parts = name.rsplit("-", 4)
-    if len(parts) != 5 or not all(parts) or not (parts[3].isascii() and parts[3].isdigit()):
-        return None
-    deployment, installation_id, identity, slot, attempt = parts
-    if len(identity) != 10 or len(attempt) != 6:
+    found = _SLURM_JOB_NAME.fullmatch(name)
+    if found is None:
         return None
     return SlurmJobName(
-        deployment=deployment,
-        installation_id=installation_id,
-        deployment_hash=identity,
-        slot=int(slot),
-        attempt=attempt,
+        deployment=found["deployment"],
+        installation_id=found["installation"],
+        deployment_hash=found["identity"],
+        slot=int(found["slot"]),
+        attempt=found["attempt"],
     )

@@ -39,6 +39,13 @@ class TolerationSpec(SpecModel):
     ] = None
 
 
+class PullSecretRef(SpecModel):
+    """Reference to a Secret of the pods' namespace."""
+
+    name: ObjectName
+    """Name of a Secret of type kubernetes.io/dockerconfigjson."""
+
+
 class KubernetesSpec(SpecModel):
     """Where pods of this pool may run."""
 

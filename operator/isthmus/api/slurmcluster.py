@@ -21,6 +21,8 @@ from isthmus.api.base import (
     matches,
     rules,
     slurm_word,
+    status_list,
+    status_text,
     time_limit_rule,
 )
 from isthmus.api.names import API_VERSION
@@ -227,9 +229,9 @@ class OrphanModel(StatusModel):
 
     job_id: Annotated[int, Field(ge=0, json_schema_extra={"format": "int64"})]
     """Job id in SLURM."""
-    job_name: Annotated[str, Field(max_length=128)]
+    job_name: Annotated[str, status_text(128)]
     """Full name of the job in SLURM."""
-    reason: Annotated[str, Field(max_length=253)]
+    reason: Annotated[str, status_text(253)]
     """DeploymentGone or AttemptUnknown."""
 
 
@@ -242,26 +244,21 @@ class SlurmClusterStatus(StatusModel):
     """Generation of the spec that this status is about."""
     conditions: Annotated[
         tuple[ConditionModel, ...],
-        Field(
-            max_length=16,
-            json_schema_extra=rules(
-                x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["type"]
-            ),
-        ),
+        status_list(16, x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["type"]),
     ] = ()
     """SlurmReachable, NodesVisible."""
-    version: Annotated[str | None, Field(max_length=64)] = None
+    version: Annotated[str | None, status_text(64)] = None
     """SLURM's version."""
-    nodes: Annotated[str | None, Field(max_length=32)] = None
+    nodes: Annotated[str | None, status_text(32)] = None
     """Usable and all nodes, such as 4/4; "hidden" where the site shows none."""
     jobs: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
     """Our jobs that are in the queue or run."""
     orphans: Annotated[
         tuple[OrphanModel, ...],
-        Field(max_length=32, json_schema_extra=rules(x_kubernetes_list_type="atomic")),
+        status_list(32, x_kubernetes_list_type="atomic"),
     ] = ()
     """Jobs of this installation that have had no SlurmJob for ten minutes; see orphanPolicy."""
-    summary: Annotated[str | None, Field(max_length=1024)] = None
+    summary: Annotated[str | None, status_text(1024)] = None
     """The state in a few words."""
 
 

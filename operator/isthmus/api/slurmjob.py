@@ -16,6 +16,8 @@ from isthmus.api.base import (
     SpecModel,
     StatusModel,
     rules,
+    status_list,
+    status_text,
 )
 from isthmus.api.conditions import Phase
 from isthmus.api.modeldeployment_status import Time
@@ -78,15 +80,15 @@ class SlurmJobSpec(SpecModel):
 class ForwardStatus(StatusModel):
     """The forward that the worker wants; a tunnel supervisor holds it and publishes its slice."""
 
-    mode: Annotated[str | None, Field(max_length=16)] = None
+    mode: Annotated[str | None, status_text(16)] = None
     """How it is reached: Tunnel, NodeSSH or Reverse. Fixed when the forward is assigned."""
     port: Annotated[int | None, Field(ge=1, le=65535)] = None
     """Port on the tunnel supervisor; kept as long as the attempt lives."""
-    public_key: Annotated[str | None, Field(max_length=1024)] = None
+    public_key: Annotated[str | None, status_text(1024)] = None
     """With which the job of mode Reverse calls; it may listen on the port and do nothing else."""
     in_traffic: bool | None = None
     """Whether the worker may get requests, as far as it is healthy, ours and not draining."""
-    service: Annotated[str | None, Field(max_length=253)] = None
+    service: Annotated[str | None, status_text(253)] = None
     """Service whose membership it belongs to."""
 
 
@@ -95,13 +97,13 @@ class SlurmJobStatus(StatusModel):
 
     phase: Phase | None = None
     """Where the attempt stands."""
-    reason: Annotated[str | None, Field(max_length=253)] = None
+    reason: Annotated[str | None, status_text(253)] = None
     """Why."""
-    message: Annotated[str | None, Field(max_length=1024)] = None
+    message: Annotated[str | None, status_text(1024)] = None
     """In a sentence, with what to do."""
     job_id: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int64"})] = None
     """Job id in SLURM."""
-    state: Annotated[str | None, Field(max_length=64)] = None
+    state: Annotated[str | None, status_text(64)] = None
     """SLURM's own word for the job's state."""
     submit_time: Time = None
     """When SLURM took the job."""
@@ -111,13 +113,13 @@ class SlurmJobStatus(StatusModel):
     """When it ends or ended, as SLURM granted it."""
     restart_count: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
     """How often SLURM restarted the job; more than 0 ends the attempt."""
-    nodes: Annotated[str | None, Field(max_length=1024)] = None
+    nodes: Annotated[str | None, status_text(1024)] = None
     """Its nodes, as SLURM's host list."""
-    host: Annotated[str | None, Field(max_length=253)] = None
+    host: Annotated[str | None, status_text(253)] = None
     """Address of its first node."""
     port: Annotated[int | None, Field(ge=1, le=65535)] = None
     """Port that the engine took."""
-    url: Annotated[str | None, Field(max_length=512)] = None
+    url: Annotated[str | None, status_text(512)] = None
     """Address by which the engine is reached; of a forward that of the tunnel supervisor."""
     forward: ForwardStatus | None = None
     """The forward that it wants, where it is not reached directly."""
@@ -150,7 +152,7 @@ class SlurmJobStatus(StatusModel):
     """When its start gate was found claimed by a job that no snapshot showed."""
     gate_failed_at: Time = None
     """Since when its start gate cannot be closed."""
-    work_directory: Annotated[str | None, Field(max_length=200)] = None
+    work_directory: Annotated[str | None, status_text(200)] = None
     """The work directory by which it was submitted."""
     degraded_since: Time = None
     """Since when a worker that was ready fails its probes while our view of it is good."""
@@ -162,12 +164,7 @@ class SlurmJobStatus(StatusModel):
     """Whether its probes succeed."""
     conditions: Annotated[
         tuple[ConditionModel, ...],
-        Field(
-            max_length=16,
-            json_schema_extra=rules(
-                x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["type"]
-            ),
-        ),
+        status_list(16, x_kubernetes_list_type="map", x_kubernetes_list_map_keys=["type"]),
     ] = ()
     """TunnelUp."""
 

@@ -17,11 +17,10 @@ from isthmus.apiserver.objects import namespace as namespace_of
 from isthmus.apiserver.resources import SECRETS
 from isthmus.errors import SecretMissingError
 
-_MOST = 256
-"""Secrets from which on those that are too old to be believed are dropped."""
-
 _TOKEN: Final = re.compile(r"[\x21-\x7e]{1,8192}")
-"""What may become a header: visible ASCII, of which RFC 6750's characters are a part."""
+"""What may stand behind "Bearer": visible ASCII, of which RFC 6750's characters are a part."""
+_HEADER: Final = re.compile(r"[\x20-\x7e]{1,8192}")
+"""What may be a whole header: several words of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +59,7 @@ class Secrets:
         self._clock = clock
         self._max_age = max_age
         self._known: dict[tuple[str, str], _Known] = {}
+        self._swept_at = clock()
 
     async def value(self, ref: SecretRef) -> bytes:
         """Return the decoded value.
@@ -112,6 +112,21 @@ class Secrets:
             )
         return text
 
+    async def header(self, ref: SecretRef) -> str:
+        """Return the value as a header's, white space around it left out.
+
+        Raises:
+            SecretMissingError: as for `value`, or no header can have it.
+            ApiError: the API server did not answer.
+        """
+        text = (await self.value(ref)).decode(errors="replace").strip()
+        if not _HEADER.fullmatch(text):
+            raise SecretMissingError(
+                f"{ref} is no value of a header: it must be one line of printable ASCII "
+                "characters, at most 8192; a key in PEM or a kubeconfig is none"
+            )
+        return text
+
     def forget(self) -> None:
         """Read everything anew at its next use."""
         self._known.clear()
@@ -139,6 +154,7 @@ class Secrets:
 
     def _keep(self, place: tuple[str, str], obj: Object | None) -> None:
         now = self._clock()
-        if len(self._known) >= _MOST:
+        if now - self._swept_at >= self._max_age:  # a value that nobody asks for is not kept
             self._known = {p: k for p, k in self._known.items() if now - k.read_at < self._max_age}
+            self._swept_at = now
         self._known[place] = _Known(obj=obj, read_at=now)

@@ -1,6 +1,6 @@
 """Manifests as people write them: YAML documents whose every value knows its line.
 
-Apart from the checks, which work on plain values: this is the only place that knows YAML.
+Apart from the checks, which work on plain values: this and bounded_yaml.py alone know YAML.
 """
 
 from collections.abc import Iterator, Mapping
@@ -9,6 +9,9 @@ from typing import TypeAlias
 
 import yaml
 from yaml.nodes import MappingNode, Node, SequenceNode
+
+from isthmus.api.texts import one_line
+from isthmus.cli.bounded_yaml import BoundedLoader
 
 FieldPath: TypeAlias = tuple[str | int, ...]
 
@@ -45,16 +48,6 @@ class ManifestError(Exception):
         self.line = line
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML as kubectl reads it: a date is a string."""
-
-
-_Loader.yaml_implicit_resolvers = {
-    first: [(tag, pattern) for tag, pattern in resolvers if tag != "tag:yaml.org,2002:timestamp"]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-
-
 @dataclass(slots=True)
 class _Positions:
     lines: dict[FieldPath, int] = field(default_factory=dict)
@@ -81,27 +74,33 @@ def documents(text: str) -> Iterator[Document]:
     Raises:
         ManifestError: the text is not YAML.
     """
-    loader = _Loader(text)
     try:
-        while loader.check_node():
-            node = loader.get_node()
-            assert node is not None
-            positions = _Positions()
-            positions.walk(node, ())
-            value = _plain(loader.construct_document(node))
-            if value is not None:
-                whole = Document(
-                    value, node.start_mark.line + 1, positions.lines, positions.repeated
-                )
-                yield from _items(whole)
+        loader = BoundedLoader(text)
+        try:
+            yield from _documents(loader)
+        finally:
+            loader.dispose()
+    except yaml.reader.ReaderError as error:  # before the first line is read
+        line = text.count("\n", 0, error.position) + 1
+        raise ManifestError("not YAML: a control character", line=line) from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error)
+        problem = one_line(getattr(error, "problem", None) or str(error))
         raise ManifestError(
             f"not YAML: {problem}", line=1 if mark is None else mark.line + 1
         ) from None
-    finally:
-        loader.dispose()
+
+
+def _documents(loader: BoundedLoader) -> Iterator[Document]:
+    while loader.check_node():
+        node = loader.get_node()
+        assert node is not None
+        positions = _Positions()
+        positions.walk(node, ())
+        value = _plain(loader.construct_document(node))
+        if value is not None:
+            line = node.start_mark.line + 1
+            yield from _items(Document(value, line, positions.lines, positions.repeated))
 
 
 def _items(document: Document) -> Iterator[Document]:
@@ -110,19 +109,21 @@ def _items(document: Document) -> Iterator[Document]:
         yield document
         return
     items = value.get("items")
-    for index, item in enumerate(items if isinstance(items, list) else []):
-        start: FieldPath = ("items", index)
-        yield Document(
-            item,
-            document.line_of(start),
-            _below(document.lines, start),
-            _below(document.repeated, start),
-        )
+    if not isinstance(items, list):
+        raise ManifestError("a List needs items, a list of objects", line=document.line)
+    lines, repeated = _by_item(document.lines), _by_item(document.repeated)
+    for index, item in enumerate(items):
+        line = document.line_of(("items", index))
+        yield from _items(Document(item, line, lines.get(index, {}), repeated.get(index, {})))
 
 
-def _below(lines: Mapping[FieldPath, int], start: FieldPath) -> Mapping[FieldPath, int]:
-    cut = len(start)
-    return {path[cut:]: line for path, line in lines.items() if path[:cut] == start and path[cut:]}
+def _by_item(lines: Mapping[FieldPath, int]) -> Mapping[str | int, Mapping[FieldPath, int]]:
+    """The lines of each item of a List: looked through once, not once for each item."""
+    found: dict[str | int, dict[FieldPath, int]] = {}
+    for path, line in lines.items():
+        if len(path) > 2 and path[0] == "items":
+            found.setdefault(path[1], {})[path[2:]] = line
+    return found
 
 
 def _plain(value: object) -> object:

@@ -22,11 +22,13 @@ from isthmus.backends.kubernetes import render as kubernetes
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.comments import identity_comment
 from isthmus.backends.slurm.script import render_script, sbatch_options
+from isthmus.cli.manifests import documents
 from isthmus.cli.validate import findings
 from isthmus.plan.policy.placement import place
 from isthmus.settings import Settings
 
 _ATTEMPT = "xxxxxx"
+_INSTALLATION = "xxxxxxxx"
 _SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|API_?KEY|PRIVATE_?KEY", re.I)
 _SECRET_OPTION = re.compile(r"(--[a-z-]*(?:token|secret|password|api-key)[a-z-]*)=.*", re.I)
 _MASK = "********"
@@ -100,7 +102,7 @@ def rendered(
             )
             yield yaml.dump(_masked(obj), Dumper=_Readable, sort_keys=False, allow_unicode=True)
         else:
-            yield _job(desired, pool, clusters=clusters, settings=settings)
+            yield _job(desired, pool, clusters=clusters)
 
 
 def _job(
@@ -108,7 +110,6 @@ def _job(
     pool: Pool,
     *,
     clusters: Mapping[tuple[str, str], SlurmCluster],
-    settings: Settings,
 ) -> str:
     placement = pool.slurm
     if placement is None:
@@ -124,9 +125,9 @@ def _job(
     template = freezing.job_template(frozen, models=cluster.spec.models)
     masked = freezing.masked(template, mask=_mask_variable, mask_argument=_mask_argument)
     site = freezing.site_facts(cluster.spec)
-    job_name = f"{desired.name}-{settings.installation_id}-0000000000-0-{_ATTEMPT}"
+    job_name = f"{desired.name}-{_INSTALLATION}-0000000000-0-{_ATTEMPT}"
     comment = identity_comment(
-        installation=settings.installation_id,
+        installation=_INSTALLATION,
         namespace=desired.namespace,
         deployment=desired.name,
         pool=pool.name,
@@ -156,9 +157,9 @@ def _objects(files: list[Path]) -> Iterator[Mapping[str, object]]:
             typer.echo(f"{path}:{problem.line}: {problem.text}", err=True)
         if problems:
             raise typer.Exit(1)
-        for document in yaml.safe_load_all(text):
-            if isinstance(document, dict):
-                yield cast("Mapping[str, object]", document)
+        for document in documents(text):
+            if isinstance(document.value, dict):
+                yield cast("Mapping[str, object]", document.value)
 
 
 def _is(obj: Mapping[str, object], kind: str) -> bool:

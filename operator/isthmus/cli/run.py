@@ -13,6 +13,13 @@ from isthmus.cli.settings_help import describe_settings
 from isthmus.errors import SettingsError
 from isthmus.settings import Settings
 
+_NO_ID = (
+    "there is no installation id: write --installation-id, 8 characters of a-z and 0-9 that no "
+    "other installation on the same SLURM account has, and keep them for the life of the "
+    "installation. Jobs of releases that ran without one carry isthmus0: write that to go on with "
+    "them."
+)
+
 
 def run(
     kubeconfig: Annotated[
@@ -32,7 +39,8 @@ def run(
         str | None,
         typer.Option(
             help="8 characters a-z and 0-9 in the name of every SLURM job; never change it while "
-            "jobs run [default: isthmus0]."
+            "jobs run. There is no default: two installations of one id on one SLURM account end "
+            "each other's jobs."
         ),
     ] = None,
     setting: Annotated[
@@ -67,6 +75,8 @@ def run(
                 installation_id=installation_id,
             ),
         )
+        if not settings.installation_id:
+            raise SettingsError(_NO_ID)
     except SettingsError as error:
         typer.echo(f"isthmus run: {error}", err=True)
         raise typer.Exit(EXIT_USAGE) from None

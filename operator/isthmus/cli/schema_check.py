@@ -8,9 +8,11 @@ written a second time: this module interprets the generated schema.
 import difflib
 import functools
 import ipaddress
+import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass
+from itertools import islice
 from typing import Final, cast
 
 import celpy
@@ -119,16 +121,25 @@ def defaulted(value: object, schema: Schema) -> object:
 def _children(
     value: object, schema: Schema, path: FieldPath
 ) -> Iterator[tuple[object, Schema, FieldPath]]:
-    """Yield each part of a value that the schema describes, with its schema and path."""
+    """Yield each part of a value that the schema describes, with its schema and path.
+
+    Of more than the schema allows only so many: that there are more is a problem of its own, and
+    the rules of a hundred thousand entries would take minutes.
+    """
     if isinstance(value, dict):
-        for key, item in value.items():
+        for key, item in islice(value.items(), _bound(schema, "maxProperties")):
             child = _child(schema, key)
             if child is not None:
                 yield item, child, (*path, key)
     elif isinstance(value, list) and "items" in schema:
         items = cast(Schema, schema["items"])
-        for index, item in enumerate(value):
+        for index, item in enumerate(islice(value, _bound(schema, "maxItems"))):
             yield item, items, (*path, index)
+
+
+def _bound(schema: Schema, word: str) -> int | None:
+    most = schema.get(word)
+    return most if isinstance(most, int) else None
 
 
 def _unknown_fields(value: object, schema: Schema, path: FieldPath) -> Iterator[Problem]:
@@ -159,7 +170,20 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     if error.validator == "enum":
         choices = cast(Sequence[object], error.validator_value)
         return f"{error.instance!r} is not one of {', '.join(map(str, choices))}"
+    if error.validator in _BOUNDS and isinstance(error.instance, Sized):
+        return _BOUNDS[error.validator].format(error.validator_value, len(error.instance))
     return str(error.message)
+
+
+_BOUNDS: Final[Mapping[object, str]] = {
+    "maxItems": "at most {} entries, this has {}",
+    "minItems": "at least {} entries, this has {}",
+    "maxLength": "at most {} characters, this has {}",
+    "minLength": "at least {} characters, this has {}",
+    "maxProperties": "at most {} fields, this has {}",
+    "minProperties": "at least {} fields, this has {}",
+}
+"""What is told of a bound: which it is, and how far off the value is."""
 
 
 def _json_schema(schema: Schema) -> dict[str, object]:
@@ -186,16 +210,17 @@ def _repeated_items(value: object, schema: Schema, path: FieldPath) -> Iterator[
     kind = schema.get("x-kubernetes-list-type")
     if isinstance(value, list) and kind in ("set", "map"):
         keys = cast(Sequence[str], schema.get("x-kubernetes-list-map-keys", ()))
-        seen: list[object] = []
+        seen: set[str] = set()
         for index, item in enumerate(value):
             identity: object = item
             if kind == "map":
                 identity = [item.get(key) for key in keys] if isinstance(item, dict) else None
-            if identity is not None and identity in seen:
+            text = json.dumps(identity, sort_keys=True)
+            if identity is not None and text in seen:
                 name = ", ".join(map(str, identity)) if isinstance(identity, list) else identity
                 what = f"{' and '.join(keys)} {name}" if kind == "map" else f"{name}"
                 yield Problem((*path, index), f"duplicate value: {what} stands here twice")
-            seen.append(identity)
+            seen.add(text)
     for item, child, where in _children(value, schema, path):
         yield from _repeated_items(item, child, where)
 

@@ -1,17 +1,24 @@
 """`isthmus validate`: refuses offline what the API server would refuse."""
 
+import functools
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, cast
+from typing import Annotated, Final, TypeVar, cast
 
 import typer
 
 from isthmus.api.crd import KINDS, object_schema
 from isthmus.api.names import API_VERSION, GROUP
+from isthmus.api.texts import cut, one_line, printable
 from isthmus.cli.manifests import Document, ManifestError, documents, path_text
 from isthmus.cli.schema_check import Problem, check
+
+T = TypeVar("T")
+
+_LONGEST: Final = 600
+"""Characters of a message, and of a path: what is repeated in one may be anything."""
 
 _SUFFIXES: Final = (".yaml", ".yml", ".json")
 
@@ -46,18 +53,23 @@ def validate(
 def _texts(path: Path) -> Iterator[tuple[str, str]]:
     """Yield name and content of each file that a path stands for."""
     if str(path) == "-":
-        yield "<stdin>", sys.stdin.read()
+        yield "<stdin>", _read(path, lambda: sys.stdin.buffer.read().decode())
         return
     names = [path]
     if path.is_dir():
-        names = sorted(one for one in path.iterdir() if one.suffix in _SUFFIXES)
+        found = _read(path, lambda: list(path.iterdir()))
+        names = sorted(one for one in found if one.suffix in _SUFFIXES)
         if not names:
             raise typer.BadParameter(f"{path} holds no {', '.join(_SUFFIXES)} files")
     for name in names:
-        try:
-            yield str(name), name.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise typer.BadParameter(f"{name} cannot be read: {error}") from None
+        yield str(name), _read(name, functools.partial(name.read_text, encoding="utf-8"))
+
+
+def _read(path: Path, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except (OSError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{path} cannot be read: {error}") from None
 
 
 def findings(text: str) -> Iterator[Finding]:
@@ -73,10 +85,13 @@ def _document(document: Document) -> Iterator[Finding]:
     value = document.value if isinstance(document.value, dict) else {}
     kind, version = value.get("kind"), value.get("apiVersion")
     metadata = value.get("metadata")
-    title = f'{kind} "{metadata.get("name", "")}"' if isinstance(metadata, dict) else f"{kind}"
-    if not kind or not version:
-        yield Finding(document.line, "an object needs apiVersion and kind", is_problem=True)
-    elif str(version).partition("/")[0] != GROUP:
+    name = one_line(str(metadata.get("name", ""))) if isinstance(metadata, dict) else None
+    title = one_line(str(kind)) if name is None else f'{kind} "{name}"'
+    if not (kind and version and isinstance(kind, str) and isinstance(version, str)):
+        yield Finding(
+            document.line, "an object needs apiVersion and kind, two texts", is_problem=True
+        )
+    elif version.partition("/")[0] != GROUP:
         yield Finding(document.line, f"note: {title} is not a kind of {GROUP}: skipped")
     elif version != API_VERSION or kind not in _SCHEMAS:
         known = ", ".join(_SCHEMAS)
@@ -86,7 +101,7 @@ def _document(document: Document) -> Iterator[Finding]:
             is_problem=True,
         )
     else:
-        problems = sorted(_problems(document, str(kind)), key=lambda one: one.line)
+        problems = sorted(_problems(document, kind), key=lambda one: one.line)
         yield from problems or [Finding(document.line, f"{title} is valid")]
 
 
@@ -99,7 +114,8 @@ def _problems(document: Document, kind: str) -> Iterator[Finding]:
 
 def _text(problem: Problem) -> str:
     where = path_text(problem.path)
-    return f"{where}: {problem.message}" if where else problem.message
+    message = cut(printable(problem.message), limit=_LONGEST)
+    return f"{cut(printable(where), limit=_LONGEST)}: {message}" if where else message
 
 
 _SCHEMAS: Final = {

@@ -50,6 +50,8 @@ class EngineProfile(Protocol):
         health_timeout: seconds within which `health_path` answers on a loaded engine.
         load: how a page of its metrics becomes the number of requests it holds.
         open_paths: what it answers to whoever reaches its port, though it has an API key.
+        identity_paths: what tells who it is. Guarded by the key, so probes send it there, and
+            nowhere else: until then it is not known who listens.
         key_variable: environment variable by which it takes its API key; None for an engine that
             takes it by a configuration file only. Never by an argument, which everybody can read.
     """
@@ -77,6 +79,10 @@ class EngineProfile(Protocol):
     @property
     def open_paths(self) -> tuple[str, ...]:
         """Paths that it answers without its API key."""
+
+    @property
+    def identity_paths(self) -> tuple[str, ...]:
+        """Paths that tell its model and attempt, to who has its API key."""
 
     @property
     def key_variable(self) -> str | None:

@@ -58,6 +58,7 @@ class Sglang:
     health_timeout: int = 20
     load: LoadRule = _LOAD
     open_paths: tuple[str, ...] = ("/health", "/health_generate", "/ready", "/metrics")
+    identity_paths: tuple[str, ...] = ("/v1/models", "/model_info")
     key_variable: str | None = None
 
     def command(self, request: LaunchRequest) -> tuple[str, ...]:

@@ -51,6 +51,7 @@ class Vllm:
     health_timeout: int = 5
     load: LoadRule = _LOAD
     open_paths: tuple[str, ...] = _OPEN
+    identity_paths: tuple[str, ...] = ("/v1/models",)
     key_variable: str | None = "VLLM_API_KEY"
 
     def command(self, request: LaunchRequest) -> tuple[str, ...]:

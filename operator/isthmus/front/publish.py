@@ -1,13 +1,15 @@
 """Writes the workers for Envoy, each with the API key that it wants.
 
-A worker whose key is not known yet is held back: a request without the key would be refused. The
-operator writes the key down before it makes the worker, so that takes one more look; where it stays
-unknown the worker is published all the same, since a deployment may have no keys at all.
+A worker whose key is not known yet is held back, for as long as that lasts: a request without the
+key would be refused, and one that is sent elsewhere after that may carry another worker's key. The
+operator writes the key down before it makes the worker, so that takes one more look. Who has none
+rightly is known: there is no Secret of keys, or it says so.
 """
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 import httpx
@@ -19,7 +21,9 @@ from isthmus.routing.worker_keys import HeldKeys, held_keys
 _log = logging.getLogger("isthmus.front")
 
 PATIENCE_SECONDS = 30.0
+"""From when on it is told that a worker is held back, and looked less often for its key."""
 _LOOK_EVERY = 1.0
+_LOOK_LATER = 10.0
 
 
 class KeysSource(Protocol):
@@ -39,7 +43,6 @@ class Publisher:
         secret: str,
         publish: Callable[[Mapping[Worker, str]], None],
         clock: Callable[[], float],
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         """Prepare.
 
@@ -48,17 +51,16 @@ class Publisher:
             secret: its name, "" where workers have no keys.
             publish: called with the workers and their keys, "" for none.
             clock: seconds, monotonic.
-            sleep: between two looks.
         """
         self._source = source
         self._secret = secret
         self._publish = publish
         self._clock = clock
-        self._sleep = sleep
         self._held: HeldKeys | None = None
         self._found: tuple[Worker, ...] = ()
         self._event = asyncio.Event()
         self._first_seen: dict[Worker, float] = {}
+        self._told: set[Worker] = set()
 
     def changed(self, found: tuple[Worker, ...]) -> None:
         """Take in a membership."""
@@ -71,7 +73,8 @@ class Publisher:
             await self._event.wait()
             self._event.clear()
             while await self.publish_once() and not self._event.is_set():
-                await self._sleep(_LOOK_EVERY)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._event.wait(), self._pause())
 
     async def publish_once(self) -> bool:
         """Publish what is known; returns whether a worker is held back for its key."""
@@ -79,19 +82,26 @@ class Publisher:
         self._first_seen = {worker: self._first_seen.get(worker, now) for worker in found}
         if any(self._key(worker) is None for worker in found):
             await self._read()
-        known: dict[Worker, str] = {}
-        waiting = False
-        for worker in found:
-            key = self._key(worker)
-            if key is not None:
-                known[worker] = key
-            elif now - self._first_seen[worker] >= PATIENCE_SECONDS:
-                _log.warning("No API key is known for %s: it gets requests without one", worker)
-                known[worker] = ""
-            else:
-                waiting = True
+        known = {worker: key for worker in found if (key := self._key(worker)) is not None}
+        late = {
+            worker
+            for worker in set(found) - known.keys()
+            if now - self._first_seen[worker] >= PATIENCE_SECONDS
+        }
+        for worker in sorted(late - self._told):
+            _log.warning(
+                "No API key is known for %s: it gets no requests. Only workers of the "
+                "ModelDeployment belong into its EndpointSlices",
+                worker,
+            )
+        self._told = late
         self._publish(known)
-        return waiting
+        return len(known) < len(set(found))
+
+    def _pause(self) -> float:
+        """Seconds to the next look for keys: soon for a worker that has just come."""
+        ages = [self._clock() - since for since in self._first_seen.values()]
+        return _LOOK_EVERY if min(ages, default=0.0) < PATIENCE_SECONDS else _LOOK_LATER
 
     def _key(self, worker: Worker) -> str | None:
         if not self._secret:

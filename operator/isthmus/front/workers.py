@@ -5,8 +5,10 @@ from dataclasses import dataclass
 
 from isthmus.api import names
 from isthmus.apiserver.objects import Object, dig, labels, number
+from isthmus.routing.slices import LABEL_SLICE_MANAGED_BY
 
 PORT_NAME = "http"
+_NO_WORKLOAD = "/"
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -16,7 +18,8 @@ class Worker:
     Attributes:
         address: IPv4 or IPv6.
         key: digest of the API key that it wants, as its slice says; "" if that says none.
-        workload: name of the Deployment that made the pod, "" for a worker that is no pod.
+        workload: name of the Deployment that made the pod, "" for the worker of a SlurmJob. What
+            is neither has a name that no Deployment can have.
     """
 
     address: str
@@ -43,10 +46,11 @@ def workers(slices: Iterable[Object]) -> tuple[Worker, ...]:
         if port is None or dig(obj, "addressType") not in ("IPv4", "IPv6"):
             continue
         endpoints = dig(obj, "endpoints", default=[])
-        key = labels(obj).get(names.LABEL_KEY, "")
+        ours = _of_slurm_job(obj)
+        key = labels(obj).get(names.LABEL_KEY, "") if ours else ""
         for endpoint in endpoints if isinstance(endpoints, list) else []:
             found = {
-                Worker(address, port, key=key, workload=_workload(endpoint))
+                Worker(address, port, key=key, workload="" if ours else _workload(endpoint))
                 for address in _addresses(endpoint)
             }
             # Absent means true, says the API.
@@ -68,11 +72,19 @@ def _port(obj: Object) -> int | None:
     return None
 
 
+def _of_slurm_job(obj: Object) -> bool:
+    """Whether it is a slice of ours, of a worker on SLURM."""
+    owners = dig(obj, "metadata", "ownerReferences", default=[])
+    owned = isinstance(owners, list) and any(dig(one, "kind") == "SlurmJob" for one in owners)
+    return owned and labels(obj).get(LABEL_SLICE_MANAGED_BY) == names.GROUP
+
+
 def _workload(endpoint: object) -> str:
     """A pod of a Deployment is named after it, its ReplicaSet and itself."""
     if dig(endpoint, "targetRef", "kind") != "Pod":
-        return ""
-    return str(dig(endpoint, "targetRef", "name", default="")).rpartition("-")[0].rpartition("-")[0]
+        return _NO_WORKLOAD
+    pod = str(dig(endpoint, "targetRef", "name", default=""))
+    return pod.rpartition("-")[0].rpartition("-")[0] or _NO_WORKLOAD
 
 
 def _addresses(endpoint: object) -> list[str]:

@@ -19,6 +19,10 @@ another, in a task of its own. A worker that was healthy and has been dead for l
 and less often; one that starts is not, for its first answer is awaited.
 
 A worker that drains is not asked for its health any more: only its load matters, every second.
+
+The API key and headers out of Secrets go with the questions for the identity alone. Both engines
+answer for health, readiness and metrics without a key, and whoever listens at a published port
+would be told it by the first question.
 """
 
 import asyncio
@@ -301,7 +305,7 @@ class Prober:
             async with asyncio.timeout(limit):
                 status = await self._client.stream(
                     f"{target.url_base}{METRICS_PATH}",
-                    headers=_headers(target),
+                    headers=_headers(target, METRICS_PATH),
                     take=page.feed,
                 )
         except (TimeoutError, EngineError):
@@ -369,12 +373,16 @@ class Prober:
         return "WrongAttempt", f"is attempt {found} instead of {target.attempt}"
 
     async def _get(self, target: ProbeTarget, path: str) -> tuple[int, bytes]:
-        answer = await self._client.get(f"{target.url_base}{path}", headers=_headers(target))
+        answer = await self._client.get(f"{target.url_base}{path}", headers=_headers(target, path))
         return answer.status, answer.body
 
 
-def _headers(target: ProbeTarget) -> dict[str, str]:
+def _headers(target: ProbeTarget, path: str) -> dict[str, str]:
+    """What a question sends: nothing secret but where the engine wants it."""
     headers = dict(target.headers)
+    if path not in ENGINES[target.engine].identity_paths:
+        return headers
+    headers |= dict(target.secret_headers)
     if target.api_key:
         headers["Authorization"] = f"Bearer {target.api_key}"
     return headers

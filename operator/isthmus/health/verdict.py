@@ -28,8 +28,9 @@ class ProbeTarget:
         success_threshold: successes in a row that make it healthy.
         failure_threshold: failures in a row that make it unhealthy. A wrong identity is one at
             once: it is not a worker of ours that is slow but somebody else.
-        headers: names and values that every probe sends.
-        api_key: key of the engine's own API, None if it has none.
+        headers: names and values that every question sends.
+        secret_headers: those whose values come from Secrets: with questions for the identity only.
+        api_key: key of the engine's own API, None if it has none; sent as they are.
     """
 
     url_base: str
@@ -42,6 +43,7 @@ class ProbeTarget:
     success_threshold: int
     failure_threshold: int
     headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+    secret_headers: tuple[tuple[str, str], ...] = field(default=(), repr=False)
     api_key: str | None = field(default=None, repr=False)
 
 

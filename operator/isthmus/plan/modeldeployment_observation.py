@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 
 from isthmus.api.desired import Desired, Pool
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
-from isthmus.backends.base import WorkerGroup
+from isthmus.backends.base import Pending, WorkerGroup
 from isthmus.plan.actions import DeploymentAction
 
 
@@ -53,6 +53,7 @@ class ModelDeploymentObservation:
         router_problem: of a router that is not ours: "" while it is in step, None without one or
             before the first look.
         front_available: a pod of the front takes requests, or none is needed yet.
+        front_problem: why no pod of the front is ready, None where none is known.
         retry_base: first back-off after a failed attempt, seconds.
         retry_cap: longest back-off, seconds.
         floor: least seconds between a worker's leaving the rotation and its end.
@@ -74,6 +75,7 @@ class ModelDeploymentObservation:
     floor: float = 5.0
     shutdown: float = 60.0
     front_available: bool = True
+    front_problem: Pending | None = None
     router_problem: str | None = None
 
     def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:

@@ -17,6 +17,7 @@ from isthmus.api.conditions import (
 )
 from isthmus.api.desired import Desired, Pool
 from isthmus.api.modeldeployment_status import (
+    MAX_LISTED_WORKERS,
     ApiKeyStatus,
     DrainingStatus,
     ModelDeploymentStatus,
@@ -80,6 +81,7 @@ def deployment_status(
         conditions=models(conditions),
         pools=pools,
         workers=_workers(observed),
+        omitted_workers=_omitted(observed),
         draining=_number_draining(observed),
     )
 
@@ -96,7 +98,7 @@ def _tunnels(observed: ModelDeploymentObservation) -> TunnelsStatus | None:
 def deleting_status(observed: ModelDeploymentObservation, *, now: float) -> ModelDeploymentStatus:
     """The status while the last workers end."""
     workers = _workers(observed)
-    message = f"{len(workers)} workers are being stopped"
+    message = f"{len(_shown(observed))} workers are being stopped"
     stuck = [view.message for view in observed.clusters.values() if not view.reachable]
     if workers and stuck:
         message += f"; {stuck[0]}"
@@ -123,6 +125,7 @@ def deleting_status(observed: ModelDeploymentObservation, *, now: float) -> Mode
             "conditions": models(conditions),
             "pools": (),
             "workers": workers,
+            "omitted_workers": _omitted(observed),
             "draining": _number_draining(observed),
         }
     )
@@ -172,8 +175,17 @@ def _selector(observed: ModelDeploymentObservation) -> str:
     return f"{wanted},!{names.LABEL_COMPONENT if only_pods else label}"
 
 
+def _shown(observed: ModelDeploymentObservation) -> list[Worker]:
+    found = [worker for group in observed.groups for worker in group.workers if not worker.failed]
+    return sorted(found, key=lambda worker: (worker.pool, worker.name))
+
+
+def _omitted(observed: ModelDeploymentObservation) -> int | None:
+    """How many workers the status has no room for; None for none."""
+    return max(0, len(_shown(observed)) - MAX_LISTED_WORKERS) or None
+
+
 def _workers(observed: ModelDeploymentObservation) -> tuple[WorkerStatus, ...]:
-    shown = [worker for group in observed.groups for worker in group.workers if not worker.failed]
     return tuple(
         WorkerStatus(
             name=worker.name,
@@ -191,7 +203,7 @@ def _workers(observed: ModelDeploymentObservation) -> tuple[WorkerStatus, ...]:
             ends_at=worker.ends_at,
             draining=_draining(observed, worker),
         )
-        for worker in sorted(shown, key=lambda worker: (worker.pool, worker.name))
+        for worker in _shown(observed)[:MAX_LISTED_WORKERS]
     )
 
 
@@ -300,8 +312,8 @@ def _conditions(
     desired = observed.desired
     if desired.endpoint.managed and not observed.front_available:
         judged = (
-            behind_front(judged[0], deployment=desired.name),
-            behind_front(judged[1], deployment=desired.name),
+            behind_front(judged[0], deployment=desired.name, why=observed.front_problem),
+            behind_front(judged[1], deployment=desired.name, why=observed.front_problem),
         )
     found: list[tuple[ConditionType, bool, str, str]] = [
         (ConditionType.READY, *judged[0]),

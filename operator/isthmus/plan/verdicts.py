@@ -10,7 +10,7 @@ from typing import TypeAlias
 from isthmus.api import names
 from isthmus.api.conditions import PendingClass, Reason
 from isthmus.api.modeldeployment_status import PoolStatus
-from isthmus.backends.base import Worker
+from isthmus.backends.base import Pending, Worker
 
 Verdict: TypeAlias = tuple[bool, str, str]
 """Status, reason and message of a condition."""
@@ -40,6 +40,9 @@ _READY_REASONS: Mapping[PendingClass, Reason] = {
     PendingClass.UNSCHEDULABLE: Reason.UNSCHEDULABLE,
     PendingClass.RESOURCES: Reason.PENDING_RESOURCES,
 }
+
+_REFUSED = frozenset({Reason.SUBMIT_REFUSED, Reason.POD_SECURITY_REFUSED})
+"""Refusals that have a reason of their own, which says who must change something."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,8 +79,8 @@ def _cause(pool: PoolStatus) -> tuple[str, str]:
     reason: str = _READY_REASONS.get(pending.pending_class, Reason.WORKERS_NOT_READY)
     if pending.pending_class in {PendingClass.UNREACHABLE, PendingClass.FAILING}:
         reason = pending.reason or reason
-    if pending.pending_class is PendingClass.NEVER and pending.reason == Reason.SUBMIT_REFUSED:
-        reason = Reason.SUBMIT_REFUSED
+    if pending.pending_class is PendingClass.NEVER and pending.reason in _REFUSED:
+        reason = pending.reason
     return reason, f"pool {pool.name}: {pending.reason}: {pending.message}"
 
 
@@ -132,17 +135,24 @@ def ready(*, totals: Totals, pools: tuple[PoolStatus, ...]) -> Verdict:
     return False, Reason.WORKERS_NOT_READY, told
 
 
-def behind_front(verdict: Verdict, *, deployment: str) -> Verdict:
-    """A good verdict about workers that nobody can reach, because their front has no ready pod."""
+def behind_front(verdict: Verdict, *, deployment: str, why: Pending | None = None) -> Verdict:
+    """A good verdict about workers that nobody can reach, because their front has no ready pod.
+
+    Args:
+        verdict: what is to be said of the workers alone.
+        deployment: name of the ModelDeployment.
+        why: what the front's pods say themselves, None where nothing is known of them.
+    """
     good, reason, told = verdict
     if not good or reason == Reason.SCALED_TO_ZERO:
         return verdict
     selector = f"{names.LABEL_COMPONENT}={names.COMPONENT_FRONT},{names.LABEL_DEPLOYMENT}"
+    cause = "" if why is None else f"{why.reason}: {why.message}; "
     return (
         False,
         Reason.FRONT_NOT_READY,
-        f"{told}, but no pod of the front before them is ready, so requests fail: look at `kubectl "
-        f"describe pods -l {selector}={deployment}`; its image is the setting front-image",
+        f"{told}, but no pod of the front before them is ready, so requests fail: {cause}look at "
+        f"`kubectl describe pods -l {selector}={deployment}`",
     )
 
 

@@ -137,6 +137,12 @@ class ClusterStates:
         """Forget a cluster that is no more."""
         self._states.pop(reference, None)
 
+    def forget_job(self, reference: ClusterReference, job_name: str) -> None:
+        """Forget what was confirmed of an attempt whose SlurmJob is gone."""
+        state = self._states.get(reference)
+        if state is not None:
+            state.confirmed_gone = {one for one in state.confirmed_gone if one[1] != job_name}
+
     def references(self) -> Iterable[ClusterReference]:
         """All clusters that are polled."""
         return tuple(self._states)

@@ -107,7 +107,7 @@ class ClusterView:
             self._count(obj, there=obj is new)
 
     def _count(self, obj: Object, *, there: bool) -> None:
-        cluster, namespace_ = _cluster_of(obj), namespace(obj)
+        cluster, namespace_ = cluster_of(obj), namespace(obj)
         found = self._unclear[cluster][namespace_]
         words = str(dig(obj, "status", "lastAnswer", default="") or "")
         if there:
@@ -120,9 +120,12 @@ class ClusterView:
         found.unanswered.discard(uid(obj))
         if not found.every:
             del self._unclear[cluster][namespace_]
+        if not self._unclear[cluster]:
+            del self._unclear[cluster]
 
 
-def _cluster_of(obj: Object) -> ClusterReference:
+def cluster_of(obj: Object) -> ClusterReference:
+    """The SlurmCluster that a SlurmJob names, as it is stored."""
     place = dig(obj, "spec", "clusterRef")
     return ClusterReference(
         namespace=str(dig(place, "namespace", default="")), name=str(dig(place, "name", default=""))

@@ -90,6 +90,14 @@ class Clusters:
             submissions=asyncio.Semaphore(SUBMISSIONS_AT_ONCE),
         )
 
+    def refuse(self, reference: ClusterReference, failure: SlurmUnavailableError) -> None:
+        """Run nothing for a cluster, and say why it cannot be seen."""
+        state = self._states.get(reference)
+        if reference in self._running or state is None:
+            self.stop(reference)
+            self._states.put(reference, ClusterState(stale_after=0.0))
+        self._fail(reference, failure)
+
     def stop(self, reference: ClusterReference) -> None:
         """End the polling of a cluster, if it is polled, and forget what was seen."""
         running = self._running.pop(reference, None)

@@ -59,6 +59,9 @@ from isthmus.reconcile.statuses import set_finalizer
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
 
+_UNANSWERED = 64
+"""Intents without an answer from which on those of deployments that are gone are forgotten."""
+
 
 class DeploymentActions:
     """Executes actions through a gated API server."""
@@ -85,7 +88,7 @@ class DeploymentActions:
         self._new_attempt = new_attempt
         # A create without an answer may have been committed: the same token is used again until
         # the API server has answered, so that one intent never becomes two.
-        self._unanswered: dict[tuple[str, str, int], str] = {}
+        self._unanswered: dict[tuple[str, str, int], str] = {}  # uid, pool, slot → token
 
     async def execute(self, action: DeploymentAction, *, raw: Object, desired: Desired) -> Object:
         """Execute one action; returns the ModelDeployment as it is stored then.
@@ -237,6 +240,9 @@ class DeploymentActions:
         )
 
     async def _create_slurm_job(self, desired: Desired, action: CreateSlurmJob) -> None:
+        if len(self._unanswered) > _UNANSWERED:
+            alive = {uid(obj) for obj in self._store.list(MODEL_DEPLOYMENTS)}
+            self._unanswered = {k: v for k, v in self._unanswered.items() if k[0] in alive}
         intent = desired.uid, action.pool, action.slot
         attempt = self._unanswered.get(intent) or self._new_attempt()
         obj = slurm_job_object(

@@ -4,6 +4,7 @@ A pass reads its object, its parts and its clusters through the models of the ki
 have not changed since the last pass. Apart from the store, which knows no kind.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -15,10 +16,16 @@ T = TypeVar("T")
 class Derived:
     """Remembers values by the object that they were made from. For frozen values only."""
 
-    def __init__(self, *, most: int = 1024) -> None:
-        """Make an empty memory of at most `most` values."""
+    def __init__(self, *, most: int | None = None) -> None:
+        """Make an empty memory.
+
+        Args:
+            most: objects, of which the one that was not asked for longest goes first; None where
+                `forget` is called for each object that is gone. A fixed number would be of no use
+                there: with one object more, each round of passes reads all of them anew.
+        """
         self._most = most
-        self._known: dict[tuple[object, str], tuple[Object, object]] = {}
+        self._known: OrderedDict[str, dict[object, tuple[Object, object]]] = OrderedDict()
 
     def of(self, obj: Object, make: Callable[[Object], T]) -> T:
         """Return `make(obj)`, the one from before if `obj` is the same object still.
@@ -29,12 +36,23 @@ class Derived:
             obj: as it lies in the store.
             make: a function that depends on nothing else; what it raises is not remembered.
         """
-        key = make, uid(obj)
-        known = self._known.get(key)
+        key = uid(obj)
+        made = self._known.setdefault(key, {})
+        self._known.move_to_end(key)
+        known = made.get(make)
         if known is not None and known[0] is obj:
             return known[1]  # type: ignore[return-value]  # `make` is in the key
+        made.pop(make, None)
+        while self._most is not None and len(self._known) > self._most:
+            self._known.popitem(last=False)
         value = make(obj)
-        if len(self._known) >= self._most:
-            self._known.clear()
-        self._known[key] = obj, value
+        made[make] = obj, value
         return value
+
+    def forget(self, obj: Object) -> None:
+        """Forget what was made from an object that is gone."""
+        self._known.pop(uid(obj), None)
+
+    def __len__(self) -> int:
+        """Return how many objects something is known of."""
+        return len(self._known)

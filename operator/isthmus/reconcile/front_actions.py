@@ -6,9 +6,11 @@ Its Deployment is written last, so where that is up to date, the rest is there.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypedDict
 
 from isthmus.api import names
 from isthmus.api.desired import Desired
+from isthmus.api.front_pods import FrontPods, read_front_pods
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import (
     Object,
@@ -24,13 +26,16 @@ from isthmus.apiserver.objects import (
 from isthmus.apiserver.resources import (
     DEPLOYMENTS,
     DISRUPTION_BUDGETS,
+    PODS,
     ROLE_BINDINGS,
     ROLES,
     SERVICE_ACCOUNTS,
     SERVICES,
     Resource,
 )
+from isthmus.backends.base import Pending
 from isthmus.backends.kubernetes import front, render
+from isthmus.backends.kubernetes.pending import front_problem
 from isthmus.errors import ApiAlreadyExistsError, ApiNotFoundError, NameTakenError
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
@@ -44,11 +49,13 @@ class FrontState:
         ok: its Deployment and the workers' Service are there and as we want them.
         exists: one of them is there.
         available: at least one of its pods takes requests.
+        problem: why none does, None where that is not known.
     """
 
     ok: bool
     exists: bool
     available: bool
+    problem: Pending | None = None
 
 
 def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontState:
@@ -56,17 +63,35 @@ def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontS
     workers = names.membership_service(desired.name, managed=True)
     service = _ours(store, SERVICES, desired, workers)
     found = _ours(store, DEPLOYMENTS, desired, names.front_name(desired.name))
-    wanted = front.front_revision(
-        image=settings.front_image, drain_seconds=int(settings.front_drain)
-    )
+    wanted = front.front_revision(**_made_from(settings))
+    available = (number(dig(found, "status", "availableReplicas")) or 0) > 0
     current = found is not None and annotations(found).get(front.ANNOTATION_FRONT) == wanted
     return FrontState(
         ok=current
         and service is not None
         and dig(service, "spec", "selector") == render.workers_selector(desired),
         exists=service is not None or found is not None,
-        available=(number(dig(found, "status", "availableReplicas")) or 0) > 0,
+        available=available,
+        problem=None
+        if available
+        else front_problem(
+            deployment=found, pods=store.labelled(PODS, desired.namespace, desired.name)
+        ),
     )
+
+
+class _MadeFrom(TypedDict):
+    image: str
+    drain_seconds: int
+    pods: FrontPods
+
+
+def _made_from(settings: Settings) -> _MadeFrom:
+    return {
+        "image": settings.front_image,
+        "drain_seconds": int(settings.front_drain),
+        "pods": read_front_pods(settings.front_pods),
+    }
 
 
 def service_waits(store: Store, *, desired: Desired, front_available: bool) -> bool:
@@ -97,11 +122,7 @@ async def ensure_front(api: ApiServer, *, desired: Desired, settings: Settings) 
         (DISRUPTION_BUDGETS, front.disruption_budget(desired=desired)),
         (
             DEPLOYMENTS,
-            front.front_deployment(
-                desired=desired,
-                image=settings.front_image,
-                drain_seconds=int(settings.front_drain),
-            ),
+            front.front_deployment(desired=desired, **_made_from(settings)),
         ),
     )
     for resource, obj in objects:

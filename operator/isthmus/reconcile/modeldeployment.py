@@ -258,6 +258,7 @@ class ModelDeploymentReconciler:
             front_ok=front.ok,
             front_exists=front.exists,
             front_available=front.available or waits,
+            front_problem=front.problem,
             router_problem=self._router_problem(desired.uid),
             status=meaning.status,
             retry_base=self._settings.failure_backoff_base,

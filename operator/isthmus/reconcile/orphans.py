@@ -14,6 +14,7 @@ from isthmus.apiserver.objects import dig, name, namespace, uid
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_JOBS
 from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.records import JobRecord, Snapshot
+from isthmus.errors import SlurmCommandError
 from isthmus.plan.policy import orphans as policy
 from isthmus.plan.policy.orphans import Orphan, Sightings
 from isthmus.reconcile.store import Store
@@ -50,6 +51,7 @@ class Orphans:
         self._after = after
         self._sightings: dict[ClusterReference, Sightings] = {}
         self._cancelled: dict[ClusterReference, float] = {}  # → begin of that snapshot
+        self._refused: dict[ClusterReference, frozenset[int]] = {}  # → job ids
 
     def look(self, reference: ClusterReference, snapshot: Snapshot) -> tuple[Orphan, ...] | None:
         """Take in a fresh, complete snapshot and return what has been an orphan for long.
@@ -82,6 +84,7 @@ class Orphans:
         """A cluster is not polled any more."""
         self._sightings.pop(reference, None)
         self._cancelled.pop(reference, None)
+        self._refused.pop(reference, None)
 
     async def cancel(
         self,
@@ -93,17 +96,27 @@ class Orphans:
     ) -> None:
         """Cancel some of them, once for each snapshot that shows them alive.
 
+        One that SLURM refuses to cancel stops none of the others, and comes last from then on.
+
         Raises:
             SlurmUnavailableError: slurmctld does not answer.
         """
         if self._cancelled.get(reference) == snapshot.started_at:
             return
         self._cancelled[reference] = snapshot.started_at
-        for orphan in [each for each in orphans if not each.ends_by_itself][:_AT_ONCE]:
+        refused = self._refused.get(reference, frozenset())
+        alive = [each for each in orphans if not each.ends_by_itself]
+        alive.sort(key=lambda each: each.record.job_id in refused)
+        for orphan in alive[:_AT_ONCE]:
             record = orphan.record
             _log.warning("Job %d %s is an orphan: %s", record.job_id, record.name, orphan.reason)
             self._gate.check()
-            await client.cancel(job_id=record.job_id, job_name=record.name)
+            try:
+                await client.cancel(job_id=record.job_id, job_name=record.name)
+            except SlurmCommandError as error:
+                refused |= {record.job_id}
+                _log.warning("Job %d cannot be cancelled: %s", record.job_id, error)
+        self._refused[reference] = refused & {each.record.job_id for each in alive}
 
     def _deployments(self) -> frozenset[str]:
         return frozenset(

@@ -106,21 +106,24 @@ class WorkerProbes:
 
     async def _completed(self, target: ProbeTarget, attempt: ProbedAttempt) -> ProbeTarget:
         """The target with the headers and the API key that its probes send."""
-        headers = await self._headers(attempt.job, attempt.health)
+        health = attempt.health
+        plain = tuple((each.name, each.value) for each in health.headers if each.value is not None)
+        secret = await self._secret_headers(attempt.job, health)
+        target = replace(target, headers=plain, secret_headers=secret)
         if attempt.frozen is None:
-            return replace(target, headers=headers)
+            return target
         key = await worker_key(self._secrets, job=attempt.job, frozen=attempt.frozen)
-        return replace(target, headers=headers, api_key=key)
+        return replace(target, api_key=key)
 
-    async def _headers(self, job: SlurmJob, health: HealthSpec) -> tuple[tuple[str, str], ...]:
+    async def _secret_headers(
+        self, job: SlurmJob, health: HealthSpec
+    ) -> tuple[tuple[str, str], ...]:
         found = []
         for header in health.headers:
-            value = header.value or ""
             if header.value_from is not None:
                 source = header.value_from.secret_key_ref
                 ref = SecretRef(job.metadata.namespace, source.name, source.key)
-                value = await self._secrets.text(ref)
-            found.append((header.name, value))
+                found.append((header.name, await self._secrets.header(ref)))
         return tuple(found)
 
 

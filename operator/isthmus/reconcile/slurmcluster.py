@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from isthmus.api import names
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import Phase, Reason
 from isthmus.api.desired import ClusterReference
 from isthmus.api.durations import parse_duration
 from isthmus.api.slurmcluster import SlurmCluster, SlurmClusterStatus
@@ -14,8 +14,10 @@ from isthmus.apiserver.objects import Object, dig, finalizers
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.apiserver.secrets import SecretRef
 from isthmus.backends.slurm.login import ClusterAccess, SshAccess
+from isthmus.errors import SlurmUnavailableError
 from isthmus.observe.events import EventSink
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
+from isthmus.reconcile.access import login_refused
 from isthmus.reconcile.cluster_events import tell_of_records
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
@@ -89,7 +91,16 @@ class SlurmClusterReconciler:
                 present=True,
             )
         access = cluster_access(cluster, settings=self._settings)
-        self._clusters.ensure(reference, access)
+        refused = login_refused(
+            cluster,
+            allowed=self._settings.local_login,
+            own_namespace=self._settings.namespace,
+        )
+        if refused:
+            failure = SlurmUnavailableError(refused, reason=Reason.CLUSTER_NOT_ALLOWED)
+            self._clusters.refuse(reference, failure)
+        else:
+            self._clusters.ensure(reference, access)
         state = self._states.get(reference)
         fresh = state is not None and state.fresh(now=self._clock())
         snapshot = state.snapshot if state is not None and fresh else None

@@ -46,7 +46,7 @@ from isthmus.plan.actions import (
     WithdrawTunnels,
 )
 from isthmus.plan.policy.forwarding import detours
-from isthmus.plan.policy.polling import LOOK_EVERY, look_in
+from isthmus.plan.policy.polling import LEAST, LOOK_EVERY, look_in
 from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import (
     EndpointRules,
@@ -55,9 +55,10 @@ from isthmus.plan.slurmjob_observation import (
 )
 from isthmus.plan.submitting import after_submission
 from isthmus.reconcile.cluster_state import ClusterStates
-from isthmus.reconcile.cluster_view import ClusterView
+from isthmus.reconcile.cluster_view import ClusterView, cluster_of
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.drain_events import tell_of_cut_job
+from isthmus.reconcile.forgetting import when_gone
 from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
 from isthmus.reconcile.neighbours import others_answer, others_good
 from isthmus.reconcile.probes import ProbedAttempt, WorkerProbes
@@ -143,6 +144,7 @@ class SlurmJobReconciler:
         self._resync = resync
         self._clock = clock
         self._start_gate = StartGate(clusters=clusters, gate=gate)
+        when_gone(store, SLURM_JOBS, self._forget)
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over the SlurmJob."""
@@ -214,8 +216,14 @@ class SlurmJobReconciler:
             return requeue_after
         if soon == 0.0:
             self._clusters.poke(_reference(parts.job))
-            soon = LOOK_EVERY
+            soon = LEAST
         return soon if requeue_after is None else min(soon, requeue_after)
+
+    def _forget(self, gone: Object) -> None:
+        """Of an attempt whose object is gone, however it went."""
+        job_name = str(dig(gone, "spec", "jobName", default=""))
+        self._staging.forget(job_name)
+        self._states.forget_job(cluster_of(gone), job_name)
 
     # ---- observing: no I/O
 

@@ -56,7 +56,9 @@ class Store:
         self._lists: dict[Resource, tuple[Object, ...]] = {}  # of all namespaces, until a change
         self._by_owner: dict[tuple[Resource, str], set[StoreKey]] = {}
         self._by_deployment: dict[tuple[Resource, str, str], set[StoreKey]] = {}
-        self._tombstones: OrderedDict[str, float] = OrderedDict()  # uid → revision of its end
+        # Of each resource: uid → revision of its end. Many pods that end must not have a late word
+        # about a SlurmJob believed, nor a list of one resource that went back one about another.
+        self._tombstones: dict[Resource, OrderedDict[str, float]] = {}
         self._listeners: list[Listener] = []
         self.derived = Derived()
         """What was read from the objects, such as their models."""
@@ -85,7 +87,7 @@ class Store:
         key = StoreKey(resource, k8s.namespace(obj), k8s.name(obj))
         old = self._objects.get(key)
         version = k8s.resource_version(obj)
-        ended = self._tombstones.get(k8s.uid(obj))
+        ended = self._ended(resource).get(k8s.uid(obj))
         if ended is not None and (version is None or version <= ended):
             return False
         if old is not None and not _is_newer(obj, old):
@@ -94,9 +96,9 @@ class Store:
         if unknown and version is not None and self._is_listed_gone(key, version):
             return False
         # A uid seen after its end was not deleted: it had only left the label selector for a while.
-        self._tombstones.pop(k8s.uid(obj), None)
+        self._ended(resource).pop(k8s.uid(obj), None)
         if old is not None and unknown:
-            self._bury(k8s.uid(old), math.inf)
+            self._bury(resource, k8s.uid(old), math.inf)
         self._set(key, _lean(obj, old))
         return True
 
@@ -121,7 +123,7 @@ class Store:
         Returns:
             Whether the store changed.
         """
-        self._bury(uid, math.inf if resource_version is None else resource_version)
+        self._bury(resource, uid, math.inf if resource_version is None else resource_version)
         key = StoreKey(resource, namespace, name)
         old = self._objects.get(key)
         if old is None or k8s.uid(old) != uid:
@@ -250,17 +252,21 @@ class Store:
 
     def _forget(self, resource: Resource) -> None:
         """Drop versions and tombstones of a resource, and keep no object of it."""
-        self._tombstones.clear()
+        self._tombstones.pop(resource, None)
         for namespace, names in list(self._places.get(resource, {}).items()):
             for name in sorted(names):
                 self._set(StoreKey(resource, namespace, name), None)
 
-    def _bury(self, uid: str, revision: float) -> None:
+    def _ended(self, resource: Resource) -> "OrderedDict[str, float]":
+        return self._tombstones.setdefault(resource, OrderedDict())
+
+    def _bury(self, resource: Resource, uid: str, revision: float) -> None:
         if not uid:
             return
-        self._tombstones[uid] = max(revision, self._tombstones.pop(uid, 0.0))
-        while len(self._tombstones) > _TOMBSTONES:
-            self._tombstones.popitem(last=False)
+        ended = self._ended(resource)
+        ended[uid] = max(revision, ended.pop(uid, 0.0))
+        while len(ended) > _TOMBSTONES:
+            ended.popitem(last=False)
 
     def _in(self, resource: Resource, namespace: str) -> tuple[Object, ...]:
         names = sorted(self._places.get(resource, {}).get(namespace, ()))
@@ -275,6 +281,8 @@ class Store:
         self._lists.pop(key.resource, None)
         if old is not None:
             self._unindex(key, old)
+            if new is None or k8s.uid(new) != k8s.uid(old):
+                self.derived.forget(old)
         if new is not None:
             self._objects[key] = new
             self._index(key, new)

@@ -163,11 +163,16 @@ def session_argv(target: Target, *, control_path: Path, command: str) -> tuple[s
     return (*_base(control_path), *_options(words), *_where(target), command)
 
 
-def jump_command(target: Target, *, control_path: Path) -> str:
-    """The proxy command that reaches a further host through the master behind `control_path`."""
+def jump_command(target: Target, *, control_path: Path, to: Target) -> str:
+    """The proxy command that reaches a further host through the master behind `control_path`.
+
+    ssh gives it to a shell, so the host is quoted here and not left to ssh's `%h`, which is put
+    in as it is; a `%` is doubled for ssh.
+    """
     words = ["BatchMode=yes", "ControlMaster=no", "ProxyCommand=false"]
-    argv = (*_base(control_path), *_options(words), "-W", "[%h]:%p", *_where(target))
-    return " ".join(word if word == "[%h]:%p" else shlex.quote(word) for word in argv)
+    where = f"[{to.host}]:{to.port}"
+    argv = (*_base(control_path), *_options(words), "-W", where, *_where(target))
+    return shlex.join(argv).replace("%", "%%")
 
 
 def _base(control_path: Path) -> tuple[str, ...]:

@@ -63,7 +63,11 @@ def sshd_config(*, address: str, port: int, folder: Path) -> str:
             "PermitTunnel no",
             "PermitUserRC no",
             "MaxSessions 0",
-            "MaxStartups 64",
+            # Who connects and says nothing keeps nobody out: not for long, and one address not by
+            # its number, which leaves room for jobs behind one NAT.
+            "LoginGraceTime 20",
+            "MaxStartups 128:30:256",
+            "PerSourceMaxStartups 96",
             "ClientAliveInterval 5",
             "ClientAliveCountMax 3",
             "PrintMotd no",

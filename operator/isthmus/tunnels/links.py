@@ -4,9 +4,10 @@ A node is reached through the connection to its cluster's login host, so that on
 """
 
 import asyncio
+import contextlib
 import itertools
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -85,7 +86,7 @@ class Links:
         self._links: dict[LinkKey, Link] = {}
         self._problems: dict[ClusterReference, str] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._derived = Derived()
+        self._derived = Derived(most=256)
 
     def set(
         self,
@@ -100,28 +101,38 @@ class Links:
             clusters: SlurmClusters by namespace and name; of one that cannot be read what is held
                 stays as it is.
         """
-        for reference in {key.cluster for key in wanted}:
+        for reference in dict.fromkeys(key.cluster for key in wanted):
             raw = clusters.get((reference.namespace, reference.name))
-            try:
+            with self._guarded(reference):
                 self._take_cluster(reference, raw)
-            except Exception as error:  # such as a full disk: one cluster's ways, not everybody's
-                self._problems[reference] = f"its SlurmCluster: unexpected {type(error).__name__}"
-                _log.error("Links of SlurmCluster %s: %s", reference.name, where(error))
         needed = set(wanted) | {LinkKey(key.cluster) for key in wanted}
+        for reference in self._problems.keys() - {key.cluster for key in wanted}:
+            del self._problems[reference]
         for key in [key for key in self._links if key not in needed]:
             self._end(self._links.pop(key))
         for reference in [r for r in self._sites if LinkKey(r) not in self._links]:
             if not any(key.cluster == reference for key in needed):
-                self._sites.pop(reference).folder.close()
+                with self._guarded(reference):
+                    self._sites.pop(reference).folder.close()
         # Login hosts first: nodes are reached through them.
         for key in sorted(needed, key=lambda key: (key.node != "", str(key))):
             site = self._sites.get(key.cluster)
             if site is None:
                 continue
-            if key not in self._links:
-                self._links[key] = self._make(key, site)
-                self._links[key].start()
-            self._links[key].want(wanted.get(key, {}))
+            with self._guarded(key.cluster):
+                if key not in self._links:
+                    self._links[key] = self._make(key, site)
+                    self._links[key].start()
+                self._links[key].want(wanted.get(key, {}))
+
+    @contextlib.contextmanager
+    def _guarded(self, reference: ClusterReference) -> Iterator[None]:
+        """What fails, such as a full disk, is one cluster's ways, not everybody's."""
+        try:
+            yield
+        except Exception as error:
+            self._problems[reference] = f"its SlurmCluster: unexpected {type(error).__name__}"
+            _log.error("Links of SlurmCluster %s: %s", reference.name, where(error))
 
     def get(self, key: LinkKey) -> Link | None:
         """A link, None where there is none."""
@@ -194,7 +205,7 @@ class Links:
             return Way(
                 identity=site.folder.identity,
                 changed=changed,
-                proxy_command=self._jump(key) if key.node else "",
+                proxy_command=self._jump(key, to=hosts[0]) if key.node else "",
             )
 
         return Link(
@@ -209,7 +220,7 @@ class Links:
             pause=self._pause,
         )
 
-    def _jump(self, key: LinkKey) -> str:
+    def _jump(self, key: LinkKey, *, to: Target) -> str:
         login = self._links.get(LinkKey(key.cluster))
         if login is None or login.through is None:
             why = "not connected" if login is None else login.problem
@@ -217,7 +228,7 @@ class Links:
                 f"waits for the login host of {key.cluster.name}: {why}",
                 reason=Reason.SSH_UNREACHABLE,
             )
-        return jump_command(login.through, control_path=login.control_path)
+        return jump_command(login.through, control_path=login.control_path, to=to)
 
     def _end(self, link: Link) -> None:
         task = asyncio.create_task(link.close(), name=f"end link {link.name}")

@@ -9,6 +9,7 @@ import json
 
 from isthmus.api import names
 from isthmus.api.desired import Desired
+from isthmus.api.front_pods import NO_MORE, FrontPods
 from isthmus.backends.kubernetes.render import (
     PORT_NAME,
     Json,
@@ -28,13 +29,20 @@ FOLDER = "/run/isthmus-front"
 USER_ID = 65532
 
 
-def front_revision(*, image: str, drain_seconds: int) -> str:
+ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+"""Where programs look for the token of their pod; of a front's containers only one has it."""
+TOKEN_SECONDS = 3607
+"""How long a token of the sidecar is good for: the kubelet's own, which makes a new one in time."""
+
+
+def front_revision(*, image: str, drain_seconds: int, pods: FrontPods = NO_MORE) -> str:
     """Hash of what a front is made from, not of what it renders to.
 
     So a newer operator that renders a front in another way leaves running fronts alone until the
     image changes.
     """
-    made_from = json.dumps([image, drain_seconds])
+    given = pods.model_dump(mode="json", by_alias=True, exclude_defaults=True)
+    made_from = json.dumps([image, drain_seconds, *([given] if given else [])], sort_keys=True)
     return hashlib.sha256(made_from.encode()).hexdigest()[:10]
 
 
@@ -105,16 +113,19 @@ def disruption_budget(*, desired: Desired) -> Json:
     }
 
 
-def front_deployment(*, desired: Desired, image: str, drain_seconds: int) -> Json:
+def front_deployment(
+    *, desired: Desired, image: str, drain_seconds: int, pods: FrontPods = NO_MORE
+) -> Json:
     """The Deployment of the front, replaced pod by pod, each new one first.
 
     Args:
         desired: the deployment.
         image: Envoy and this package.
         drain_seconds: how long a pod that is deleted waits for its requests.
+        pods: what the administrator adds.
     """
     metadata = _metadata(desired)
-    revision = front_revision(image=image, drain_seconds=drain_seconds)
+    revision = front_revision(image=image, drain_seconds=drain_seconds, pods=pods)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -128,8 +139,14 @@ def front_deployment(*, desired: Desired, image: str, drain_seconds: int) -> Jso
             },
             "revisionHistoryLimit": 2,
             "template": {
-                "metadata": {"labels": front_labels(desired)},
-                "spec": _pod(desired, image=image, drain_seconds=drain_seconds),
+                # By the second label the operator sees its pods, and why they do not start.
+                "metadata": {
+                    "labels": {
+                        **front_labels(desired),
+                        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+                    }
+                },
+                "spec": _pod(desired, image=image, drain_seconds=drain_seconds, pods=pods),
             },
         },
     }
@@ -143,14 +160,17 @@ def _metadata(desired: Desired) -> Json:
     )
 
 
-def _pod(desired: Desired, *, image: str, drain_seconds: int) -> Json:
+def _pod(desired: Desired, *, image: str, drain_seconds: int, pods: FrontPods) -> Json:
     spread = {
         "labelSelector": {"matchLabels": front_labels(desired)},
         "topologyKey": "kubernetes.io/hostname",
     }
     preferred = {"weight": 100, "podAffinityTerm": spread}
     return {
+        **pods.pod_fields(),
         "serviceAccountName": names.front_name(desired.name),
+        # The token reads workers' keys: Envoy, which reads what strangers send, has none.
+        "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "terminationGracePeriodSeconds": drain_seconds + 15,
         "affinity": {
@@ -165,9 +185,24 @@ def _pod(desired: Desired, *, image: str, drain_seconds: int) -> Json:
         },
         # A sidecar: it has written a membership before Envoy starts, and ends after it.
         "initContainers": [_sidecar(desired, image)],
-        "containers": [_envoy(image, drain_seconds)],
-        "volumes": [{"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}}],
+        "containers": [_envoy(image, drain_seconds, pods)],
+        "volumes": [
+            {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
+            _account_volume(),
+        ],
     }
+
+
+def _account_volume() -> Json:
+    """What a pod's token folder holds, with a token that ends by itself."""
+    namespace = {"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}
+    certificate = {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}
+    sources = [
+        {"serviceAccountToken": {"path": "token", "expirationSeconds": TOKEN_SECONDS}},
+        {"configMap": certificate},
+        {"downwardAPI": {"items": [namespace]}},
+    ]
+    return {"name": "account", "projected": {"sources": sources}}
 
 
 def _container(name: str, image: str) -> Json:
@@ -202,11 +237,15 @@ def _sidecar(desired: Desired, image: str) -> Json:
             "timeoutSeconds": 5,
             "failureThreshold": 300,
         },
+        "volumeMounts": [
+            {"name": "run", "mountPath": FOLDER},
+            {"name": "account", "mountPath": ACCOUNT_FOLDER, "readOnly": True},
+        ],
         "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
     }
 
 
-def _envoy(image: str, drain_seconds: int) -> Json:
+def _envoy(image: str, drain_seconds: int, pods: FrontPods) -> Json:
     probe = {"httpGet": {"path": "/ready", "port": HEALTH_PORT}}
     return _container("envoy", image) | {
         "command": [
@@ -246,5 +285,8 @@ def _envoy(image: str, drain_seconds: int) -> Json:
                 }
             }
         },
-        "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}},
+        "resources": {
+            "requests": {"cpu": "100m", "memory": "128Mi"},
+            **pods.quantities(),
+        },
     }

@@ -76,7 +76,9 @@ def login_lookup(executor: CommandExecutor) -> Lookup:
 
 
 def is_address(text: str) -> bool:
-    """Whether a text is an IPv4 or IPv6 address."""
+    """Whether a text is an IPv4 or IPv6 address, without a scope id, which may be any text."""
+    if "%" in text:
+        return False
     try:
         ip_address(text)
     except ValueError:

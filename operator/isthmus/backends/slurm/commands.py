@@ -55,7 +55,7 @@ echo "cannot write $1 so that its owner alone can read it" >&2
 rm -f -- "$new"
 exit 1
 """
-_REMOVE_SECRET = 'rm -f -- "$1"'
+_REMOVE_SECRETS = 'rm -f -- "$@"'
 _PREPARE = """
 umask 077
 mkdir -p -- "$1" && probe=$(mktemp "$1/.probe.XXXXXX") && rm -f -- "$probe"
@@ -73,7 +73,7 @@ class CommandClient:
         timeout: float = 25.0,
         submit_timeout: float = 60.0,
         clock: Callable[[], float] = time.time,
-        marker: Callable[[], str] = lambda: f"isthmus-{secrets.token_hex(8)}",
+        marker: Callable[[], str] = lambda: secrets.token_hex(8),
         lookup: Lookup = system_lookup,
     ) -> None:
         """Prepare; nothing runs yet.
@@ -84,7 +84,7 @@ class CommandClient:
             timeout: seconds for each command but sbatch.
             submit_timeout: seconds for sbatch.
             clock: wall clock, epoch seconds.
-            marker: makes the unguessable word of the marks around an output.
+            marker: makes the unguessable word of the marks in and around an output.
             lookup: finds the addresses of nodes that slurm.conf gives by name.
         """
         self._executor = executor
@@ -116,14 +116,16 @@ class CommandClient:
             SlurmUnavailableError: no complete answer, or one in a form that is not known.
         """
         started_at = self._clock()
-        (jobs, nodes), result = await self._ask(snapshots.questions(self._path), check=False)
+        mark = self._marker()
+        questions = snapshots.questions(self._path, mark=mark)
+        (jobs, nodes), result = await self._ask(questions, check=False, marker=mark)
         if jobs.returncode != 0:
             raise _failed(jobs, result)
         hidden = snapshots.nodes_hidden(nodes, result.stderr)
         if nodes.returncode != 0 and not hidden:
             raise _failed(nodes, result)
         try:
-            found, listed = snapshots.read(jobs=jobs, nodes=nodes, hidden=hidden)
+            found, listed = snapshots.read(jobs=jobs, nodes=nodes, hidden=hidden, mark=mark)
         except FormatError as error:
             raise await self._unknown_format(error) from error
         except OutputError as error:
@@ -287,14 +289,15 @@ class CommandClient:
         place = key_path(work_directory=work_directory, job_name=job_name)
         await self._place(place, work_directory, job_name, content)
 
-    async def remove_secret(self, *, work_directory: str, job_name: str) -> None:
-        """Delete the file of `place_secret`.
+    async def remove_secrets(self, *, work_directory: str, job_name: str) -> None:
+        """Delete the files of `place_secret` and `place_tunnel_key`.
 
         Raises:
             SlurmUnavailableError: the work directory cannot be reached.
         """
-        place = key_path(work_directory=work_directory, job_name=job_name)
-        await self._shell(_REMOVE_SECRET, place)
+        key = key_path(work_directory=work_directory, job_name=job_name)
+        tunnel = tunnel_key_path(work_directory=work_directory, job_name=job_name)
+        await self._shell(_REMOVE_SECRETS, key, tunnel)
 
     async def _place(self, place: str, work_directory: str, job_name: str, content: str) -> None:
         claim = claim_path(work_directory=work_directory, job_name=job_name)
@@ -327,13 +330,14 @@ class CommandClient:
         check: bool = True,
         limit: float | None = None,
         stdin: str = "",
+        marker: str = "",
     ) -> tuple[tuple[Section, ...], CommandResult]:
         """Run commands that only look, or that may be repeated.
 
         Raises:
             SlurmUnavailableError: an end mark is missing, or (with `check`) a return code is not 0.
         """
-        marker = self._marker()
+        marker = marker or self._marker()
         seconds = self._timeout if limit is None else limit
         try:
             result = await self._executor.run(

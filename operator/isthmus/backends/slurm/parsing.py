@@ -1,11 +1,12 @@
 """Reads what SLURM's text commands print. Pure; sets aside or raises rather than guess.
 
 Apart from `commands.py`, which runs the commands, so that recorded outputs of several releases can
-be parsed in tests. The questions are the same for every release: unit separators between the
-fields, a record separator at the end of each record (names and comments may hold line breaks),
-free text last, width 0 (squeue would cut at 20 characters otherwise). The answers are not: a field
-may change its form (`exit_code` did in 23.02). A record that holds a field in an unknown form is
-set aside and all others stand; only where that is no exception the whole answer is refused.
+be parsed in tests. The questions are the same for every release: each field and each record ends
+with a mark that is made for one call, so that no name and no comment can hold one and forge a
+record (SLURM keeps control characters and line breaks in both); width 0 (squeue would cut at 20
+characters otherwise). The answers are not: a field may change its form (`exit_code` did in 23.02).
+A record that holds a field in an unknown form is set aside and all others stand; only where that is
+no exception the whole answer is refused.
 """
 
 from __future__ import annotations
@@ -16,9 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from isthmus.backends.slurm.records import JobRecord, NodeRecord, UnreadableJob
-
-FIELD_END = "\x1f"
-RECORD_END = "\x1f\x1e\n"
 
 JOB_FIELDS = (
     "JobID",
@@ -89,9 +87,28 @@ class Section:
     clock: int
 
 
-def output_format(fields: Sequence[str]) -> str:
-    """The value of `-O` of squeue or sinfo for these fields."""
-    return ",".join(f"{name}:{FIELD_END}" for name in fields) + "\x1e"
+def field_end(mark: str) -> str:
+    """What stands behind each field.
+
+    The control character keeps squeue from reading the mark's first digits as a width.
+    """
+    return f"\x1f{mark}"
+
+
+def record_end(mark: str) -> str:
+    """What stands behind each record, after the end of its last field."""
+    return f"{field_end(mark)}\x1e\n"
+
+
+def output_format(fields: Sequence[str], *, mark: str) -> str:
+    """The value of `-O` of squeue or sinfo for these fields.
+
+    Args:
+        fields: by SLURM's names.
+        mark: letters, digits and -, that nobody can guess.
+    """
+    end = field_end(mark)
+    return ",".join(f"{name}:{end}" for name in fields) + "\x1e"
 
 
 def framed(commands: Sequence[Sequence[str]], *, marker: str, limit: float) -> tuple[str, ...]:
@@ -102,7 +119,8 @@ def framed(commands: Sequence[Sequence[str]], *, marker: str, limit: float) -> t
 
     Args:
         commands: argument vectors.
-        marker: a word that nobody can guess, so that no job's comment can hold an end mark.
+        marker: a word that nobody can guess, so that no job's comment can hold an end mark; the
+            fields of squeue's and sinfo's answers end with it, too.
         limit: seconds for each command.
     """
     lines = ["r=0"]
@@ -121,7 +139,7 @@ def sections(text: str, *, marker: str, count: int) -> tuple[Section, ...]:
         OutputError: fewer complete sections than `count`.
     """
     word = re.escape(marker)
-    pattern = rf"^{word} BEGIN\n(.*?)\n{word} END (\d+) (\d+)$"
+    pattern = rf"^{word} BEGIN\n(.*?)\n{word} END ([0-9]{{1,10}}) ([0-9]{{1,19}})$"
     found = tuple(
         Section(output=match[1], returncode=int(match[2]), clock=int(match[3]))
         for match in re.finditer(pattern, text, re.DOTALL | re.MULTILINE)
@@ -131,8 +149,8 @@ def sections(text: str, *, marker: str, count: int) -> tuple[Section, ...]:
     return found
 
 
-def parse_jobs(text: str) -> JobList:
-    """The output of squeue with `output_format(JOB_FIELDS)`.
+def parse_jobs(text: str, *, mark: str) -> JobList:
+    """The output of squeue with `output_format(JOB_FIELDS)` and this mark.
 
     Raises:
         OutputError: a record is cut off.
@@ -142,7 +160,7 @@ def parse_jobs(text: str) -> JobList:
     unreadable: list[UnreadableJob] = []
     nameless: list[str] = []
     problems: list[str] = []
-    for fields in _records(text, JOB_FIELDS):
+    for fields in _records(text, mark=mark):
         try:
             job_id, name = _identity(fields)
         except OutputError as error:
@@ -162,7 +180,7 @@ def parse_jobs(text: str) -> JobList:
     return JobList(jobs=tuple(jobs), unreadable=tuple(unreadable), nameless=tuple(sorted(nameless)))
 
 
-def parse_nodes(text: str) -> Mapping[str, NodeRecord]:
+def parse_nodes(text: str, *, mark: str) -> Mapping[str, NodeRecord]:
     """The output of `sinfo -N -a` with `output_format(NODE_FIELDS)`: a record per partition.
 
     An empty one is the list of a site that hides its nodes.
@@ -172,7 +190,7 @@ def parse_nodes(text: str) -> Mapping[str, NodeRecord]:
         FormatError: a record has too few fields.
     """
     nodes: dict[str, NodeRecord] = {}
-    for fields in _records(text, NODE_FIELDS):
+    for fields in _records(text, mark=mark):
         _check_count(fields, NODE_FIELDS)
         name, address, states, partition, reason = fields
         known = nodes.get(name)
@@ -187,11 +205,11 @@ def parse_nodes(text: str) -> Mapping[str, NodeRecord]:
     return nodes
 
 
-def _records(text: str, names: Sequence[str]) -> list[list[str]]:
-    *whole, rest = text.split(RECORD_END)
+def _records(text: str, *, mark: str) -> list[list[str]]:
+    *whole, rest = text.split(record_end(mark))
     if rest:
         raise OutputError(f"a record is cut off: {rest[:60]!r}")
-    return [record.split(FIELD_END, len(names) - 1) for record in whole]
+    return [record.split(field_end(mark)) for record in whole]
 
 
 def _check_count(fields: Sequence[str], names: Sequence[str]) -> None:
@@ -294,7 +312,7 @@ def _node_states(text: str) -> frozenset[str]:
 
 def parse_time_limit(text: str) -> int | None:
     """Minutes of `MM:SS`, `HH:MM:SS` or `D-HH:MM:SS`; None for UNLIMITED, NOT_SET and the like."""
-    match = re.fullmatch(r"(?:([0-9]{1,6})-)?(?:([0-9]+):)?([0-9]+):([0-9]+)", text[:40])
+    match = re.fullmatch(r"(?:([0-9]{1,6})-)?(?:([0-9]{1,10}):)?([0-9]{1,10}):([0-9]{1,10})", text)
     if match is None:
         return None
     days, hours, minutes, seconds = (int(part or 0) for part in match.groups())

@@ -18,10 +18,10 @@ from isthmus.backends.slurm.states import observe
 _HIDDEN = re.compile(r"slurm_load_(node|part)\w*( error)?: Access/permission denied")
 
 
-def questions(path: Callable[[str], str]) -> tuple[tuple[str, ...], ...]:
+def questions(path: Callable[[str], str], *, mark: str) -> tuple[tuple[str, ...], ...]:
     """The commands, squeue before sinfo; `path` says where one is."""
-    jobs = parsing.output_format(parsing.JOB_FIELDS)
-    nodes = parsing.output_format(parsing.NODE_FIELDS)
+    jobs = parsing.output_format(parsing.JOB_FIELDS, mark=mark)
+    nodes = parsing.output_format(parsing.NODE_FIELDS, mark=mark)
     return (
         (path("squeue"), "-h", "--me", "--states=all", "-O", jobs),
         (path("sinfo"), "-h", "-N", "-a", "-O", nodes),
@@ -40,7 +40,7 @@ def nodes_hidden(nodes: Section, errors: str) -> bool:
 
 
 def read(
-    *, jobs: Section, nodes: Section, hidden: bool
+    *, jobs: Section, nodes: Section, hidden: bool, mark: str
 ) -> tuple[JobList, Mapping[str, NodeRecord]]:
     """The jobs, and the nodes by name.
 
@@ -48,7 +48,8 @@ def read(
         OutputError: an answer is cut off.
         FormatError: an answer is in a form that is not known.
     """
-    return parsing.parse_jobs(jobs.output), {} if hidden else parsing.parse_nodes(nodes.output)
+    found = parsing.parse_jobs(jobs.output, mark=mark)
+    return found, {} if hidden else parsing.parse_nodes(nodes.output, mark=mark)
 
 
 def unlisted_hosts(

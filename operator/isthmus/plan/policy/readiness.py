@@ -92,6 +92,11 @@ def _refused(rules: EndpointRules, *, address: str, port: int) -> str:
             f"node address {address} is a name that cannot be looked up where the operator runs: "
             "give the nodes addresses (NodeAddr) or the operator a resolver that knows them"
         )
+    if "%" in address:  # a scope id may be any text, and means something on one machine alone
+        return (
+            "the node's address has a scope id (%…), with which nobody else can reach it: give the "
+            "node a routable NodeAddr"
+        )
     if rules.networks and not any(
         parsed in ip_network(network, strict=False) for network in rules.networks
     ):
@@ -143,7 +148,7 @@ def _starting(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJob
         return status.model_copy(update={"phase": Phase.STARTING, "healthy": False})
     wrong = observed.probe_reason in {"WrongModel", "WrongAttempt"}
     if status.port is None:
-        message = "the job runs and has not published its port yet"
+        message = "the engine is loading: the job publishes its port once its engine listens"
     elif wrong:
         message = observed.probe_message
     else:
