@@ -132,21 +132,22 @@ class Clusters:
         reference: ClusterReference,
         request: SubmitRequest,
         *,
-        check: Callable[[], None],
+        check: Callable[[], str],
     ) -> SubmitOutcome:
         """Submit once, with at most a few submissions of a cluster at a time.
 
         Args:
             reference: the cluster.
             request: what to submit.
-            check: called right before sbatch, after the wait for a place; raises if it must not be.
+            check: called right before sbatch, after the wait for a place: returns why it is not
+                wanted any more, "" if it is; raises if it must not be.
         """
         running = self._running.get(reference)
         if running is None:
             return NotSent("its cluster was being set up anew")
         async with running.submissions:
-            check()
-            return await running.client.submit(request)
+            unwanted = check()
+            return NotSent(unwanted) if unwanted else await running.client.submit(request)
 
     def poke(self, reference: ClusterReference) -> None:
         """Ask for a snapshot soon."""

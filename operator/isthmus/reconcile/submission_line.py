@@ -78,6 +78,18 @@ class SubmissionLine:
         """Give the place back, and call the next."""
         line = self._lines[reference]
         line.under_way.discard(key)
+        self._go_on(reference, line)
+
+    def withdraw(self, reference: ClusterReference, key: Key) -> None:
+        """Stand in the line no more, called or not: something else holds the attempt back now."""
+        line = self._lines.get(reference)
+        if line is None:
+            return
+        line.waiting.remove(key.namespace, key)
+        if line.called.pop(key, None) is not None:
+            self._go_on(reference, line)
+
+    def _go_on(self, reference: ClusterReference, line: _Line) -> None:
         self._call(line)
         if not (line.under_way or line.called or line.waiting):
             del self._lines[reference]
