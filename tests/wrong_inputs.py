@@ -200,6 +200,7 @@ def _job(name: str, path: str, value: object, sentence: str | None) -> WrongInpu
 TWO = "an engine option and its value in one list entry need a '='"
 OURS = "this engine option (or its abbreviation) is set by Isthmus"
 SBATCH = "this sbatch option (or its abbreviation) is set by Isthmus"
+SBATCH_VALUE = "sbatch does not take this option so"
 SBATCH_FORM = "an sbatch option must be one entry of the form --name or --name=value"
 VARIABLE = "this environment variable is set by Isthmus or the scheduler"
 SHELLS = "bash gives this environment variable a meaning of its own"
@@ -520,6 +521,13 @@ WRONG_INPUTS = (
     _hpc("sbatch with a space", "slurm.sbatchOptions", ["--constraint a100"], SBATCH_FORM),
     _hpc("sbatch with a command", "slurm.sbatchOptions", ["--constraint=$(id)"], SBATCH_FORM),
     _hpc("sbatch value an option", "slurm.sbatchOptions", ["--constraint=-x"], SBATCH_FORM),
+    _hpc("sbatch file of nodes", "slurm.sbatchOptions", ["--nodelist=/etc/shadow"], SBATCH_VALUE),
+    _hpc("sbatch file to exclude", "slurm.sbatchOptions", ["--exclude=./nodes"], SBATCH_VALUE),
+    _hpc("sbatch word of no hint", "slurm.sbatchOptions", ["--hint=garbage"], SBATCH_VALUE),
+    _hpc("sbatch switches", "slurm.sbatchOptions", ["--switches=abc"], SBATCH_VALUE),
+    _hpc("sbatch memory binding", "slurm.sbatchOptions", ["--mem-bind=garbage"], SBATCH_VALUE),
+    _hpc("sbatch cores", "slurm.sbatchOptions", ["--core-spec=abc"], SBATCH_VALUE),
+    _hpc("sbatch threads", "slurm.sbatchOptions", ["--thread-spec"], SBATCH_VALUE),
     _hpc("sbatch with a line feed", "slurm.sbatchOptions", ["--nice\n"], SBATCH_FORM),
     # --- health
     _d("timeout a number", "spec.health.startupTimeout", 30, None),

@@ -22,6 +22,7 @@
     ├── SshError                         a connection over ssh could not be made, or was lost
     └── SlurmError                       an answer of SLURM, or none
         ├── SlurmUnavailableError        no complete, trustworthy observation: transient
+        │   └── SlurmNotAskedError       and surely nothing was sent
         └── SlurmCommandError            a command was understood and refused
 """
 
@@ -134,6 +135,10 @@ class SlurmError(IsthmusError):
 
 class SlurmUnavailableError(SlurmError):
     """No complete, trustworthy observation could be had; says nothing about any job."""
+
+
+class SlurmNotAskedError(SlurmUnavailableError):
+    """The place where commands run was not reached: nothing was sent there, and nothing ran."""
 
 
 class SlurmCommandError(SlurmError):

@@ -21,6 +21,10 @@ TIMED_OUT_CODE = 124
 """Return code of a command that was ended at its time limit, as of coreutils' `timeout`."""
 
 
+class NotStartedError(OSError):
+    """A command could not be started at all: none of it ran."""
+
+
 @dataclass(frozen=True, slots=True)
 class CommandResult:
     """How a command ended.
@@ -58,21 +62,9 @@ async def run_process(
         max_output_bytes: of each of standard output and standard error.
 
     Raises:
-        OSError: the command could not be started at all.
+        NotStartedError: it could not be started at all.
     """
-    uid, gid, groups = _identity(user)
-    process = await asyncio.create_subprocess_exec(
-        *argv,
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-        env=dict(environment),
-        cwd="/",
-        process_group=0,
-        user=uid,
-        group=gid,
-        extra_groups=groups,
-    )
+    process = await _started(argv, environment=environment, user=user)
     out, err = bytearray(), bytearray()
     timed_out = False
     try:
@@ -94,6 +86,27 @@ async def run_process(
         stderr=err.decode(errors="replace"),
         timed_out=timed_out,
     )
+
+
+async def _started(
+    argv: Sequence[str], *, environment: Mapping[str, str], user: str | None
+) -> asyncio.subprocess.Process:
+    uid, gid, groups = _identity(user)
+    try:
+        return await asyncio.create_subprocess_exec(
+            *argv,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+            env=dict(environment),
+            cwd="/",
+            process_group=0,
+            user=uid,
+            group=gid,
+            extra_groups=groups,
+        )
+    except OSError as error:
+        raise NotStartedError(error.errno, error.strerror, error.filename) from error
 
 
 def _identity(user: str | None) -> tuple[int | None, int | None, list[int] | None]:

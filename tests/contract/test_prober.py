@@ -516,9 +516,61 @@ def test_h1_secrets_go_with_questions_for_the_identity_and_are_not_shown(kind: P
     assert "vertraulich" not in repr(target)
 
 
-@pytest.mark.parametrize("body", [b"", b"null", b"[]", b'{"data": 3}', b'{"data": [null, 1, {}]}'])
+_NESTED = b"[" * 900 + b"]" * 900
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'{"data": 3}',
+        b'{"data": [null, 1, {}]}',
+        b'{"data": [{"id": %s}]}' % _NESTED,
+        b'{"data": [{"id": ["llama"]}]}',
+    ],
+)
 def test_malformed_answers_name_no_models(body: bytes) -> None:
     assert "llama" not in served_models(body)
+
+
+def test_m8_what_nobody_thought_of_is_logged_once_and_not_at_each_probe(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Odd(Engine):
+        async def get(self, url: str, *, headers: Mapping[str, str]) -> EngineAnswer:
+            raise RuntimeError("a bug of ours")
+
+    async def work(watching: Watching) -> None:
+        await asyncio.sleep(300)
+        state = watching.prober.state(KEY)
+        assert state is not None
+        assert state.last.message == "unexpected RuntimeError"
+
+    watched(work, engine=Odd())
+    assert caplog.text.count("failed unexpectedly") == 1
+
+
+def test_m8_hanging_engines_of_one_namespace_do_not_delay_another_ones_probes() -> None:
+    """Nor does it matter how many there are: they hold three quarters of the places."""
+
+    async def work() -> None:
+        engine = Engine(silent_at="http://hanging")
+        prober = Prober(engine, on_change=lambda key: None, random=Random(1), concurrency=8)
+        for number in range(64):
+            hostile = replace(SGLANG, url_base=f"http://hanging:{number}", timeout=20)
+            prober.watch(Key("SlurmJob", "team-z", f"hanging-{number}"), hostile)
+        await asyncio.sleep(1)
+        prober.watch(KEY, SGLANG)
+        begun = asyncio.get_running_loop().time()
+        await asyncio.sleep(30)
+        asked = [at for at, path, _ in engine.asked if path == "/v1/models"]
+        assert asked[0] - begun < 1
+        assert len([at for at, path, _ in engine.asked if path in {"/ready", "/v1/models"}]) >= 5
+        await prober.close()
+
+    run_virtual(work)
 
 
 # --- over real sockets

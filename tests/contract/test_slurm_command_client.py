@@ -8,6 +8,7 @@ import shlex
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ from isthmus.backends.slurm.addresses import Lookup, system_lookup
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.executor import CommandResult, LocalExecutor, clean_environment
 from isthmus.backends.slurm.records import (
+    NotSent,
     Refused,
     SubmitRequest,
     Submitted,
@@ -231,7 +233,7 @@ async def test_submission_to_a_named_cluster(slurm: FakeSlurm) -> None:
         ("", SOCKET_TIMEOUT, 1),
         ("", CONNECT_FAILURE, 1),
         ("", "sbatch: error: Munge encode failed", 1),
-        ("", "sbatch: error: Batch job submission failed: A new text", 1),
+        ("", "Connection to slurm1 closed.", 255),
         ("", "", 1),
         ("", "", 0),
         ("Submitted batch job", "", 0),
@@ -262,6 +264,31 @@ async def test_refused_submission(slurm: FakeSlurm) -> None:
     assert isinstance(outcome, Refused)
     assert outcome.reason == "InvalidPartition"
     assert "sinfo" in outcome.message
+
+
+async def test_f4_a_refusal_in_words_that_nobody_lists(slurm: FakeSlurm) -> None:
+    """A plug-in's sentence and a wrapper's are both told; neither is an unclear answer."""
+    failed = "sbatch: error: Batch job submission failed: A new text"
+    slurm.says(
+        "sbatch",
+        "--> checking allocation ... FAILED\n",
+        error=f"sbatch: error: Choose a GPU model!\n{failed}",
+        code=1,
+    )
+    outcome = await slurm.client().submit(REQUEST)
+    assert isinstance(outcome, Refused)
+    for words in ("checking allocation ... FAILED", "Choose a GPU model!", "A new text"):
+        assert words in outcome.message
+
+
+async def test_b9_where_nothing_runs_nothing_is_sent(slurm: FakeSlurm) -> None:
+    class Nowhere(LocalExecutor):
+        async def run(self, argv: Sequence[str], **kwargs: Any) -> CommandResult:
+            return await super().run(("/nonexistent/bash", *argv[1:]), **kwargs)
+
+    outcome = await CommandClient(Nowhere()).submit(REQUEST)
+    assert isinstance(outcome, NotSent)
+    assert "No such file" in outcome.message
 
 
 @pytest.mark.parametrize(

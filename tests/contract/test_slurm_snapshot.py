@@ -15,8 +15,9 @@ from isthmus.api.conditions import PendingClass
 from isthmus.backends.slurm import parsing
 from isthmus.backends.slurm.comments import parse_comment
 from isthmus.backends.slurm.parsing import FormatError, JobList, OutputError, Section
-from isthmus.backends.slurm.reasons import classify, refusal
-from isthmus.backends.slurm.records import JobRecord, PublishedEndpoint, UnreadableJob
+from isthmus.backends.slurm.reasons import classify
+from isthmus.backends.slurm.records import JobRecord, PublishedEndpoint, Refused, UnreadableJob
+from isthmus.backends.slurm.sbatch_answers import outcome
 from isthmus.backends.slurm.snapshots import nodes_hidden
 from isthmus.backends.slurm.states import (
     JobState,
@@ -187,8 +188,9 @@ def test_keys_that_a_release_adds_are_not_part_of_a_value(release: str) -> None:
 )
 def test_recorded_refusals(release: str, name: str, reason: str) -> None:
     text = read(release, f"sbatch-{name}.txt")
-    refused = refusal(text.rpartition(MARKER)[2])
-    assert refused is not None
+    (section,) = parsing.sections(text, marker=MARKER, count=1)
+    refused = outcome(section, text.rpartition(f"{MARKER} END")[2].partition("\n")[2])
+    assert isinstance(refused, Refused)
     assert refused.reason == reason
 
 

@@ -16,7 +16,7 @@ import pytest
 
 from isthmus.backends.slurm.addresses import login_lookup
 from isthmus.backends.slurm.commands import CommandClient
-from isthmus.backends.slurm.records import SubmitRequest, Submitted, Unclear
+from isthmus.backends.slurm.records import NotSent, SubmitRequest, Submitted, Unclear
 from isthmus.backends.slurm.ssh import REMOTE_SHELL, OpenSshExecutor, remote_script
 from isthmus.errors import SlurmUnavailableError, SshError
 from isthmus.ssh.connection import Connection
@@ -370,6 +370,23 @@ async def test_a_submission_in_flight_is_unclear(site: Site, tmp_path: Path) -> 
     assert isinstance(outcome, Unclear)
     assert site.sshd.user in outcome.message
     assert ran.read_text() == "once\n"
+
+
+async def test_b9_a_submission_that_cannot_connect_was_not_sent(site: Site, tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    site.does("sbatch", f"cat >/dev/null; echo once >> {ran}; echo 4711")
+    connection = site.connection()
+    client = site.client(site.executor(connection))
+    site.sshd.stop()
+    outcome = await client.submit(request())
+    assert isinstance(outcome, NotSent), outcome
+    assert "SlurmNotAsked" not in outcome.message
+    assert site.sshd.user in outcome.message
+    site.credentials.missing = "Secret default/hpc-ssh is missing"
+    outcome = await client.submit(request())
+    assert isinstance(outcome, NotSent), outcome
+    assert "hpc-ssh" in outcome.message
+    assert not ran.exists()
 
 
 async def test_sshd_down_and_back(site: Site) -> None:

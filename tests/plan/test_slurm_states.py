@@ -14,7 +14,6 @@ from isthmus.backends.slurm.reasons import (
     first_word,
     never_after,
     outage,
-    refusal,
     spoken,
     unblocked_by,
 )
@@ -226,47 +225,6 @@ def test_any_reason_has_a_class(reason: str) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("Batch job submission failed: Invalid partition name specified", "InvalidPartition"),
-        (
-            "Batch job submission failed: Invalid account or account/partition combination "
-            "specified",
-            "InvalidAccount",
-        ),
-        ("Batch job submission failed: Invalid qos specification", "InvalidQos"),
-        (
-            "Batch job submission failed: Requested node configuration is not available",
-            "NodeConfigurationNotAvailable",
-        ),
-        (
-            "Batch job submission failed: Requested time limit is invalid (missing or exceeds "
-            "some limit)",
-            "InvalidTimeLimit",
-        ),
-        ("Batch job submission failed: Access/permission denied", "PermissionDenied"),
-        (
-            "sbatch: error: QOSMaxSubmitJobPerUserLimit\nsbatch: error: Batch job submission "
-            "failed: Job violates accounting/QOS policy (job submit limit, user's size and/or "
-            "time limits)",
-            "QOSMaxSubmitJobPerUserLimit",
-        ),
-        (
-            "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: "
-            "Job violates accounting/QOS policy (job submit limit, user's size and/or time "
-            "limits)",
-            "AssocMaxSubmitJobLimit",
-        ),
-    ],
-)
-def test_refusals(text: str, reason: str) -> None:
-    refused = refusal(f"sbatch: error: {text}")
-    assert refused is not None
-    assert refused.reason == reason
-    assert text.rsplit("\n", maxsplit=1)[-1][:40] in refused.message
-
-
-@pytest.mark.parametrize(
-    ("text", "reason"),
-    [
         (
             "Batch job submission failed: Socket timed out on send/recv operation",
             "ControllerTimeout",
@@ -282,17 +240,13 @@ def test_refusals(text: str, reason: str) -> None:
         ("Zero Bytes were transmitted or received", "ControllerUnreachable"),
     ],
 )
-def test_outages_are_no_refusals(text: str, reason: str) -> None:
+def test_outages(text: str, reason: str) -> None:
     assert outage(f"sbatch: error: {text}") == reason
     assert reason in OUTAGE_ADVICE
-    assert refusal(f"sbatch: error: {text}") is None
-    assert refusal(f"sbatch: error: Invalid qos specification\nsbatch: error: {text}") is None
 
 
-def test_unknown_text_is_neither() -> None:
-    text = "sbatch: error: Batch job submission failed: The cat sat on the controller"
-    assert refusal(text) is None
-    assert outage(text) is None
+def test_unknown_text_is_no_outage() -> None:
+    assert outage("sbatch: error: Batch job submission failed: The cat sat on the mat") is None
 
 
 @given(st.text())

@@ -36,8 +36,9 @@ from isthmus.plan.actions import (
     Submit,
     Terminate,
 )
-from isthmus.plan.slurmjob import after_submission, plan_slurm_job
+from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import ClusterObservation, SlurmJobPlan
+from isthmus.plan.submitting import after_submission
 from isthmus.reconcile.cluster_state import ClusterState
 from tests.plan.builders import (
     JOB_NAME,
@@ -333,7 +334,7 @@ class World:
             outcome = Submitted(new.job_id)
         if kind == 2 and number % 2:  # the operator was killed before it could write the outcome
             return action.before
-        return after_submission(action.before, outcome=outcome, now=self.now)
+        return after_submission(action.before, outcome=outcome, limits=LIMITS, now=self.now)
 
     def execute(self, action: object) -> None:
         if isinstance(action, Cancel | Terminate):

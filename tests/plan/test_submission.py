@@ -8,13 +8,15 @@ import pytest
 
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import rfc3339
-from isthmus.backends.slurm.records import Refused, Submitted, Unclear
-from isthmus.plan.actions import Cancel, Submit
+from isthmus.api.times import epoch, rfc3339
+from isthmus.backends.slurm.records import NotSent, Refused, Submitted, Unclear
+from isthmus.plan.actions import Cancel, CloseGate, RemoveFinalizer, Submit
+from isthmus.plan.policy import submission
 from isthmus.plan.policy.submission import held_back_by
-from isthmus.plan.slurmjob import after_submission, plan_slurm_job
+from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import SlurmJobPlan
-from tests.plan.builders import DENIED, NOW, PUBLISHED, STALE, job, record, status
+from isthmus.plan.submitting import after_submission
+from tests.plan.builders import DENIED, LIMITS, NOW, PUBLISHED, STALE, job, record, status
 
 SINCE = NOW - 200
 DEADLINE = SINCE + 120
@@ -47,7 +49,8 @@ def test_a_new_attempt_is_submitted_once_the_cluster_was_seen(before: Phase | No
             {"cluster_changes": {**STALE, "snapshot": None}, "starts": ()}, id="never seen"
         ),
         pytest.param({"renderable": False}, id="its revision is not known"),
-        pytest.param({"cluster_changes": {"unresolved": 16}}, id="too many unclear ones"),
+        pytest.param({"cluster_changes": {"unresolved": 16}}, id="too many unanswered ones"),
+        pytest.param({"cluster_changes": {"unresolved_here": 16}}, id="too many of its namespace"),
     ],
 )
 def test_it_waits(changes: dict[str, Any]) -> None:
@@ -61,7 +64,10 @@ def test_f5_unclear_submissions_of_others_are_what_an_attempt_waits_for() -> Non
     waiting = plan_slurm_job(job(cluster_changes={"unresolved": 17}), now=NOW).status
     assert waiting.reason == Reason.WAITING_TO_SUBMIT
     assert "16 or more submissions" in (waiting.message or "")
-    assert "SubmitUnknown" in (waiting.message or "")
+    assert "of several namespaces" in (waiting.message or "")
+    here = plan_slurm_job(job(cluster_changes={"unresolved_here": 17}), now=NOW).status
+    assert "of this namespace" in (here.message or "")
+    assert "SubmitUnknown" in (here.message or "")
 
 
 def test_f5_one_that_stands_in_line_says_so_until_it_is_submitted() -> None:
@@ -81,24 +87,130 @@ def test_unclear_ones_below_the_bound_stop_nothing() -> None:
 
 
 class TestAnswers:
-    BEFORE = status(Phase.SUBMITTING)
+    BEFORE = status(Phase.SUBMITTING, submissions=1)
 
     def test_a_job_id_is_pending_and_not_seen_yet(self) -> None:
-        found = after_submission(self.BEFORE, outcome=Submitted(7), now=NOW)
+        found = after_submission(self.BEFORE, outcome=Submitted(7), limits=LIMITS, now=NOW)
         assert (found.phase, found.job_id, found.state) == (Phase.PENDING, 7, None)
 
     def test_a_refusal_ends_the_attempt_with_slurms_words(self) -> None:
         refused = Refused(reason="InvalidPartition", message="no such partition")
-        found = after_submission(self.BEFORE, outcome=refused, now=NOW)
+        found = after_submission(self.BEFORE, outcome=refused, limits=LIMITS, now=NOW)
         assert (found.phase, found.reason) == (Phase.FAILED, Reason.SUBMIT_REFUSED)
         assert found.message == "InvalidPartition: no such partition"
         assert found.finished_at == rfc3339(NOW)
 
     def test_anything_else_is_unknown(self) -> None:
-        found = after_submission(self.BEFORE, outcome=Unclear("timed out"), now=NOW)
+        unclear = Unclear("timed out")
+        found = after_submission(self.BEFORE, outcome=unclear, limits=LIMITS, now=NOW)
         assert found.phase == Phase.SUBMIT_UNKNOWN
         assert found.unknown_since == rfc3339(NOW)
         assert "timed out" in (found.message or "")
+        assert f"not submitted again before {rfc3339(NOW + 120)}" in (found.message or "")
+
+    def test_b9_where_nothing_was_sent_it_is_neither_unclear_nor_refused(self) -> None:
+        nothing = NotSent("login1: Connection refused")
+        found = after_submission(self.BEFORE, outcome=nothing, limits=LIMITS, now=NOW)
+        assert (found.phase, found.reason) == (Phase.WAITING, Reason.NOT_SUBMITTED)
+        assert "login1: Connection refused" in (found.message or "")
+        assert (found.submissions, found.unknown_since, found.unsent) == (None, None, 1)
+        waits = plan_slurm_job(job(status=found), now=NOW + 9)
+        assert (waits.actions, waits.status) == ((), found)
+        assert waits.requeue_after == pytest.approx(1)
+        again = submits(plan_slurm_job(job(status=found), now=NOW + 10))[0].before
+        assert again.submissions == 1
+        second = after_submission(again, outcome=nothing, limits=LIMITS, now=NOW + 10)
+        assert not submits(plan_slurm_job(job(status=second), now=NOW + 29))
+        assert submits(plan_slurm_job(job(status=second), now=NOW + 31))
+        sent = after_submission(second, outcome=Unclear("-"), limits=LIMITS, now=NOW + 40)
+        assert (sent.unsent, sent.unsent_at) == (None, None)
+
+    def test_b9_what_an_outage_wrote_meanwhile_is_followed_by_the_pause_again(self) -> None:
+        nothing = NotSent("login1: Connection refused")
+        found = after_submission(self.BEFORE, outcome=nothing, limits=LIMITS, now=NOW)
+        away = plan_slurm_job(job(status=found, cluster_changes=STALE), now=NOW + 5).status
+        back = plan_slurm_job(job(status=away), now=NOW + 6)
+        assert back.actions == ()
+        assert rfc3339(NOW + 10) in (back.status.message or "")
+
+
+class TestTheSameAnswer:
+    """F4: an attempt whose answers are never clear comes to an end, at growing intervals."""
+
+    WORDS = "sbatch: error: the portal timed out (request %d)"
+
+    def answered(self, times: int, *, words: str = WORDS) -> SlurmJobStatus:
+        """After so many submissions that were answered alike, each proved to have made no job."""
+        now, found = NOW, SlurmJobStatus()
+        for number in range(times):
+            plan = plan_slurm_job(job(status=found, starts=(now - 20, now - 10)), now=now)
+            (action,) = submits(plan)
+            said = words % number if "%d" in words else words
+            found = after_submission(
+                action.before, outcome=Unclear(said, words=said), limits=LIMITS, now=now
+            )
+            now += 3600
+        return found
+
+    def test_three_times_with_proved_absence_is_a_refusal_with_these_words(self) -> None:
+        found = self.answered(3)
+        since = epoch(found.unknown_since) or 0.0
+        absent = (since + 121, since + 130)
+        refused = plan_slurm_job(job(status=found, starts=absent), now=since + 140)
+        assert refused.actions == ()
+        assert (refused.status.phase, refused.status.reason) == (
+            Phase.FAILED,
+            Reason.SUBMIT_REFUSED,
+        )
+        assert "the portal timed out (request 2)" in (refused.status.message or "")
+        assert "3 submissions" in (refused.status.message or "")
+
+    @pytest.mark.parametrize("starts", [(), (121,), (10, 130), (50, 110)])
+    def test_not_before_its_absence_is_proved(self, starts: tuple[float, ...]) -> None:
+        found = self.answered(3)
+        since = epoch(found.unknown_since) or 0.0
+        seen = tuple(since + start for start in starts)
+        waits = plan_slurm_job(job(status=found, starts=seen), now=since + 140)
+        assert (waits.status.phase, waits.actions) == (Phase.SUBMIT_UNKNOWN, ())
+
+    def test_twice_is_not_enough(self) -> None:
+        found = self.answered(2)
+        since = epoch(found.unknown_since) or 0.0
+        absent = (since + 350, since + 360)
+        assert submits(plan_slurm_job(job(status=found, starts=absent), now=since + 370))
+
+    def test_no_words_are_no_answer(self) -> None:
+        assert self.answered(5, words="").same_answers is None
+
+    def test_a_job_that_was_seen_begins_the_count_anew(self) -> None:
+        found = self.answered(2)
+        seen = plan_slurm_job(job(record("PENDING"), status=found), now=NOW).status
+        assert (seen.same_answers, seen.last_answer) == (None, None)
+
+    def test_other_words_begin_it_anew(self) -> None:
+        found = self.answered(2)
+        other = submission.answered(found, words="Socket timed out")
+        assert other.same_answers == 1
+        interrupted = plan_slurm_job(job(status=status(Phase.SUBMITTING, same_answers=2)), now=NOW)
+        assert interrupted.status.same_answers is None
+
+    def test_each_further_submission_waits_twice_as_long(self) -> None:
+        pauses = [submission.unclear_pause(n, limits=LIMITS) for n in (None, 1, 2, 3, 4, 400)]
+        assert pauses == [120, 120, 240, 480, 600, 600]
+        found = self.answered(2)
+        since = epoch(found.unknown_since) or 0.0
+        absent = (since + 121, since + 130)
+        waits = plan_slurm_job(job(status=found, starts=absent), now=since + 140)
+        assert (waits.status, waits.actions, waits.requeue_after) == (found, (), 100)
+        assert f"not submitted again before {rfc3339(since + 240)}" in (found.message or "")
+        assert submits(plan_slurm_job(job(status=found, starts=absent), now=since + 241))
+
+    def test_a_deletion_does_not_wait_for_the_pause(self) -> None:
+        found = self.answered(2)
+        since = epoch(found.unknown_since) or 0.0
+        absent = (since + 121, since + 130)
+        gone = plan_slurm_job(job(status=found, starts=absent, deleting=True), now=since + 140)
+        assert CloseGate() in gone.actions or RemoveFinalizer() in gone.actions
 
 
 class TestInterrupted:

@@ -66,6 +66,28 @@ def test_one_that_does_not_come_when_called_loses_its_place() -> None:
     assert lab.enter(100) is Turn.JOINED
 
 
+def test_m8_another_namespace_is_next_however_many_wait() -> None:
+    lab = full()
+    for number in range(200, 700):
+        lab.enter(number)
+    other = Key("SlurmJob", "team-b", "job-1")
+    assert lab.line.enter(HPC, other) is Turn.JOINED
+    lab.line.leave(HPC, key(0))
+    lab.line.leave(HPC, key(1))
+    assert other in lab.called
+
+
+def test_who_is_held_back_when_called_keeps_no_place_from_the_next() -> None:
+    lab = full()
+    lab.line.leave(HPC, key(0))
+    lab.line.withdraw(HPC, key(101))
+    lab.line.withdraw(HPC, key(100))
+    assert lab.called == [key(100), key(102)]
+    lab.line.withdraw(HPC, key(102))
+    lab.line.withdraw(OTHER, key(102))
+    assert lab.enter(300) is Turn.NOW
+
+
 def test_everybody_gets_a_turn() -> None:
     lab = Lab()
     submitted: set[int] = set()

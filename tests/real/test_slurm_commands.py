@@ -525,6 +525,10 @@ async def test_refusals_are_told_apart_from_outages(worker: Worker) -> None:
         "--reservation=none": "InvalidReservation",
         "--no-such-option": "InvalidOption",
         "--time=soon": "InvalidOption",
+        "--switches=abc": "InvalidOption",
+        "--mem-bind=garbage": "InvalidOption",  # its exit code is the one of ssh
+        "--licenses=none": "InvalidLicense",
+        "--prefer=nothing": "RefusedBySlurm",
     }
     for option, reason in cases.items():
         outcome = await worker.client.submit(worker.request(extra=(option,)))

@@ -176,6 +176,7 @@ def test_lost_reply_of_sbatch(matrix: Matrix) -> None:
 REFUSALS: dict[str, tuple[Json, str]] = {
     "partition": ({"slurm": {"partitions": ["nosuch"]}}, "slurm.partitions"),
     "gpus": ({"worker": {"gpusPerNode": 9}}, "NodeConfigurationNotAvailable"),
+    "license": ({"slurm": {"sbatchOptions": ["--licenses=none"]}}, "Invalid license"),
     "constraint": ({"slurm": {"sbatchOptions": ["--constraint=nothing"]}}, "constraint"),
 }
 

@@ -8,9 +8,10 @@ from collections.abc import Callable
 from random import Random
 from typing import TypeAlias
 
+from isthmus.apiserver import objects as k8s
 from tests.simulation.apiserver import Json
 from tests.simulation.slurm import Job
-from tests.simulation.world import World
+from tests.simulation.world import NAMESPACE, World
 
 Happening: TypeAlias = Callable[[World, Random], None]
 
@@ -31,7 +32,7 @@ def later(world: World, seconds: float, do: Callable[[], None]) -> None:
 
 
 def some_deployment(world: World, random: Random) -> Json | None:
-    found = world.deployments()
+    found = [obj for obj in world.deployments() if k8s.namespace(obj) == NAMESPACE]
     return random.choice(found) if found else None
 
 

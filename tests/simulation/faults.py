@@ -6,6 +6,7 @@ from random import Random
 from isthmus.api.conditions import Phase
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import PODS, SLURM_JOBS, Resource
+from tests.simulation import tenants
 from tests.simulation.apiserver import Json
 from tests.simulation.clock import Process
 from tests.simulation.engines import Engine
@@ -257,6 +258,7 @@ def heal(world: World, random: Random) -> None:
     world.traffic.stopped = True
     slurm = world.slurm
     slurm.submission_faults.clear()
+    tenants.leave(world)
     slurm.snapshot_faults.clear()
     slurm.strange.clear()
     world.api.refused.clear()

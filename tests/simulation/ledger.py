@@ -44,6 +44,11 @@ class Attempt:
     intents: int = 0  # writes that made the phase Submitting
     phase: str | None = None
     submissions: list[float] = field(default_factory=list)
+    made_at: float = 0.0
+    tried: bool = False  # and nothing was sent
+    answer: str = ""  # of a site that takes nothing from its namespace
+    answered_at: float = 0.0
+    alike: int = 0  # such answers in a row
     refused: bool = False
     wiped: bool = False
     deleted_at: float | None = None  # deletionTimestamp was set

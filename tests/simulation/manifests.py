@@ -12,7 +12,7 @@ OTHERS_JOB = "llama-isthmus9-0123456789-0-abcdef"
 """A job of another installation under the same account."""
 
 
-def slurm_cluster(*, namespace: str, team: str, random: Random) -> Json:
+def slurm_cluster(*, namespace: str, teams: list[str], random: Random) -> Json:
     return {
         "apiVersion": names.API_VERSION,
         "kind": "SlurmCluster",
@@ -22,7 +22,7 @@ def slurm_cluster(*, namespace: str, team: str, random: Random) -> Json:
             "commands": {"pollInterval": random.choice(["15s", "30s", "30s", "60s"])},
             "files": {"workDirectory": "/scratch/isthmus"},
             "network": {"ports": {"from": 41000, "to": 41999}},
-            "access": {"allowedNamespaces": {"names": [team, INTRUDERS]}},
+            "access": {"allowedNamespaces": {"names": [*teams, INTRUDERS]}},
         },
     }
 

@@ -13,6 +13,7 @@ from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJob
 from isthmus.backends.base import Load, Worker
 from isthmus.backends.kubernetes import observe as pod_observation
+from isthmus.backends.slurm import sbatch_answers
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.backends.slurm.states import JobState
 from isthmus.engines import ENGINES
@@ -32,7 +33,7 @@ from isthmus.plan.policy import (
 )
 from isthmus.plan.policy.drain import Decision, DrainTimes, Proceed, Wait
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
-from isthmus.reconcile import attempt_keys, startgate
+from isthmus.reconcile import attempt_keys, cluster_view, startgate
 from isthmus.reconcile import slurmjob as reconcile
 from isthmus.reconcile.attempt_keys import AttemptKeys
 from isthmus.reconcile.cluster_state import ClusterState
@@ -41,6 +42,7 @@ from isthmus.reconcile.ownership import Ownership
 from isthmus.tunnels import supervisor as supervisors
 from isthmus.tunnels.rules import Health, View
 from isthmus.tunnels.supervisor import Supervisor
+from isthmus.turns import Turns
 from tests.simulation.slurm import Slurm
 
 Patches = list[Any]
@@ -85,7 +87,10 @@ def sbatch_without_an_acknowledged_intent() -> Patches:
 @mutation()
 def submit_again_at_once_after_an_unclear_answer() -> Patches:
     absent = lambda observed, *, now: submission.Unknown.ABSENT  # noqa: E731
-    return [patch.object(submission, "resolve", absent)]
+    return [
+        patch.object(submission, "resolve", absent),
+        patch.object(submission, "not_before", lambda observed: 0.0),
+    ]
 
 
 @mutation()
@@ -415,3 +420,31 @@ def a_deletion_waits_for_a_dead_supervisor() -> Patches:
 @mutation("slurm_job_of_a_stranger")
 def owner_is_not_checked() -> Patches:
     return [patch.object(reconcile, "ownership", lambda raw, **_: Ownership())]
+
+
+@mutation("hostile_deployment")
+def unclear_submissions_are_counted_over_all_namespaces() -> Patches:
+    return [
+        patch.object(cluster_view, "SHARE", 1_000_000),
+        patch.object(cluster_view, "speaks_of_an_outage", lambda words: True),
+    ]
+
+
+@mutation("hostile_deployment")
+def the_line_is_first_come_first_served() -> Patches:
+    add, remove, holds = Turns.add, Turns.remove, Turns.holds
+    return [
+        patch.object(Turns, "add", lambda self, namespace, item: add(self, "", item)),
+        patch.object(Turns, "remove", lambda self, namespace, item: remove(self, "", item)),
+        patch.object(Turns, "holds", lambda self, namespace, item: holds(self, "", item)),
+    ]
+
+
+@mutation("hostile_deployment")
+def the_same_answer_is_never_a_refusal() -> Patches:
+    return [patch.object(submission, "is_refused", lambda status: False)]
+
+
+@mutation("hostile_deployment")
+def a_refusal_in_words_that_nobody_lists_is_unclear() -> Patches:
+    return [patch.object(sbatch_answers, "_is_answer", lambda text: False)]

@@ -21,13 +21,14 @@ from isthmus.apiserver.resources import (
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.commands import CommandRules
 from tests.simulation.engines import Machines
+from tests.simulation.fairness import FairnessRules
 from tests.simulation.ledger import INTRUDERS, Attempt, over
 from tests.simulation.membership import MembershipRules
 from tests.simulation.secrecy import Secrecy
 from tests.simulation.slurm import Job, Slurm
 
 
-class Oracle(CommandRules, MembershipRules):
+class Oracle(CommandRules, MembershipRules, FairnessRules):
     """Collects violations; the first one ends a run."""
 
     def __init__(self, *, api: ApiSimulator, slurm: Slurm, machines: Machines) -> None:
@@ -88,6 +89,7 @@ class Oracle(CommandRules, MembershipRules):
                 uid=k8s.uid(obj),
                 deployment=str(obj["spec"]["deployment"]),
                 job_name=job_name,
+                made_at=self.now,
             )
             if attempt is not None:
                 self._restored(self.attempts[job_name], attempt)

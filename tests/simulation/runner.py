@@ -26,6 +26,13 @@ from tests.simulation.reading_faults import READING_HAPPENINGS, unread
 from tests.simulation.refusals import REFUSAL_HAPPENINGS, refuses
 from tests.simulation.slurm import Job
 from tests.simulation.supervisors import simulated_tunnel_edges
+from tests.simulation.tenants import (
+    PEACEFUL,
+    SECONDS,
+    TENANT_HAPPENINGS,
+    hostile,
+    peaceful,
+)
 from tests.simulation.tunnel_faults import TUNNEL_HAPPENINGS
 from tests.simulation.world import NAMESPACE, SYSTEM, World, tunnelled
 
@@ -37,6 +44,7 @@ _ALL = ChainMap(
     READING_HAPPENINGS,
     REFUSAL_HAPPENINGS,
     INTRUDER_HAPPENINGS,
+    TENANT_HAPPENINGS,
 )
 
 FAULT_SECONDS = 600.0
@@ -71,6 +79,9 @@ class Result:
 
 def plan(seed: int) -> tuple[Happening, ...]:
     """What happens in a run of this seed."""
+    if peaceful(str(seed)):
+        found = _of_tenants(seed)
+        return tuple(sorted(found, key=lambda happening: happening.at))
     random = Random(f"{seed}/plan")
     names = sorted(events.HAPPENINGS)
     weights = [events.HAPPENINGS[name][0] for name in names]
@@ -88,7 +99,7 @@ def plan(seed: int) -> tuple[Happening, ...]:
         for _ in range(count)
     ]
     found += _of_tunnels(seed) + _of_reading(seed) + _of_refusals(seed)
-    found += _of_intruders(seed)
+    found += _of_intruders(seed) + _of_tenants(seed)
     return tuple(sorted(found, key=lambda happening: happening.at))
 
 
@@ -119,6 +130,27 @@ def _of_intruders(seed: int) -> list[Happening]:
     if not intruded(str(seed)):
         return []
     return _drawn(INTRUDER_HAPPENINGS, Random(f"{seed}/intruder plan"), counts=(1, 2, 4))
+
+
+def _of_tenants(seed: int) -> list[Happening]:
+    """What another namespace does, and where nothing else goes wrong, what users do beside it."""
+    if not hostile(str(seed)):
+        return []
+    random = Random(f"{seed}/tenants plan")
+    begin = Happening(
+        at=round(random.random() * 60, 3), name="hostile_deployment", salt=random.randrange(1 << 30)
+    )
+    found = [begin, *_drawn(TENANT_HAPPENINGS, random, counts=(0, 1, 3))]
+    if peaceful(str(seed)):
+        found += [
+            Happening(
+                at=round(random.random() * SECONDS, 3),
+                name=random.choice(PEACEFUL),
+                salt=random.randrange(1 << 30),
+            )
+            for _ in range(random.choice([5, 10, 20]))
+        ]
+    return found
 
 
 def _drawn(
@@ -158,6 +190,7 @@ def run(seed: int, happenings: Sequence[Happening] | None = None) -> Result:
 async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
     random = Random(f"{seed}/start")
     world = World(str(seed), replicas=random.choice([1, 1, 2]))
+    world.peaceful = peaceful(str(seed))
     _first_objects(world, random)
     for operator in world.operators:
         operator.start()
@@ -170,7 +203,8 @@ async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
             await _until(world, happening.at)
             world.tell(f"* {happening.name}")
             _ALL[happening.name][1](world, Random(happening.salt))
-        await _until(world, FAULT_SECONDS)
+        await _until(world, SECONDS if world.peaceful else FAULT_SECONDS)
+        world.peaceful = False
         faults.heal(world, Random(f"{seed}/heal"))
         await _give_back_the_cluster(world)
         settled = await _settle(world)
@@ -193,6 +227,8 @@ class _Failed(Exception):
 async def _until(world: World, moment: float) -> None:
     while world.now < moment:
         await asyncio.sleep(min(5.0, moment - world.now))
+        if world.peaceful:
+            world.oracle.look_at_waits(NAMESPACE)
         if world.oracle.violations:
             raise _Failed("\n".join(world.oracle.violations[:3]))
 

@@ -81,6 +81,8 @@ class Slurm:
         self.nodes = {f"gpu{n:02}": f"10.10.0.{n}" for n in range(1, 5)}
         self.waiting: list[Callable[[], None]] = []  # requests that a hung slurmctld will serve
         self.submission_faults: deque[tuple[str, float]] = deque()
+        self.answers: dict[str, str] = {}  # namespace → which of `site_answers`
+        self.unsent_until = 0.0
         self.snapshot_faults: deque[str] = deque()
         self.strange = StrangeFields()
         self.history: deque[tuple[JobRecord, ...]] = deque(maxlen=6)

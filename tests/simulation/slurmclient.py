@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 from isthmus.backends.slurm.parsing import OutputError
 from isthmus.backends.slurm.records import (
     JobRecord,
+    NotSent,
     Refused,
     Snapshot,
     SubmitOutcome,
@@ -22,6 +23,7 @@ from isthmus.backends.slurm.snapshots import unlisted_hosts
 from isthmus.errors import SlurmUnavailableError
 from tests.simulation.clock import Process
 from tests.simulation.oracle import Oracle
+from tests.simulation.site_answers import ANSWERS, namespace_of, said
 from tests.simulation.slurm import LIVE, Job, Slurm
 
 T = TypeVar("T")
@@ -144,10 +146,19 @@ class SimulatedSlurmClient:
 
     async def submit(self, request: SubmitRequest) -> SubmitOutcome:
         self._oracle.submits(self._process, request)
+        if self._slurm.unsent_until > self._slurm.now:
+            self._oracle.nothing_sent(request.job_name)
+            return NotSent("login1: Connection refused")
         return await self._child(self._sbatch(request))
 
     async def _sbatch(self, request: SubmitRequest) -> SubmitOutcome:
         slurm = self._slurm
+        kind = slurm.answers.get(namespace_of(request))
+        if kind is not None:
+            answer = ANSWERS[kind]
+            found = await said(answer, limit=self._submit_timeout, number=self._random.random)
+            self._oracle.sbatch_said(request.job_name, kind, refused=answer.refused)
+            return found
         await asyncio.sleep(0.05 + self._random.random() * 0.4)
         fault, seconds = ("", 0.0)
         if slurm.submission_faults:

@@ -116,7 +116,7 @@ async def _live(seed: int, cases: int, log: "_Log") -> Survival:
 
 def _first_objects(world: World) -> None:
     random = Random("first")
-    cluster = manifests.slurm_cluster(namespace=SYSTEM, team=NAMESPACE, random=random)
+    cluster = manifests.slurm_cluster(namespace=SYSTEM, teams=[NAMESPACE], random=random)
     cluster["spec"]["access"] = {"allowedNamespaces": {"names": [NAMESPACE, HOSTILE]}}
     cluster["spec"]["commands"]["pollInterval"] = "30s"
     world.api.create(SLURM_CLUSTERS, cluster, by="admin")
@@ -290,7 +290,7 @@ class HostileTenant:
     def _cluster(self) -> str:
         random = self._random
         self._number += 1
-        obj = manifests.slurm_cluster(namespace=HOSTILE, team=HOSTILE, random=random)
+        obj = manifests.slurm_cluster(namespace=HOSTILE, teams=[HOSTILE], random=random)
         obj["metadata"]["name"] = f"cluster{self._number}"
         obj["spec"] = spoiled(obj["spec"], random, typed=False)
         self._world.api.create(SLURM_CLUSTERS, obj, by="tenant")

@@ -19,7 +19,7 @@ from tests.simulation.apiserver import Json, merged
 from tests.simulation.events import happens, later, some_deployment
 from tests.simulation.ledger import INTRUDERS
 from tests.simulation.secrecy import SECRET_MARK
-from tests.simulation.world import NAMESPACE, SYSTEM, World
+from tests.simulation.world import HOSTILE, NAMESPACE, SYSTEM, World
 
 
 @happens(3.0)
@@ -172,7 +172,9 @@ def delete_cluster(world: World, random: Random) -> None:
 
 def ensure_cluster(world: World, random: Random) -> None:
     if world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER) is None:
-        wanted = manifests.slurm_cluster(namespace=SYSTEM, team=NAMESPACE, random=random)
+        wanted = manifests.slurm_cluster(
+            namespace=SYSTEM, teams=[NAMESPACE, HOSTILE], random=random
+        )
         if world.tunnels is not None:
             wanted = merged(wanted, {"spec": world.tunnels.cluster_spec()})
         world.api.create(SLURM_CLUSTERS, wanted, by="user")

@@ -24,6 +24,8 @@ from tests.simulation.traffic import Traffic
 from tests.simulation.tunnel_oracle import TunnelOracle
 
 NAMESPACE = "team-a"
+HOSTILE = "team-z"
+"""Of whose deployments nothing is ever submitted, in some seeds."""
 SYSTEM = "isthmus-system"
 INSTALLATION = "isthmus0"
 
@@ -42,6 +44,7 @@ class World:
         self.random = Random(f"{seed}/world")
         self.trace: list[str] = []
         self.over = False
+        self.peaceful = False  # nothing goes wrong but what one namespace does
         self.watch_delay = 0.3
         self.watches_broken = False
         self.weather = Weather()

@@ -167,8 +167,11 @@ class Reason(StrEnum):
     """sbatch is running or has just run."""
     SUBMIT_UNKNOWN = "SubmitUnknown"
     """sbatch gave no clear answer; the job is looked for before anything is submitted again."""
+    NOT_SUBMITTED = "NotSubmitted"
+    """Nothing could be sent to the cluster, so there is no job; tried again after a pause."""
     SUBMIT_REFUSED = "SubmitRefused"
-    """SLURM refused the job; the message has its words. Correct the pool's slurm fields."""
+    """SLURM, sbatch or the site's rules refused the job, or gave the same unclear answer again and
+    again; the message has their words. Correct the pool's slurm fields."""
     PENDING_RESOURCES = "PendingResources"
     """The job waits for nodes or its priority; resolves by itself."""
     PENDING_QUOTA = "PendingQuota"

@@ -251,3 +251,35 @@ SBATCH_ALLOWED: Final = (
     "--wckey",
 )
 """What a user may add to sbatch; the rest is ours, has a field of its own, or runs something."""
+
+_NUMBER: Final = "[0-9]{1,9}"
+_MEMORY: Final = (
+    "(quiet|verbose|none|local|prefer|nosort|sort|rank|((map|mask)_mem:)?[0-9a-fx*]{1,32})"
+)
+SBATCH_VALUES: Final = {
+    "--core-spec": f"={_NUMBER}",
+    "--cores-per-socket": f"={_NUMBER}",
+    "--cpu-freq": "=[A-Za-z0-9_,:-]+",
+    "--exclude": "=[^/]+",  # with a '/' it is a file of the login host, of which it tells
+    "--gpu-freq": "=[A-Za-z0-9_,=]+",
+    "--gres-flags": "=[a-z,-]+",
+    "--hint": "=(compute_bound|memory_bound|multithread|nomultithread)",
+    "--mem-bind": f"={_MEMORY}(,{_MEMORY})*",
+    "--nice": f"(={_NUMBER})?",
+    "--nodelist": "=[^/]+",
+    "--priority": "=([0-9]{1,10}|TOP)",
+    "--segment": f"={_NUMBER}",
+    "--sockets-per-node": f"={_NUMBER}",
+    "--switches": f"={_NUMBER}(@[0-9:-]{{1,20}})?",
+    "--thread-spec": f"={_NUMBER}",
+    "--threads-per-core": f"={_NUMBER}",
+    "--tmp": "=[0-9]{1,12}[KMGTkmgt]?",
+}
+"""Options whose values sbatch itself judges, and what may follow their names; of RE2 and `re`.
+
+From the manual page and from what sbatch refuses, 22.05 to 26.05. All others are words that
+slurmctld knows or does not."""
+
+SBATCH_VALUES_PATTERN: Final = (
+    "^(" + "|".join(f"{name}{value}" for name, value in SBATCH_VALUES.items()) + ")$"
+)

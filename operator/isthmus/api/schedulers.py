@@ -18,7 +18,13 @@ from isthmus.api.base import (
     slurm_word,
     time_limit_rule,
 )
-from isthmus.api.reserved_options import SBATCH_ALLOWED, SBATCH_PROTECTED, joined
+from isthmus.api.reserved_options import (
+    SBATCH_ALLOWED,
+    SBATCH_PROTECTED,
+    SBATCH_VALUES,
+    SBATCH_VALUES_PATTERN,
+    joined,
+)
 
 
 class TolerationSpec(SpecModel):
@@ -156,6 +162,13 @@ _SBATCH_OPTION_RULES: Final = (
         "this sbatch option cannot be added: allowed are those that choose where and when a job "
         "runs, such as --constraint, --nodelist, --exclude, --reservation, --licenses, --nice and "
         "--time-min; the directives of a site stand in the SlurmCluster",
+    ),
+    Rule(
+        f"!(self.split('=')[0] in [{', '.join(cel_string(name) for name in SBATCH_VALUES)}]) || "
+        f"self.matches({cel_string(SBATCH_VALUES_PATTERN)})",
+        "sbatch does not take this option so: write a number where it counts, such as --switches=1 "
+        "or --tmp=100G, one of its words, such as --hint=nomultithread, and in --nodelist and "
+        "--exclude names of nodes, not a file",
     ),
 )
 

@@ -136,6 +136,15 @@ class SlurmJobStatus(StatusModel):
     """When sbatch was called last."""
     submissions: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
     """How often sbatch was called; more than once only after an answer that was not clear."""
+    last_answer: Annotated[str | None, Field(max_length=600)] = None
+    """What sbatch said last where that was not clear; absent where it said nothing."""
+    same_answers: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
+    """How many submissions in a row were answered so, without a job that turned up. After the third
+    it is taken for a refusal."""
+    unsent: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
+    """How many tries in a row ended before anything was sent to the cluster."""
+    unsent_at: Time = None
+    """When the last of them ended."""
     unknown_since: Time = None
     """Since when it is not clear whether a job exists; a job that is seen clears it."""
     draining_since: Time = None

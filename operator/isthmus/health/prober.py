@@ -53,12 +53,14 @@ from isthmus.health.verdict import (
     visible,
 )
 from isthmus.reconcile.queue import Key
+from isthmus.turns import Places
 
 _log = logging.getLogger(__name__)
 
 DRAIN_INTERVAL = 1.0
 """Seconds between two readings of the load of a worker that drains."""
 _READING_LIMIT = 5.0
+_MOST_TOLD = 1024
 
 
 @dataclass(slots=True)
@@ -120,14 +122,15 @@ class Prober:
             clock: seconds, monotonic; by default the clock of the running loop.
             random: source of the spread of the probes in time.
             concurrency: most probes at the same time; a hanging worker occupies one of them for
-                its timeout.
+                its timeout, and those of one namespace not all of them (`Places`).
             full_every: which probe of a healthy worker is a full one.
         """
         self._client = client
         self._on_change = on_change
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._random = random or Random()
-        self._slots = asyncio.Semaphore(concurrency)
+        self._places = Places(concurrency)
+        self._told: set[tuple[str, str, str]] = set()
         self._full_every = full_every
         self._watched: dict[Key, _Watched] = {}
 
@@ -241,7 +244,7 @@ class Prober:
             if before is None:
                 # Of many that were begun together not all have their full probes together.
                 since_full = int(self._random.random() * self._full_every)
-            async with self._slots:
+            async with self._places.taken(key.namespace):
                 result = await self._probe(target, full=full)
                 if full and result.ok:
                     self._note(known, await self._read_load(target, limit=_READING_LIMIT))
@@ -266,7 +269,7 @@ class Prober:
     async def _follow_load(self, key: Key, known: _Watched) -> None:
         """One reading of a worker that drains; told when it becomes idle."""
         before = known.idle
-        async with self._slots:
+        async with self._places.taken(key.namespace):
             reading = await self._read_load(known.target, limit=_READING_LIMIT)
             if reading is None and known.detours:
                 reading = await self._read_by_detours(known)
@@ -308,7 +311,7 @@ class Prober:
         except (TimeoutError, EngineError):
             return None
         except Exception as error:
-            _log.error("Metrics of %s failed unexpectedly: %s", target.url_base, where(error))
+            self._complain("Reading the metrics", target, error)
             return None
         return page.reading() if status == 200 else None
 
@@ -323,9 +326,19 @@ class Prober:
         except EngineError as error:
             reason, message = "HttpError", str(error)
         except Exception as error:  # a bug in here must look like a failure, not like silence
-            _log.error("Probe of %s failed unexpectedly: %s", target.url_base, where(error))
             reason, message = "HttpError", f"unexpected {type(error).__name__}"
+            self._complain("Probe", target, error)
         return ProbeResult(reason == "Healthy", reason, one_line(message), self._clock())
+
+    def _complain(self, what: str, target: ProbeTarget, error: Exception) -> None:
+        """Log what nobody had thought of: once, and not at each probe of the same engine."""
+        told = what, target.url_base, type(error).__name__
+        if told in self._told:
+            return
+        if len(self._told) >= _MOST_TOLD:
+            self._told.clear()
+        self._told.add(told)
+        _log.error("%s of %s failed unexpectedly: %s", what, target.url_base, where(error))
 
     async def _ask(self, target: ProbeTarget, *, full: bool) -> tuple[Reason, str]:
         path = target.health_path
@@ -352,10 +365,11 @@ class Prober:
         status, answer = await self._get(target, "/model_info")
         if status != 200:
             return "HttpError", f"/model_info says {status}"
-        version = str(dig(_json(answer), "weight_version", default=""))
+        version = dig(_json(answer), "weight_version", default="")
         if version == target.attempt:
             return "Healthy", ""
-        found = one_line(version, limit=60) or "unknown"
+        found = one_line(version, limit=60) if isinstance(version, str) else ""
+        found = found or "unknown"
         return "WrongAttempt", f"is attempt {found} instead of {target.attempt}"
 
     async def _get(self, target: ProbeTarget, path: str) -> tuple[int, bytes]:
@@ -377,9 +391,8 @@ def _headers(target: ProbeTarget, path: str) -> dict[str, str]:
 def served_models(body: bytes) -> frozenset[str]:
     """Return the names in an answer of `/v1/models`, none if it is malformed."""
     data = dig(_json(body), "data", default=[])
-    return frozenset(
-        str(dig(model, "id")) for model in (data if isinstance(data, list) else []) if model
-    )
+    names = (dig(model, "id") for model in (data if isinstance(data, list) else []))
+    return frozenset(name for name in names if isinstance(name, str))
 
 
 def _json(body: bytes) -> object:

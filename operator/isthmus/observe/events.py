@@ -1,15 +1,16 @@
 """Kubernetes events at transitions, for `kubectl describe`.
 
 They are told and forgotten: a status says what is, an event only when it changed. So writing them
-never holds up or fails a pass, and of a burst that is more than the rate allows the rest is left
-out.
+never holds up or fails a pass, and of a burst that is more than the rate of its namespace, or of
+all, allows the rest is left out.
 """
 
 import asyncio
 import logging
 import secrets
+from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal, Protocol
 
@@ -27,8 +28,11 @@ EventType = Literal["Normal", "Warning"]
 
 COMPONENT = "isthmus"
 _WAITING = 256
-_BURST = 25
-_PER_SECOND = 2.0
+_OF_ONE = (25.0, 2.0)
+_OF_ALL = (200.0, 16.0)
+"""So many at once, and so many a second: of one namespace, of all together."""
+_KEPT = 1024
+"""Namespaces whose rates are remembered; of more the one that was silent longest is forgotten."""
 
 
 class EventSink(Protocol):
@@ -50,18 +54,18 @@ class NoEvents:
 class _Bucket:
     """A rate: so many at once, and then so many a second."""
 
-    clock: Callable[[], float]
-    tokens: float = _BURST
-    at: float = 0.0
+    burst: float
+    per_second: float
+    at: float
+    tokens: float = field(init=False)
 
-    def take(self) -> bool:
-        now = self.clock()
-        self.tokens = min(_BURST, self.tokens + (now - self.at) * _PER_SECOND)
+    def __post_init__(self) -> None:
+        self.tokens = self.burst
+
+    def has_one(self, now: float) -> bool:
+        self.tokens = min(self.burst, self.tokens + (now - self.at) * self.per_second)
         self.at = now
-        if self.tokens < 1:
-            return False
-        self.tokens -= 1
-        return True
+        return self.tokens >= 1
 
 
 class EventRecorder:
@@ -87,17 +91,32 @@ class EventRecorder:
         """
         self._api, self._instance = api, instance
         self._wall_clock, self._new_id = wall_clock, new_id
-        self._bucket = _Bucket(clock, at=clock())
+        self._clock = clock
+        self._all = _Bucket(*_OF_ALL, at=clock())
+        self._of: OrderedDict[str, _Bucket] = OrderedDict()  # by namespace, the latest last
         self._queue: asyncio.Queue[Object] = asyncio.Queue(maxsize=_WAITING)
 
     def emit(self, obj: Object, *, type: EventType, reason: Reason, message: str) -> None:
         """See `EventSink`."""
-        if not self._bucket.take():
+        if not self._may(namespace(obj)):
             return
         try:
             self._queue.put_nowait(self._event(obj, type, reason, message))
         except asyncio.QueueFull:
             return
+
+    def _may(self, place: str) -> bool:
+        """Take one from the rate of a namespace and from that of all, if both have one."""
+        now = self._clock()
+        one = self._of.setdefault(place, _Bucket(*_OF_ONE, at=now))
+        self._of.move_to_end(place)
+        while len(self._of) > _KEPT:
+            self._of.popitem(last=False)
+        if not (one.has_one(now) and self._all.has_one(now)):
+            return False
+        one.tokens -= 1
+        self._all.tokens -= 1
+        return True
 
     async def run(self) -> None:
         """Write what was told, for ever; a failed one is lost."""

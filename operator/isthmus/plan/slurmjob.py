@@ -14,20 +14,10 @@ from isthmus.api.conditions import PendingClass, Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.slurm import reasons
-from isthmus.backends.slurm.records import (
-    JobRecord,
-    Refused,
-    SubmitOutcome,
-    Submitted,
-)
+from isthmus.backends.slurm.records import JobRecord
 from isthmus.backends.slurm.states import JobState, observe
-from isthmus.plan.actions import (
-    AddFinalizer,
-    Cancel,
-    ConfirmGone,
-    Submit,
-    WithdrawTunnels,
-)
+from isthmus.plan import submitting
+from isthmus.plan.actions import AddFinalizer, Cancel, ConfirmGone, WithdrawTunnels
 from isthmus.plan.policy import degraded, submission, unreadable
 from isthmus.plan.policy.clocks import not_in_the_future
 from isthmus.plan.policy.ending import ended
@@ -38,6 +28,7 @@ from isthmus.plan.policy.membership import with_membership
 from isthmus.plan.policy.readiness import judged, judged_at_all, located, mistaken, startup_left
 from isthmus.plan.policy.stopping import stop
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
+from isthmus.plan.submitting import SOON
 
 _PENDING_REASONS: Mapping[PendingClass, Reason] = {
     PendingClass.RESOURCES: Reason.PENDING_RESOURCES,
@@ -46,8 +37,6 @@ _PENDING_REASONS: Mapping[PendingClass, Reason] = {
     PendingClass.NEVER: Reason.PENDING_NEVER,
 }
 _SNAPSHOTS_BEFORE_DOUBT = 2
-_SOON = 5.0
-"""Seconds until the next look where what is waited for is a snapshot, which may change nothing."""
 
 _PROBED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED})
 
@@ -83,7 +72,7 @@ def _over(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
         since = epoch(status.finished_at)
         patient = since is not None and now - since < observed.limits.tunnel_patience
         withdrawn = () if patient else (WithdrawTunnels(),)
-        return SlurmJobPlan(status=status, actions=withdrawn, requeue_after=_SOON)
+        return SlurmJobPlan(status=status, actions=withdrawn, requeue_after=SOON)
     sent = epoch(status.cancelled_at)
     if sent is not None and now - sent < observed.limits.repeat:
         return SlurmJobPlan(status=status, requeue_after=sent + observed.limits.repeat - now)
@@ -111,9 +100,9 @@ def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
         cancels = tuple(Cancel(job_id=record.job_id) for record in choice.surplus)
         return replace(plan, actions=plan.actions + cancels)
     if submission.is_unclear(observed.status):
-        return _resolve(observed, now=now)
+        return submitting.resolve(observed, now=now)
     if observed.status.job_id is None:
-        return _submit(observed, now=now)
+        return submitting.submit(observed, now=now)
     return _missing(observed, now=now)
 
 
@@ -123,7 +112,7 @@ def _unread(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     unseen = _unseen(observed, reason=reason, message=message, now=now)
     status = unreadable.explained(observed, unseen)
     # A record of this name that changes is told; one that nobody could name is not.
-    return SlurmJobPlan(status=status, requeue_after=None if observed.unreadable else _SOON)
+    return SlurmJobPlan(status=status, requeue_after=None if observed.unreadable else SOON)
 
 
 def _unseen(
@@ -149,110 +138,25 @@ def _probed(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float
     return judged(observed, status=status, now=now)
 
 
-def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
-    held = submission.held_back_by(observed)
-    waiting = observed.status.model_copy(
-        update={
-            "phase": Phase.WAITING,
-            "reason": Reason.WAITING_TO_SUBMIT,
-            "message": held or "waits for its turn: a few submissions of a cluster run at a time",
-        }
-    )
-    if held:
-        return SlurmJobPlan(status=waiting, requeue_after=_SOON)
-    before = waiting.model_copy(
-        update={
-            "phase": Phase.SUBMITTING,
-            "reason": Reason.SUBMITTING,
-            "message": "",
-            "submit_started_at": rfc3339(now),
-            "submissions": (waiting.submissions or 0) + 1,
-            "unknown_since": None,
-            "work_directory": observed.work_directory or None,
-        }
-    )
-    return SlurmJobPlan(status=waiting, actions=(Submit(before=before),))
-
-
-def after_submission(
-    status: SlurmJobStatus, *, outcome: SubmitOutcome, now: float
-) -> SlurmJobStatus:
-    """The status once sbatch has ended, from the one that was written before it began."""
-    if isinstance(outcome, Submitted):
-        return status.model_copy(
-            update={
-                "phase": Phase.PENDING,
-                "job_id": outcome.job_id,
-                "reason": Reason.PENDING_RESOURCES,
-                "message": "submitted; not seen in the queue yet",
-            }
-        )
-    if isinstance(outcome, Refused):
-        return status.model_copy(
-            update={
-                "phase": Phase.FAILED,
-                "reason": Reason.SUBMIT_REFUSED,
-                "message": f"{outcome.reason}: {outcome.message}",
-                "finished_at": rfc3339(now),
-            }
-        )
-    return status.model_copy(
-        update={
-            "phase": Phase.SUBMIT_UNKNOWN,
-            "reason": Reason.SUBMIT_UNKNOWN,
-            "message": f"sbatch gave no clear answer ({outcome.message}); "
-            "looking for the job before anything is submitted again",
-            "unknown_since": rfc3339(now),
-        }
-    )
-
-
-def _resolve(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
-    status = observed.status
-    if status.phase == Phase.SUBMITTING or status.unknown_since is None:
-        # Found at the begin of a pass: the pass that wrote it was interrupted around sbatch.
-        return _doubt(observed, "the operator was interrupted while it submitted", now=now)
-    if submission.resolve(observed, now=now) is submission.Unknown.WAIT:
-        return SlurmJobPlan(status=status, requeue_after=_until_deadline(observed, now=now))
-    return _submit(observed, now=now)
-
-
-def _until_deadline(observed: SlurmJobObservation, *, now: float) -> float:
-    since = epoch(observed.status.unknown_since) or now
-    return max(1.0, since + observed.limits.submit_unknown_wait - now)
-
-
-def _doubt(observed: SlurmJobObservation, why: str, *, now: float) -> SlurmJobPlan:
-    status = observed.status.model_copy(
-        update={
-            "phase": Phase.SUBMIT_UNKNOWN,
-            "reason": Reason.SUBMIT_UNKNOWN,
-            "message": f"{why}; looking for the job before anything is submitted again",
-            "unknown_since": rfc3339(now),
-        }
-    )
-    return SlurmJobPlan(status=status, requeue_after=observed.limits.submit_unknown_wait)
-
-
 def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     """A job that has an id and stands in no snapshot."""
     status = _probed(observed, observed.status, now=now)
     if observed.absent_snapshots < _SNAPSHOTS_BEFORE_DOUBT:
-        return SlurmJobPlan(status=status, requeue_after=_SOON)
+        return SlurmJobPlan(status=status, requeue_after=SOON)
     if status.state is None:
-        return _doubt(
+        return submitting.doubt(
             observed, f"SLURM acknowledged job {status.job_id} and does not know it", now=now
         )
     if observed.probe_healthy and status.phase == Phase.READY:
         message = "SLURM does not list the job, yet its engine answers with this attempt"
         return SlurmJobPlan(
-            status=status.model_copy(update={"message": message}), requeue_after=_SOON
+            status=status.model_copy(update={"message": message}), requeue_after=SOON
         )
     if not observed.confirmed_gone:
         return SlurmJobPlan(
             status=status,
             actions=(ConfirmGone(job_id=status.job_id or 0),),
-            requeue_after=_SOON,
+            requeue_after=SOON,
         )
     if status.cancelled_at is not None:
         # We gave it up, and SLURM forgot it before a snapshot showed its end.
@@ -332,7 +236,7 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
 def _told_to_wait(status: SlurmJobStatus) -> SlurmJobPlan:
     """As for a job that SLURM does not list: what the engine itself says goes before."""
     message = "SLURM says that the job waits, yet its engine answers with this attempt"
-    return SlurmJobPlan(status=status.model_copy(update={"message": message}), requeue_after=_SOON)
+    return SlurmJobPlan(status=status.model_copy(update={"message": message}), requeue_after=SOON)
 
 
 def _pending(
@@ -391,7 +295,7 @@ def _running(
             record=record,
             now=now,
         )
-    return SlurmJobPlan(status=status, requeue_after=None if left is None else max(_SOON, left))
+    return SlurmJobPlan(status=status, requeue_after=None if left is None else max(SOON, left))
 
 
 def _mistaken(
@@ -415,7 +319,7 @@ def _degraded(
 ) -> SlurmJobPlan:
     left = degraded.time_left(observed, status, now=now)
     if left is None or left > 0:
-        return SlurmJobPlan(status=status, requeue_after=None if left is None else max(_SOON, left))
+        return SlurmJobPlan(status=status, requeue_after=None if left is None else max(SOON, left))
     if observed.probe_age > degraded.FRESH:
         return SlurmJobPlan(status=status, requeue_after=degraded.LOOK_EVERY, probe_now=True)
     limit = f"{observed.endpoint.startup_timeout:.0f} s"

@@ -25,7 +25,9 @@ class ClusterObservation:
         message: the same as a sentence with what to do.
         snapshot: the last complete one.
         snapshot_starts: when the last few snapshots that show all jobs were begun, epoch seconds.
-        unresolved: submissions on this cluster whose outcome is not known.
+        unresolved: submissions on this cluster of which nobody knows the outcome, as it looks in an
+            outage; of each namespace only so many as are its share (`ClusterView`).
+        unresolved_here: all unclear submissions on this cluster of the job's own namespace.
     """
 
     usable: bool
@@ -35,6 +37,7 @@ class ClusterObservation:
     snapshot: Snapshot | None = None
     snapshot_starts: tuple[float, ...] = ()
     unresolved: int = 0
+    unresolved_here: int = 0
 
     @property
     def shows_all(self) -> bool:
@@ -57,7 +60,12 @@ class Limits:
         repeat: before a cancellation that shows no effect is sent again.
         tunnel_patience: how long a deletion waits for a tunnel supervisor to take the worker out
             of rotation, before that is done for it; as long as a supervisor's heartbeat lasts.
-        max_unresolved: unclear submissions per cluster beyond which nothing is submitted.
+        max_unresolved: unclear submissions, of a cluster and of a namespace on it, beyond which
+            nothing is submitted.
+        unclear_pause_cap: longest pause between two submissions of one attempt, if that is longer
+            than `submit_unknown_wait`.
+        unsent_pause: before the second try of a submission that could not be sent.
+        unsent_pause_cap: before any later one.
     """
 
     submit_unknown_wait: float
@@ -66,6 +74,9 @@ class Limits:
     repeat: float = 10.0
     tunnel_patience: float = 15.0
     max_unresolved: int = 16
+    unclear_pause_cap: float = 600.0
+    unsent_pause: float = 10.0
+    unsent_pause_cap: float = 300.0
 
 
 @dataclass(frozen=True, slots=True)

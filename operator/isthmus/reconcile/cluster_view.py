@@ -3,19 +3,39 @@
 Apart from the reconciler of SlurmJobs, which asks it once per pass.
 """
 
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from isthmus.api.conditions import Phase
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurmcluster import SlurmCluster
-from isthmus.apiserver.objects import Object, dig, uid
+from isthmus.apiserver.objects import Object, dig, namespace, uid
 from isthmus.apiserver.resources import SLURM_JOBS, Resource
+from isthmus.backends.slurm.sbatch_answers import speaks_of_an_outage
 from isthmus.plan.slurmjob_observation import ClusterObservation
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.store import Store
 
 UNCLEAR = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
+
+SHARE = 8
+"""Of the unclear submissions of one namespace so many count for the whole cluster, and no more:
+half of what stops everybody (`Limits.max_unresolved`), so that none alone looks like an outage."""
+
+
+@dataclass(slots=True)
+class _Unclear:
+    """Uids of the SlurmJobs of one namespace on one cluster that are submitted unclearly.
+
+    Attributes:
+        every: all of them.
+        unanswered: those of which sbatch said nothing, or spoke of an outage.
+    """
+
+    every: set[str] = field(default_factory=set)
+    unanswered: set[str] = field(default_factory=set)
 
 
 class ClusterView:
@@ -25,7 +45,9 @@ class ClusterView:
         """Prepare; `clock` is the wall clock in epoch seconds."""
         self._states = states
         self._clock = clock
-        self._unclear: dict[ClusterReference, set[str]] = {}  # → uids of SlurmJobs
+        self._unclear: defaultdict[ClusterReference, defaultdict[str, _Unclear]] = defaultdict(
+            lambda: defaultdict(_Unclear)  # by namespace
+        )
         for obj in store.list(SLURM_JOBS):
             self._changed(SLURM_JOBS, None, obj)
         store.on_change(self._changed)
@@ -60,6 +82,8 @@ class ClusterView:
             )
         now = self._clock()
         reason, message = state.why_not_fresh(now=now)
+        unclear: Mapping[str, _Unclear] = self._unclear.get(reference, {})
+        here = unclear.get(namespace, _Unclear())
         return ClusterObservation(
             usable=True,
             fresh=state.fresh(now=now),
@@ -67,12 +91,11 @@ class ClusterView:
             message=message,
             snapshot=state.snapshot,
             snapshot_starts=state.snapshot_starts,
-            unresolved=self._unresolved(reference, except_for=except_for),
+            unresolved=sum(
+                min(SHARE, len(each.unanswered - {except_for})) for each in unclear.values()
+            ),
+            unresolved_here=len(here.every - {except_for}),
         )
-
-    def _unresolved(self, reference: ClusterReference, *, except_for: str) -> int:
-        """Submissions of other attempts on this cluster whose outcome is not known."""
-        return len(self._unclear.get(reference, set()) - {except_for})
 
     def _changed(self, resource: Resource, old: Object | None, new: Object | None) -> None:
         """Keep account instead of counting in each pass (`Listener`)."""
@@ -81,11 +104,24 @@ class ClusterView:
         for obj in (old, new):
             if obj is None or dig(obj, "status", "phase") not in UNCLEAR:
                 continue
-            reference = cluster_of(obj)
-            found = self._unclear.setdefault(reference, set())
-            (found.discard if obj is old else found.add)(uid(obj))
-            if not found:
-                del self._unclear[reference]
+            self._count(obj, there=obj is new)
+
+    def _count(self, obj: Object, *, there: bool) -> None:
+        cluster, namespace_ = cluster_of(obj), namespace(obj)
+        found = self._unclear[cluster][namespace_]
+        words = str(dig(obj, "status", "lastAnswer", default="") or "")
+        if there:
+            found.every.add(uid(obj))
+            asked = dig(obj, "status", "phase") == Phase.SUBMIT_UNKNOWN
+            if not (asked and words) or speaks_of_an_outage(words):
+                found.unanswered.add(uid(obj))
+            return
+        found.every.discard(uid(obj))
+        found.unanswered.discard(uid(obj))
+        if not found.every:
+            del self._unclear[cluster][namespace_]
+        if not self._unclear[cluster]:
+            del self._unclear[cluster]
 
 
 def cluster_of(obj: Object) -> ClusterReference:

@@ -15,7 +15,7 @@ from isthmus.backends.slurm.addresses import nodes_family
 from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.login import ClusterAccess
 from isthmus.backends.slurm.poller import Poller
-from isthmus.backends.slurm.records import Snapshot, SubmitOutcome, SubmitRequest, Unclear
+from isthmus.backends.slurm.records import NotSent, Snapshot, SubmitOutcome, SubmitRequest
 from isthmus.errors import SlurmUnavailableError
 from isthmus.reconcile.cluster_state import ClusterState, ClusterStates
 
@@ -134,21 +134,22 @@ class Clusters:
         reference: ClusterReference,
         request: SubmitRequest,
         *,
-        check: Callable[[], None],
+        check: Callable[[], str],
     ) -> SubmitOutcome:
         """Submit once, with at most a few submissions of a cluster at a time.
 
         Args:
             reference: the cluster.
             request: what to submit.
-            check: called right before sbatch, after the wait for a place; raises if it must not be.
+            check: called right before sbatch, after the wait for a place: returns why it is not
+                wanted any more, "" if it is; raises if it must not be.
         """
         running = self._running.get(reference)
         if running is None:
-            return Unclear("the cluster was being set up anew")
+            return NotSent("its cluster was being set up anew")
         async with running.submissions:
-            check()
-            return await running.client.submit(request)
+            unwanted = check()
+            return NotSent(unwanted) if unwanted else await running.client.submit(request)
 
     def family(self, reference: ClusterReference) -> IpFamily:
         """Family of the addresses of a cluster's nodes, as the last complete snapshot has them."""

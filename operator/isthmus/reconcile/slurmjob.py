@@ -20,7 +20,15 @@ from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import epoch
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.gate import Gate
-from isthmus.apiserver.objects import Object, dig, finalizers, name, namespace, uid
+from isthmus.apiserver.objects import (
+    Object,
+    deletion_timestamp,
+    dig,
+    finalizers,
+    name,
+    namespace,
+    uid,
+)
 from isthmus.apiserver.resources import (
     CONTROLLER_REVISIONS,
     ENDPOINT_SLICES,
@@ -30,6 +38,7 @@ from isthmus.apiserver.resources import (
 )
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.frozen import FrozenJob
+from isthmus.backends.slurm.records import NotSent
 from isthmus.errors import SecretMissingError
 from isthmus.observe.events import EventSink
 from isthmus.plan.actions import (
@@ -47,12 +56,13 @@ from isthmus.plan.actions import (
 )
 from isthmus.plan.policy.forwarding import detours
 from isthmus.plan.policy.polling import LEAST, LOOK_EVERY, look_in
-from isthmus.plan.slurmjob import after_submission, plan_slurm_job
+from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import (
     EndpointRules,
     Limits,
     SlurmJobObservation,
 )
+from isthmus.plan.submitting import after_submission
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.cluster_view import ClusterView, cluster_of
 from isthmus.reconcile.clusters import Clusters
@@ -168,6 +178,8 @@ class SlurmJobReconciler:
         if plan.probe_now:
             self._probes.probe_now(key)
         status = plan.status
+        if not any(isinstance(action, Submit) for action in plan.actions):
+            self._line.withdraw(_reference(parts.job), key)
         for action in plan.actions:
             if isinstance(action, RemoveFinalizer):
                 await self._staging.remove(
@@ -361,9 +373,19 @@ class SlurmJobReconciler:
             cluster=parts.cluster,
             clusters=self._clusters,
             installation_id=self._installation_id,
-            check=self._gate.check,
+            check=lambda: self._unwanted(raw),
         )
-        return raw, after_submission(before, outcome=outcome, now=self._clock())
+        if isinstance(outcome, NotSent):  # its deletion may be what was written last
+            raw = self._store.get(SLURM_JOBS, namespace(raw), name(raw)) or raw
+        limits = self._limits(parts.cluster)
+        return raw, after_submission(before, outcome=outcome, limits=limits, now=self._clock())
+
+    def _unwanted(self, raw: Object) -> str:
+        """Why an attempt must not be submitted after all: others' submissions took long."""
+        self._gate.check()
+        now = self._store.get(SLURM_JOBS, namespace(raw), name(raw))
+        gone = now is None or uid(now) != uid(raw) or deletion_timestamp(now) is not None
+        return "its SlurmJob is being deleted" if gone else ""
 
     async def _act(self, parts: _Parts, action: SlurmJobAction) -> None:
         spec, reference = parts.job.spec, _reference(parts.job)

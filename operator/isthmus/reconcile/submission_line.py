@@ -2,8 +2,8 @@
 
 A submission takes a write, a file and an sbatch, and holds a worker of the loop meanwhile. Of
 hundreds of attempts that begin together only a few are therefore under way; the others give their
-worker back at once and are called when a place is free. Apart from the limit in
-`plan/policy/submission.py`, which is about submissions whose outcome is not known.
+worker back at once and are called when a place is free, one of each namespace in turn. Apart from
+the limit in `plan/policy/submission.py`, which is about submissions whose outcome is not known.
 """
 
 from collections.abc import Callable
@@ -12,6 +12,7 @@ from enum import Enum
 
 from isthmus.api.desired import ClusterReference
 from isthmus.reconcile.queue import Key
+from isthmus.turns import Turns
 
 UNDER_WAY = 12
 """Submissions of one cluster under way at once: some write their status, some run sbatch. Below the
@@ -39,7 +40,7 @@ class Turn(Enum):
 class _Line:
     under_way: set[Key] = field(default_factory=set)
     called: dict[Key, float] = field(default_factory=dict)  # → when
-    waiting: dict[Key, None] = field(default_factory=dict)  # in order
+    waiting: Turns[Key] = field(default_factory=Turns)
 
     def free(self) -> int:
         return UNDER_WAY - len(self.under_way) - len(self.called)
@@ -65,18 +66,30 @@ class SubmissionLine:
         self._call(line)
         if key in line.called or line.free() > 0:
             line.called.pop(key, None)
-            line.waiting.pop(key, None)
+            line.waiting.remove(key.namespace, key)
             line.under_way.add(key)
             return Turn.NOW
-        if key in line.waiting:
+        if line.waiting.holds(key.namespace, key):
             return Turn.WAITING
-        line.waiting[key] = None
+        line.waiting.add(key.namespace, key)
         return Turn.JOINED
 
     def leave(self, reference: ClusterReference, key: Key) -> None:
         """Give the place back, and call the next."""
         line = self._lines[reference]
         line.under_way.discard(key)
+        self._go_on(reference, line)
+
+    def withdraw(self, reference: ClusterReference, key: Key) -> None:
+        """Stand in the line no more, called or not: something else holds the attempt back now."""
+        line = self._lines.get(reference)
+        if line is None:
+            return
+        line.waiting.remove(key.namespace, key)
+        if line.called.pop(key, None) is not None:
+            self._go_on(reference, line)
+
+    def _go_on(self, reference: ClusterReference, line: _Line) -> None:
         self._call(line)
         if not (line.under_way or line.called or line.waiting):
             del self._lines[reference]
@@ -85,8 +98,7 @@ class SubmissionLine:
         """Call as many as there are places; who was called and did not come has lost its."""
         now = self._clock()
         line.called = {key: at for key, at in line.called.items() if now - at < CALL_LASTS}
-        while line.waiting and line.free() > 0:
-            key = next(iter(line.waiting))
-            del line.waiting[key]
+        while line.free() > 0 and (called := line.waiting.pop()) is not None:
+            _, key = called
             line.called[key] = now
             self._wake(key)

@@ -56,7 +56,7 @@ async def submit(
     cluster: SlurmCluster | None,
     clusters: Clusters,
     installation_id: str,
-    check: Callable[[], None],
+    check: Callable[[], str],
 ) -> SubmitOutcome:
     """Run sbatch once.
 
@@ -67,7 +67,8 @@ async def submit(
         cluster: where it goes, None if it is gone.
         clusters: the clients of the clusters.
         installation_id: stands in the job's comment.
-        check: called right before sbatch; raises if it must not be.
+        check: called right before sbatch: returns why it is not wanted any more, "" if it is;
+            raises if it must not be.
     """
     if cluster is None or frozen is None:
         return Refused(reason="NotRenderable", message="the revision or cluster is gone")

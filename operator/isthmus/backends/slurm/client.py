@@ -44,7 +44,7 @@ class SlurmClient(Protocol):
         ...
 
     async def submit(self, request: SubmitRequest) -> SubmitOutcome:
-        """Submit a job once. Never raises: what is not sure is `Unclear`."""
+        """Submit a job once. Never raises: what is not sure is `Unclear` (see `sbatch_answers`)."""
         ...
 
     async def terminate(self, *, job_id: int, job_name: str) -> None:

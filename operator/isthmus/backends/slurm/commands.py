@@ -14,22 +14,22 @@ import time
 from collections.abc import Callable, Sequence
 
 from isthmus.api.texts import one_line
-from isthmus.backends.slurm import parsing, reasons, snapshots
+from isthmus.backends.slurm import parsing, reasons, sbatch_answers, snapshots
 from isthmus.backends.slurm.addresses import AddressBook, Lookup, system_lookup
 from isthmus.backends.slurm.executor import CommandExecutor
 from isthmus.backends.slurm.options import key_path, tunnel_key_path
 from isthmus.backends.slurm.parsing import FormatError, OutputError, Section
 from isthmus.backends.slurm.records import (
     JobRecord,
+    NotSent,
     Refused,
     Snapshot,
     SubmitOutcome,
     SubmitRequest,
-    Submitted,
     Unclear,
 )
-from isthmus.errors import SlurmCommandError, SlurmUnavailableError
-from isthmus.processes import TIMED_OUT_CODE, CommandResult
+from isthmus.errors import SlurmCommandError, SlurmNotAskedError, SlurmUnavailableError
+from isthmus.processes import TIMED_OUT_CODE, CommandResult, NotStartedError
 
 KILL_AFTER = 5.0
 """Seconds between TERM and KILL of a command at its limit, as in `parsing.framed`."""
@@ -176,7 +176,7 @@ class CommandClient:
         return match[0]
 
     async def submit(self, request: SubmitRequest) -> SubmitOutcome:
-        """Submit once; `Unclear` unless an id or a refusal known for certain was read."""
+        """Submit once; `Unclear` unless an id or a refusal was read, or surely nothing was sent."""
         wrong = _wrong_request(request)
         if wrong is not None:
             return Refused(reason="InvalidRequest", message=wrong)
@@ -196,9 +196,11 @@ class CommandClient:
                 timeout=self._submit_timeout + 2 * KILL_AFTER,
             )
             (section,) = parsing.sections(result.stdout, marker=marker, count=1)
+        except (NotStartedError, SlurmNotAskedError) as error:
+            return NotSent(str(error))
         except (OSError, OutputError, SlurmUnavailableError) as error:
             return Unclear(f"sbatch gave no complete answer: {error}")
-        return _outcome(section, result.stderr)
+        return sbatch_answers.outcome(section, result.stderr)
 
     async def terminate(self, *, job_id: int, job_name: str) -> None:
         """`scancel --batch --signal=TERM`: to the batch shell, which passes it on.
@@ -390,23 +392,6 @@ def _wrong_request(request: SubmitRequest) -> str | None:
     if not request.script.startswith("#!") or "\r" in request.script or "\0" in request.script:
         return "The script must begin with #! and hold no carriage return."
     return None
-
-
-def _outcome(section: Section, errors: str) -> SubmitOutcome:
-    text = one_line(errors)
-    if section.returncode == 0:
-        job_id = parsing.parse_job_id(section.output)
-        if job_id is not None:
-            return Submitted(job_id)
-        return Unclear(f"sbatch succeeded and printed no job id: {section.output[:100]!r} {text}")
-    if section.returncode in (126, 127):
-        advice = reasons.OUTAGE_ADVICE["CommandNotFound"]
-        return Refused(reason="CommandNotFound", message=f"{text} {advice}")
-    if section.output.strip() == "":
-        refused = reasons.refusal(errors)
-        if refused is not None:
-            return refused
-    return Unclear(f"sbatch ended with {section.returncode}: {text or 'no message'}")
 
 
 _NO_WORDS = {124: "no answer in time", 137: "no answer in time"}

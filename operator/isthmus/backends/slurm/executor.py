@@ -26,9 +26,9 @@ class CommandExecutor(Protocol):
         """Run `argv` to its end, at most `timeout` seconds.
 
         Raises:
-            OSError: the command could not be started at all.
-            SlurmUnavailableError: the place could not be reached, or was lost meanwhile; its
-                reason says why. The command may have run.
+            NotStartedError: the command could not be started at all.
+            SlurmNotAskedError: the place could not be reached; its reason says why. Nothing ran.
+            SlurmUnavailableError: the place was lost meanwhile. The command may have run.
         """
         ...
 
@@ -104,7 +104,7 @@ class LocalExecutor:
         """Run `argv` to its end; at `timeout` seconds kill its whole process group.
 
         Raises:
-            OSError: the command could not be started at all.
+            NotStartedError: the command could not be started at all.
         """
         return await run_process(
             argv,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from isthmus.api.reserved_options import SBATCH_ALLOWED
+from isthmus.api.reserved_options import SBATCH_ALLOWED, SBATCH_VALUES
 from isthmus.api.texts import listed, one_line
 from isthmus.backends.slurm.records import JobTemplate, SiteFacts
 
@@ -31,6 +31,9 @@ def check_option(option: str) -> str | None:
             f"--{name} cannot be set here: use the field of the pool or of the SlurmCluster that "
             "has this meaning, or ask the administrator to set it for the site."
         )
+    wanted = SBATCH_VALUES.get(f"--{name}")
+    if wanted is not None and not re.fullmatch(wanted, option.removeprefix(f"--{name}")):
+        return f"--{name}: sbatch does not take this value: see the manual page of sbatch."
     if value is None:
         return None
     if not value.isprintable() or len(value) > 256:

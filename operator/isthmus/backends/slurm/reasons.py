@@ -1,18 +1,16 @@
-"""What SLURM's texts mean: why a job waits, why sbatch refused, why a command failed.
+"""What SLURM's texts mean: why a job waits, why a command failed.
 
-Pure tables, apart from the code that runs commands. The return codes do not tell a refusal from an
-outage (both are 1), the texts do: they come from SLURM's own table of errors (compared in the
-sources of 22.05 to 26.05). What is not listed is never taken for an answer of slurmctld.
+Pure tables, apart from the code that runs commands; what sbatch says has a page of its own,
+`sbatch_answers.py`. The return codes do not tell a refusal from an outage (both are 1), the texts
+do: they come from SLURM's own table of errors (compared in the sources of 22.05 to 26.05).
 """
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 
 from isthmus.api.conditions import PendingClass
 from isthmus.api.texts import one_line
-from isthmus.backends.slurm.records import Refused
 
 _HELD = frozenset(
     {"JobHeldUser", "JobHeldAdmin", "JobHoldMaxRequeue", "JobLaunchFailure", "SpecialExit"}
@@ -90,122 +88,6 @@ def unblocked_by(reason: str) -> str:
     return _UNBLOCKED_BY[classify(reason)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Refusal:
-    text: str
-    reason: str
-    advice: str
-
-
-_REFUSALS = (
-    _Refusal(
-        "QOSMaxSubmitJobPerUserLimit",
-        "QOSMaxSubmitJobPerUserLimit",
-        "Wait for jobs of this user to end, or ask for a higher limit of the QOS.",
-    ),
-    _Refusal(
-        "AssocMaxSubmitJobLimit",
-        "AssocMaxSubmitJobLimit",
-        "Wait for jobs of this account to end, or ask for a higher limit of the account.",
-    ),
-    _Refusal(
-        "Job violates accounting/QOS policy",
-        "PolicyLimit",
-        "Ask for less GPUs or time, or have the limit of the account or QOS raised.",
-    ),
-    _Refusal(
-        "Invalid partition name specified",
-        "InvalidPartition",
-        "Name a partition that `sinfo` lists in slurm.partitions.",
-    ),
-    _Refusal(
-        "User's group not permitted to use this partition",
-        "PartitionNotPermitted",
-        "Name another partition, or ask for access to this one.",
-    ),
-    _Refusal(
-        "Required partition not available",
-        "PartitionNotAvailable",
-        "Name another partition, or wait until an administrator enables this one.",
-    ),
-    _Refusal(
-        "Requested partition configuration not available now",
-        "PartitionLimits",
-        "Ask for what the limits of the partition allow (`scontrol show partition`).",
-    ),
-    _Refusal(
-        "Invalid account or account/partition combination specified",
-        "InvalidAccount",
-        "Name an account that may use the partition (`sacctmgr show associations`).",
-    ),
-    _Refusal(
-        "Invalid qos specification",
-        "InvalidQos",
-        "Name a QOS that the account may use (`sacctmgr show associations`).",
-    ),
-    _Refusal(
-        "Requested node configuration is not available",
-        "NodeConfigurationNotAvailable",
-        "No node of the partition has that many GPUs, CPUs or that much memory, or all nodes "
-        "that have are excluded: ask for less per node.",
-    ),
-    _Refusal(
-        "Invalid node name specified",
-        "InvalidNodeName",
-        "Remove the node that does not exist from --nodelist or --exclude.",
-    ),
-    _Refusal(
-        "Requested time limit is invalid",
-        "InvalidTimeLimit",
-        "Ask for a time limit within the partition's MaxTime.",
-    ),
-    _Refusal(
-        "Time limit specification required",
-        "InvalidTimeLimit",
-        "Set slurm.timeLimit: this site refuses jobs without one.",
-    ),
-    _Refusal(
-        "Invalid time-min specification",
-        "InvalidTimeLimit",
-        "Ask for a minimum time below the time limit.",
-    ),
-    _Refusal(
-        "Invalid generic resource (gres) specification",
-        "InvalidGres",
-        "Check site.gpuDirective and site.gpuTypes of the SlurmCluster against `sinfo -o %G`.",
-    ),
-    _Refusal(
-        "Invalid feature specification",
-        "InvalidConstraint",
-        "Name features that `sinfo -o %f` lists in --constraint.",
-    ),
-    _Refusal(
-        "Access denied to requested reservation",
-        "InvalidReservation",
-        "Name another reservation, or ask for access to this one.",
-    ),
-    _Refusal(
-        "Requested reservation is invalid",
-        "InvalidReservation",
-        "Name a reservation that `scontrol show reservation` lists.",
-    ),
-    _Refusal(
-        "Memory required by task is not available",
-        "MemoryNotAvailable",
-        "Ask for less memory per node.",
-    ),
-    _Refusal("CPU count", "InvalidCpuCount", "Ask for less CPUs per node."),
-    _Refusal("Node count specification invalid", "InvalidNodeCount", "Ask for less nodes."),
-    _Refusal(
-        "Access/permission denied",
-        "PermissionDenied",
-        "Check that the cluster's user may submit with this account, QOS and partition.",
-    ),
-    _Refusal("unrecognized option", "InvalidOption", "Remove the option from sbatchOptions."),
-    _Refusal("sbatch --help", "InvalidOption", "Correct the option in sbatchOptions."),
-    _Refusal("error: Invalid --", "InvalidOption", "Correct the option in sbatchOptions."),
-)
-
 _OUTAGES = (
     ("Unable to contact slurm controller", "ControllerUnreachable"),
     ("Socket timed out", "ControllerTimeout"),
@@ -241,16 +123,3 @@ def outage(text: str) -> str | None:
     """The reason word of an outage that a command's error text tells of, or None."""
     lowered = text.lower()
     return next((reason for part, reason in _OUTAGES if part.lower() in lowered), None)
-
-
-def refusal(text: str) -> Refused | None:
-    """The refusal that sbatch's error text tells of, or None where it is not known to be one.
-
-    A text that also speaks of an outage is no refusal: sbatch may have tried more than once.
-    """
-    if outage(text) is not None:
-        return None
-    for known in _REFUSALS:
-        if known.text in text:
-            return Refused(reason=known.reason, message=f"{one_line(text)} {known.advice}")
-    return None

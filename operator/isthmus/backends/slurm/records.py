@@ -194,12 +194,25 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class Unclear:
-    """The submission may or may not have made a job: look before trying again."""
+    """The submission may or may not have made a job: look before trying again.
+
+    Attributes:
+        message: what happened.
+        words: what sbatch and the site said, bounded; "" where no words came.
+    """
+
+    message: str
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotSent:
+    """Nothing was sent to the cluster, so there is no job: try again later."""
 
     message: str
 
 
-SubmitOutcome: TypeAlias = Submitted | Refused | Unclear
+SubmitOutcome: TypeAlias = Submitted | Refused | Unclear | NotSent
 
 
 @dataclass(frozen=True, slots=True)

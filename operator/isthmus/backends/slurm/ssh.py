@@ -18,7 +18,7 @@ from typing import Final
 from isthmus.api.conditions import Reason
 from isthmus.api.texts import one_line
 from isthmus.backends.slurm.executor import command_environment
-from isthmus.errors import SlurmUnavailableError, SshError
+from isthmus.errors import SlurmNotAskedError, SlurmUnavailableError, SshError
 from isthmus.processes import MAX_OUTPUT_BYTES, CommandResult, run_process
 from isthmus.ssh.connection import Connection
 from isthmus.ssh.failures import MASTER_GONE, SESSION_REFUSED
@@ -113,12 +113,14 @@ class OpenSshExecutor:
         """Run `argv` on the login node, all waiting included within `timeout` seconds.
 
         Raises:
-            SlurmUnavailableError: not connected, or the connection broke; the command may have
-                run. Reasons `SshUnreachable`, `SshLoginRequired`, `HostKeyMismatch`,
-                `SshSessionsRefused`, `SecretMissing`.
+            SlurmNotAskedError: not connected. Reasons `SshUnreachable`, `SshLoginRequired`,
+                `HostKeyMismatch`, `SshSessionsRefused`, `SecretMissing`.
+            SlurmUnavailableError: the connection broke; the command may have run.
         """
         try:
             return await self._run(argv, stdin=stdin, deadline=self._clock() + timeout)
+        except _NothingRanError as error:
+            raise SlurmNotAskedError(str(error), reason=error.reason) from error
         except SshError as error:
             raise SlurmUnavailableError(str(error), reason=error.reason) from error
 
@@ -135,7 +137,7 @@ class OpenSshExecutor:
             if result is not None:
                 return result
             if self._clock() + _RETRY_SECONDS > deadline:
-                raise SshError(
+                raise _NothingRanError(
                     "The login host ran no command over the connection in time (its MaxSessions "
                     "is too small, or sessions of the account hang there).",
                     reason=Reason.SSH_SESSIONS_REFUSED,
@@ -146,24 +148,38 @@ class OpenSshExecutor:
         self, argv: Sequence[str], *, stdin: str, deadline: float
     ) -> CommandResult | None:
         """One attempt; None where the server refused one more session, so that nothing ran."""
-        async with (
-            self._places.take(seconds=deadline - self._clock()) as place,
-            self._connection.use(seconds=deadline - self._clock()) as master,
-        ):
+        async with contextlib.AsyncExitStack() as stack:
+            place, master = await self._enter(stack, deadline=deadline)
             result = await self._send(argv, stdin=stdin, deadline=deadline, master=master)
-            if result.returncode == _SSH_FAILED and SESSION_REFUSED in result.stderr:
+            if _ran_nothing(result, SESSION_REFUSED):
                 place.refused()
                 return None
             place.worked()
             await self._check(result, master=master)
             return result
 
+    async def _enter(
+        self, stack: contextlib.AsyncExitStack, *, deadline: float
+    ) -> tuple[Place, Master]:
+        """Wait for a session and a connection.
+
+        Raises:
+            _NothingRanError: there is none in time.
+        """
+        try:
+            take = self._places.take(seconds=deadline - self._clock())
+            place = await stack.enter_async_context(take)
+            use = self._connection.use(seconds=deadline - self._clock())
+            return place, await stack.enter_async_context(use)
+        except SshError as error:
+            raise _NothingRanError(str(error), reason=error.reason) from error
+
     async def _send(
         self, argv: Sequence[str], *, stdin: str, deadline: float, master: Master
     ) -> CommandResult:
         left = deadline - self._clock()
         if left <= 0:
-            raise SshError(
+            raise _NothingRanError(
                 f"{master.target}: connecting took all of the time limit.",
                 reason=Reason.SSH_UNREACHABLE,
             )
@@ -188,13 +204,24 @@ class OpenSshExecutor:
             )
         if result.returncode != _SSH_FAILED:
             return
-        if not await master.check() and not master.running:
-            raise await master.wait()
-        text = "" if MASTER_GONE in result.stderr else one_line(result.stderr)
-        raise SshError(
+        nothing_ran = _ran_nothing(result, MASTER_GONE)
+        text = "" if nothing_ran else one_line(result.stderr)
+        error = SshError(
             f"{master.target}: {text or 'the command broke off with its connection.'}",
             reason=Reason.SSH_UNREACHABLE,
         )
+        if not await master.check() and not master.running:
+            error = await master.wait()
+        raise _NothingRanError(str(error), reason=error.reason) if nothing_ran else error
+
+
+class _NothingRanError(SshError):
+    """No session was opened on the login host: nothing was sent, and nothing ran."""
+
+
+def _ran_nothing(result: CommandResult, word: str) -> bool:
+    """Whether ssh itself says so; what has run has printed something (`parsing.framed`)."""
+    return result.returncode == _SSH_FAILED and word in result.stderr and not result.stdout
 
 
 class Place:

@@ -18,6 +18,7 @@ _CLASSES: Mapping[str, PendingClass] = {
     Reason.WAITING_TO_SUBMIT: PendingClass.SUBMISSION,
     Reason.SUBMITTING: PendingClass.SUBMISSION,
     Reason.SUBMIT_UNKNOWN: PendingClass.SUBMISSION,
+    Reason.NOT_SUBMITTED: PendingClass.SUBMISSION,
     Reason.JOB_TIME_LIMIT: PendingClass.STARTUP,
     Reason.JOB_PREEMPTED: PendingClass.RESOURCES,
     Reason.TUNNEL_DOWN: PendingClass.UNREACHABLE,

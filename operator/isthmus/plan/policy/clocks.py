@@ -13,6 +13,7 @@ TOLERANCE = 2.0
 _OWN_STAMPS = (
     "submit_started_at",
     "unknown_since",
+    "unsent_at",
     "degraded_since",
     "draining_since",
     "terminated_at",

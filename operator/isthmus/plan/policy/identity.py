@@ -106,6 +106,8 @@ def recorded(status: SlurmJobStatus, *, record: JobRecord, running: bool) -> Slu
         "submit_time": rfc3339(record.submit_time) if record.submit_time else None,
         "restart_count": record.restart_count,
         "unknown_since": None,
+        "last_answer": None,
+        "same_answers": None,
     }
     if running and record.has_run:
         known |= {

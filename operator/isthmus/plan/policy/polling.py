@@ -49,7 +49,8 @@ def _pace(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) 
         return None if status.port is not None else _loading(observed, status=status, now=now)
     submitted = epoch(status.submit_started_at)
     young = submitted is not None and now - submitted < YOUNG
-    if status.phase not in _SUBMITTED or not (young or status.phase in _UNCLEAR):
+    unclear = status.phase in _UNCLEAR and not _pausing(observed, status=status, now=now)
+    if status.phase not in _SUBMITTED or not (young or unclear):
         return None
     return LOOK_EVERY
 
@@ -62,3 +63,9 @@ def _loading(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: floa
     running = snapshot.cluster_time - started + now - snapshot.taken_at
     pace = max(LEAST, running * _SHARE)
     return None if pace > _LONG else pace
+
+
+def _pausing(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> bool:
+    """Whether what could turn up would have, so that only the pause before the next try is left."""
+    since = epoch(status.unknown_since)
+    return since is not None and now - since > observed.limits.submit_unknown_wait + YOUNG
