@@ -147,6 +147,9 @@ class Reason(StrEnum):
     """sbatch gave no clear answer; the job is looked for before anything is submitted again."""
     SUBMIT_REFUSED = "SubmitRefused"
     """SLURM refused the job; the message has its words. Correct the pool's slurm fields."""
+    NODES_EXCLUDED = "NodesExcluded"
+    """The revision failed twice within ten minutes on a node: its next attempts leave that out for
+    half an hour. See what is wrong there."""
     PENDING_RESOURCES = "PendingResources"
     """The job waits for nodes or its priority; resolves by itself."""
     PENDING_QUOTA = "PendingQuota"

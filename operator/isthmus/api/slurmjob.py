@@ -127,6 +127,8 @@ class SlurmJobStatus(StatusModel):
     """When sbatch was called last."""
     submissions: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
     """How often sbatch was called; more than once only after an answer that was not clear."""
+    excluded_nodes: Annotated[tuple[str, ...], status_list(16)] = ()
+    """Nodes that it was submitted without, because its revision had failed there."""
     unknown_since: Time = None
     """Since when it is not clear whether a job exists; a job that is seen clears it."""
     draining_since: Time = None

@@ -28,7 +28,7 @@ from isthmus.plan.actions import (
     Submit,
     WithdrawTunnels,
 )
-from isthmus.plan.policy import degraded, submission, unreadable
+from isthmus.plan.policy import blame, degraded, submission, unreadable
 from isthmus.plan.policy.clocks import not_in_the_future
 from isthmus.plan.policy.ending import ended
 from isthmus.plan.policy.forwarding import in_rotation, with_forward
@@ -169,6 +169,7 @@ def _submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
             "submissions": (waiting.submissions or 0) + 1,
             "unknown_since": None,
             "work_directory": observed.work_directory or None,
+            "excluded_nodes": observed.excluded_nodes,
         }
     )
     return SlurmJobPlan(status=waiting, actions=(Submit(before=before),))
@@ -184,7 +185,7 @@ def after_submission(
                 "phase": Phase.PENDING,
                 "job_id": outcome.job_id,
                 "reason": Reason.PENDING_RESOURCES,
-                "message": "submitted; not seen in the queue yet",
+                "message": f"submitted; not seen in the queue yet{_without(status)}",
             }
         )
     if isinstance(outcome, Refused):
@@ -205,6 +206,10 @@ def after_submission(
             "unknown_since": rfc3339(now),
         }
     )
+
+
+def _without(status: SlurmJobStatus) -> str:
+    return f"; {blame.told(status.excluded_nodes)}" if status.excluded_nodes else ""
 
 
 def _resolve(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -341,7 +346,7 @@ def _pending(
     kind = reasons.classify(record.reason)
     word = reasons.spoken(record.reason)
     reason = _PENDING_REASONS[kind]
-    message = f"{word}: waits for {reasons.unblocked_by(record.reason)}"
+    message = f"{word}: waits for {reasons.unblocked_by(record.reason)}{_without(status)}"
     again = None
     if kind is PendingClass.NEVER:
         snapshot = observed.cluster.snapshot

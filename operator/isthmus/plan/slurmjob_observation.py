@@ -145,6 +145,7 @@ class SlurmJobObservation:
         others_good: another member of the same deployment is known to be good.
         network: how it is to be reached.
         deleting_since: when its deletion was asked for, epoch seconds.
+        excluded_nodes: that a submission is to leave out (`policy.blame`).
     """
 
     job_name: str
@@ -173,6 +174,7 @@ class SlurmJobObservation:
     others_good: bool = True
     network: Network = Network()
     deleting_since: float | None = None
+    excluded_nodes: tuple[str, ...] = ()
 
     @property
     def clear(self) -> bool:

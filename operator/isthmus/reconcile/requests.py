@@ -26,6 +26,7 @@ def submit_request(
     installation_id: str,
     forward: ForwardStatus | None = None,
     work_directory: str | None = None,
+    excluded_nodes: tuple[str, ...] = (),
 ) -> SubmitRequest:
     """Render the submission of an attempt.
 
@@ -36,6 +37,7 @@ def submit_request(
         installation_id: stands in the job's comment.
         forward: as assigned to it, None where it is reached directly.
         work_directory: of its first submission, which has its start gate; None for the cluster's.
+        excluded_nodes: that it is not to run on.
 
     Raises:
         ValueError: something cannot stand in a script; the message says what.
@@ -67,7 +69,9 @@ def submit_request(
             comment=comment,
             call=_call(cluster, forward),
         ),
-        options=sbatch_options(template=template, site=site, job_name=spec.job_name),
+        options=sbatch_options(
+            template=template, site=site, job_name=spec.job_name, excluded_nodes=excluded_nodes
+        ),
     )
 
 

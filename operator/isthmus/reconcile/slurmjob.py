@@ -53,6 +53,7 @@ from isthmus.plan.slurmjob_observation import (
     Limits,
     SlurmJobObservation,
 )
+from isthmus.reconcile.blamed_nodes import excluded_nodes, tell_of_excluded
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.cluster_view import ClusterView, cluster_of
 from isthmus.reconcile.clusters import Clusters
@@ -189,6 +190,7 @@ class SlurmJobReconciler:
             else:
                 await self._act(parts, action)
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
+        tell_of_excluded(self._events, raw, before=observed.status, after=status)
         tell_of_tunnel(self._events, raw, before=observed.status, after=status)
         tell_of_cut_job(
             self._events, raw, before=observed.status, after=status, budget=observed.drain_timeout
@@ -307,6 +309,14 @@ class SlurmJobReconciler:
                 ports=self._ports,
             ),
             deleting_since=epoch(job.metadata.deletion_timestamp),
+            excluded_nodes=excluded_nodes(
+                job,
+                store=self._store,
+                snapshot=None if state is None else state.snapshot,
+                frozen=parts.frozen,
+                cluster=parts.cluster,
+                now=self._clock(),
+            ),
         )
 
     # ---- acting
