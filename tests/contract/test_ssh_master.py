@@ -227,7 +227,7 @@ async def test_f8_a_server_that_forbids_forwarding_is_told_from_an_engine_that_i
                 await further.start(timeout=PATIENCE)
         assert "open failed" not in master.said()
         assert await master.check()
-        assert master.forbidden == (forwarding == "no")
+        assert (master.forbidden > 0) == (forwarding == "no")
     finally:
         await master.close()
         sshd.close()

@@ -20,6 +20,7 @@ from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_CLUSTERS
 from tests.simulation import events, faults, manifests, slurm_faults, users
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.ending import unsettled
+from tests.simulation.node_faults import NODE_HAPPENINGS, goes_bad
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.reading_faults import READING_HAPPENINGS, unread
 from tests.simulation.refusals import REFUSAL_HAPPENINGS, refuses
@@ -30,7 +31,9 @@ from tests.simulation.world import NAMESPACE, SYSTEM, World, tunnelled
 
 _REGISTERED = (users, slurm_faults, faults)  # each registers what can happen
 
-_ALL = ChainMap(events.HAPPENINGS, TUNNEL_HAPPENINGS, READING_HAPPENINGS, REFUSAL_HAPPENINGS)
+_ALL = ChainMap(
+    events.HAPPENINGS, TUNNEL_HAPPENINGS, READING_HAPPENINGS, REFUSAL_HAPPENINGS, NODE_HAPPENINGS
+)
 
 FAULT_SECONDS = 600.0
 SETTLING_SECONDS = 3600.0
@@ -80,7 +83,7 @@ def plan(seed: int) -> tuple[Happening, ...]:
         )
         for _ in range(count)
     ]
-    found += _of_tunnels(seed) + _of_reading(seed) + _of_refusals(seed)
+    found += _of_tunnels(seed) + _of_reading(seed) + _of_refusals(seed) + _of_nodes(seed)
     return tuple(sorted(found, key=lambda happening: happening.at))
 
 
@@ -104,6 +107,13 @@ def _of_refusals(seed: int) -> list[Happening]:
     if not refuses(str(seed)):
         return []
     return _drawn(REFUSAL_HAPPENINGS, Random(f"{seed}/refusal plan"), counts=(1, 2, 4))
+
+
+def _of_nodes(seed: int) -> list[Happening]:
+    """What happens to nodes, drawn apart too."""
+    if not goes_bad(str(seed)):
+        return []
+    return _drawn(NODE_HAPPENINGS, Random(f"{seed}/node plan"), counts=(1, 2))
 
 
 def _drawn(

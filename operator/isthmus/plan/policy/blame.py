@@ -1,10 +1,11 @@
 """Which nodes the next attempt of a revision leaves out, because it failed there again and again.
 
-The back-off knows how often a revision has failed, this knows where: two failures on one node within
-ten minutes are held against the node for half an hour. Only where other nodes that SLURM has named
-are left, for a revision that is broken fails everywhere and must not run out of nodes.
+The back-off knows how often a revision has failed, this knows where: two failures on one node
+within ten minutes are held against the node for half an hour. Only where other nodes that SLURM has
+named are left, for a revision that is broken fails everywhere and must not run out of nodes.
 """
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -30,6 +31,7 @@ _OF_THE_NODE: Final = frozenset(
     {Reason.JOB_FAILED, Reason.JOB_NODE_FAILED, Reason.STARTUP_TIMEOUT, Reason.PROBE_FAILED}
 )
 """Ends that may be the node's fault; what SLURM or the start gate refused is not."""
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_.,-]+")
 _REFUSED: Final = frozenset({Reason.SUBMIT_REFUSED, Reason.PENDING_NEVER})
 """Ends by which SLURM says that no node is left, perhaps for what we have left out."""
 
@@ -126,11 +128,11 @@ def told(nodes: Sequence[str]) -> str:
 
 
 def _users_choice(options: Sequence[str]) -> frozenset[str] | None:
-    """Nodes that the user excludes; None where he names those to use, or in words of SLURM's own."""
+    """Nodes that the user excludes; None where he names those to use, or by a pattern."""
     found: set[str] = set()
     for option in options:
         name, _, value = option.partition("=")
-        if name == "--nodelist" or (name == "--exclude" and not value.replace(",", "").isalnum()):
+        if name == "--nodelist" or (name == "--exclude" and not _PLAIN.fullmatch(value)):
             return None
         if name == "--exclude":
             found.update(value.split(","))
