@@ -88,7 +88,12 @@ GOOD: Mapping[str, dict] = {
                     },
                 ],
             },
-            "endpoint": {"apiKeySecretRef": {"name": "my-key", "key": "token"}},
+            "endpoint": {
+                "apiKeySecretRef": {"name": "my-key", "key": "token"},
+                "administration": True,
+                "extraPaths": ["/", "/my/plugin.v2", "/jobs/{id}/result", "/tools/*", "/*"],
+                "clientKeysSecretRef": {"name": "clients"},
+            },
         },
     },
     "SlurmCluster": {
@@ -284,6 +289,43 @@ WRONG_INPUTS = (
         {"external": {"kind": "smg", "url": "http://router:30000"}},
         "endpoint.external and endpoint.type External belong together",
     ),
+    _d(
+        "a guard without a front",
+        "spec.endpoint",
+        {"type": "Service", "clientKeysSecretRef": {"name": "clients"}},
+        "endpoint.administration, extraPaths and clientKeysSecretRef are for the front",
+    ),
+    _d(
+        "administration without a front",
+        "spec.endpoint",
+        {"type": "Service", "administration": True},
+        "endpoint.administration, extraPaths and clientKeysSecretRef are for the front",
+    ),
+    *(
+        _d(f"an extra path {path}", "spec.endpoint.extraPaths", [path], "write a path such as")
+        for path in (
+            "v1/x",
+            "//x",
+            "/x/",
+            "/../x",
+            "/a/./b",
+            "/a/..",
+            "/%2e%2e/x",
+            "/x?y=z",
+            "/x#y",
+            "/a b",
+            "/{}",
+            "/{id",
+            "/**",
+            "/a*",
+            "/*/b",
+            "/a\nb",
+            "/ä",
+        )
+    ),
+    _d("an extra path twice", "spec.endpoint.extraPaths", ["/x", "/x"], None),
+    _d("too many extra paths", "spec.endpoint.extraPaths", [f"/x{n}" for n in range(33)], None),
+    _d("clients' keys without a Secret", "spec.endpoint.clientKeysSecretRef", {}, None),
     _d(
         "router without an address",
         "spec.endpoint",

@@ -44,6 +44,7 @@ class Sglang(Engine):
         self._unhealthy = False
         model_info = constant(self._model_info)
         server_info = constant(self._server_info)
+        flushed = constant(lambda: {"success": True})
         self.routes |= {
             "/health": {"GET": self._health},
             "/health_generate": {"GET": self._health},
@@ -55,6 +56,7 @@ class Sglang(Engine):
             "/server_info": {"GET": server_info},
             "/get_server_info": {"GET": server_info},
             "/v1/loads": {"GET": constant(self._loads)},
+            "/flush_cache": {"GET": flushed, "POST": flushed},
         }
         if config.arguments.get("enable_metrics"):
             self.routes["/metrics"] = {"GET": self._metrics}
@@ -266,6 +268,8 @@ class Sglang(Engine):
             "host": self.config.host,
             "port": self.config.port,
             "version": VERSION,
+            # All its settings, this one too (sgl-project/sglang#30166).
+            "api_key": next(iter(self.config.api_keys), None),
             "weight_version": arguments.get("weight_version") or "default",
             "disaggregation_mode": self._disaggregation_mode(),
             "max_running_requests": self.config.max_running,

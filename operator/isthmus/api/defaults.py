@@ -104,7 +104,13 @@ def effective(
 def _endpoint(spec: EndpointSpec) -> Endpoint:
     given = spec.external
     if given is None:
-        return Endpoint(type=spec.type)
+        keys = spec.client_keys_secret_ref
+        return Endpoint(
+            type=spec.type,
+            administration=spec.administration,
+            extra_paths=spec.extra_paths,
+            client_keys=None if keys is None else keys.name,
+        )
     secret = given.auth_secret_ref
     return Endpoint(
         type=spec.type,

@@ -210,10 +210,20 @@ class Router:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """How requests reach the workers; `router` is set for External only."""
+    """How requests reach the workers.
+
+    Attributes:
+        router: for External only.
+        administration: whether clients of the front may change the engines.
+        extra_paths: what they may call beyond the engines' tables.
+        client_keys: name of the Secret with their keys; None: the front answers everybody.
+    """
 
     type: Literal["Managed", "Service", "External"] = "Managed"
     router: Router | None = None
+    administration: bool = False
+    extra_paths: tuple[str, ...] = ()
+    client_keys: str | None = None
 
     @property
     def managed(self) -> bool:
@@ -237,6 +247,11 @@ class Desired:
     endpoint: Endpoint = Endpoint()
     api_key: ApiKey | None = None
     deleting: bool = False
+
+    @property
+    def engines(self) -> tuple[EngineType, ...]:
+        """The engines of its pools, each once, in order."""
+        return tuple(sorted({pool.engine.type for pool in self.pools}))
 
     @property
     def membership_service(self) -> str:

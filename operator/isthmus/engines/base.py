@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from isthmus.engines.metrics import LoadRule
+from isthmus.engines.paths import EnginePath
 
 METRICS_PATH: Final = "/metrics"
 """Where both engines show their metrics, open even where an API key guards the rest."""
@@ -50,6 +51,7 @@ class EngineProfile(Protocol):
         health_timeout: seconds within which `health_path` answers on a loaded engine.
         load: how a page of its metrics becomes the number of requests it holds.
         open_paths: what it answers to whoever reaches its port, though it has an API key.
+        paths: all that it answers, each with for whom it is.
         identity_paths: what tells who it is. Guarded by the key, so probes send it there, and
             nowhere else: until then it is not known who listens.
         key_variable: environment variable by which it takes its API key; None for an engine that
@@ -79,6 +81,10 @@ class EngineProfile(Protocol):
     @property
     def open_paths(self) -> tuple[str, ...]:
         """Paths that it answers without its API key."""
+
+    @property
+    def paths(self) -> tuple[EnginePath, ...]:
+        """All that it answers, each with for whom it is."""
 
     @property
     def identity_paths(self) -> tuple[str, ...]:
