@@ -79,6 +79,7 @@ class Slurm:
         self.jobs: dict[int, Job] = {}
         self.claims: dict[tuple[str, str], str] = {}  # (work directory, job name) → who has it
         self.secrets: dict[tuple[str, str], str] = {}  # the same → its API key
+        self.port_files: dict[tuple[str, int], int] = {}  # job name and id → port
         self.nodes = {f"gpu{n:02}": f"10.10.0.{n}" for n in range(1, 5)}
         self.waiting: list[Callable[[], None]] = []  # requests that a hung slurmctld will serve
         self.submission_faults: deque[tuple[str, float]] = deque()
@@ -338,6 +339,7 @@ class Slurm:
     def _publish(self, job: Job, engine: Engine, comment: str) -> None:
         if not engine.alive or job.engine is not engine:
             return
+        self.port_files[job.name, job.id] = engine.port
         if self.mode != "up":
             self.later(2.0, self._publish, job, engine, comment)
             return

@@ -25,6 +25,7 @@ from isthmus.plan.actions import (
     AddFinalizer,
     Cancel,
     ConfirmGone,
+    ReadPort,
     Submit,
     WithdrawTunnels,
 )
@@ -35,7 +36,14 @@ from isthmus.plan.policy.forwarding import in_rotation, with_forward
 from isthmus.plan.policy.giving_up import cancel, give_up
 from isthmus.plan.policy.identity import choose, recorded, start_forgotten
 from isthmus.plan.policy.membership import with_membership
-from isthmus.plan.policy.readiness import judged, judged_at_all, located, startup_left
+from isthmus.plan.policy.readiness import (
+    SILENT,
+    judged,
+    judged_at_all,
+    located,
+    silent,
+    startup_left,
+)
 from isthmus.plan.policy.stopping import stop
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
@@ -49,6 +57,10 @@ _SNAPSHOTS_BEFORE_DOUBT = 2
 _SOON = 5.0
 """Seconds until the next look where what is waited for is a snapshot, which may change nothing."""
 
+_UNTOLD = (
+    ". If the engine did listen, see the job's log: neither `scontrol update JobId={} Comment=...` "
+    "as the account nor the file `port` in its run folder told its port"
+)
 _PROBED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED})
 
 
@@ -386,6 +398,8 @@ def _running(
     if left is not None and left < 0 and judged_at_all(observed, status=status, now=now):
         limit = f"{observed.endpoint.startup_timeout:.0f} s"
         message = f"not healthy within health.startupTimeout ({limit}); {status.message}"
+        if status.port is None:
+            message += _UNTOLD.format(record.job_id)
         return give_up(
             observed,
             status,
@@ -394,7 +408,15 @@ def _running(
             record=record,
             now=now,
         )
-    return SlurmJobPlan(status=status, requeue_after=None if left is None else max(_SOON, left))
+    again = None if left is None else max(_SOON, left)
+    snapshot = observed.cluster.snapshot
+    if snapshot is None or not silent(status, record=record, cluster_time=snapshot.cluster_time):
+        return SlurmJobPlan(status=status, requeue_after=again)
+    return SlurmJobPlan(
+        status=status,
+        actions=(ReadPort(job_id=record.job_id),),
+        requeue_after=SILENT if again is None else min(again, SILENT),
+    )
 
 
 def _degraded(

@@ -145,6 +145,7 @@ class SlurmJobObservation:
         others_good: another member of the same deployment is known to be good.
         network: how it is to be reached.
         deleting_since: when its deletion was asked for, epoch seconds.
+        told_port: what the job has written into its run folder; None where that is not known.
         excluded_nodes: that a submission is to leave out (`policy.blame`).
     """
 
@@ -174,6 +175,7 @@ class SlurmJobObservation:
     others_good: bool = True
     network: Network = Network()
     deleting_since: float | None = None
+    told_port: int | None = None
     excluded_nodes: tuple[str, ...] = ()
 
     @property

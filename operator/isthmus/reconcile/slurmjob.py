@@ -39,6 +39,7 @@ from isthmus.plan.actions import (
     ConfirmGone,
     DeleteSlice,
     EnsureSlice,
+    ReadPort,
     RemoveFinalizer,
     SlurmJobAction,
     Submit,
@@ -61,6 +62,7 @@ from isthmus.reconcile.drain_events import tell_of_cut_job
 from isthmus.reconcile.forgetting import when_gone
 from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
 from isthmus.reconcile.neighbours import others_answer, others_good
+from isthmus.reconcile.port_files import PortFiles
 from isthmus.reconcile.probes import ProbedAttempt, WorkerProbes
 from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.staging import KeyStaging
@@ -143,6 +145,7 @@ class SlurmJobReconciler:
         self._view = ClusterView(store=store, states=states, clock=clock)
         self._resync = resync
         self._clock = clock
+        self._port_files = PortFiles(clusters=clusters, states=states, clock=clock)
         self._start_gate = StartGate(clusters=clusters, gate=gate)
         when_gone(store, SLURM_JOBS, self._forget)
 
@@ -260,7 +263,6 @@ class SlurmJobReconciler:
         probe = self._probes.state(key)
         current = self._store.get(ENDPOINT_SLICES, namespace(raw), name(raw))
         ports = None if parts.cluster is None else parts.cluster.spec.network.ports
-        folder = "" if parts.cluster is None else parts.cluster.spec.files.work_directory
         return SlurmJobObservation(
             job_name=job.spec.job_name,
             attempt=job.spec.attempt,
@@ -294,7 +296,7 @@ class SlurmJobReconciler:
             drain_timeout=parse_duration(parts.drain.timeout),
             slice_in_service=current is None or slice_service(current) == parts.service,
             renderable=parts.frozen is not None,
-            work_directory=job.work_directory or folder,
+            work_directory=_folder(parts),
             others_good=probe is None
             or probe.healthy is not False
             or others_good(key, job, service=parts.service, probes=self._probes, store=self._store),
@@ -309,6 +311,9 @@ class SlurmJobReconciler:
                 ports=self._ports,
             ),
             deleting_since=epoch(job.metadata.deletion_timestamp),
+            told_port=self._port_files.told(
+                _reference(job), job_name=job.spec.job_name, job_id=status.job_id
+            ),
             excluded_nodes=excluded_nodes(
                 job,
                 store=self._store,
@@ -390,6 +395,13 @@ class SlurmJobReconciler:
             client = self._clusters.client(reference)
             await client.cancel(job_id=action.job_id, job_name=spec.job_name)
             self._clusters.poke(reference)
+        elif isinstance(action, ReadPort):
+            await self._port_files.read(
+                reference,
+                folder=_folder(parts),
+                job_name=spec.job_name,
+                job_id=action.job_id,
+            )
         elif isinstance(action, ConfirmGone):
             await self._confirm_gone(reference, job_id=action.job_id, job_name=spec.job_name)
 
@@ -408,6 +420,12 @@ def _frozen(revision: Object) -> FrozenJob | None:
     """What a ControllerRevision of a pool on SLURM holds."""
     data = dig(revision, "data", "job")
     return freezing.from_json(data) if isinstance(data, Mapping) else None
+
+
+def _folder(parts: _Parts) -> str:
+    """The work directory of an attempt: its own, or else the cluster's."""
+    ours = "" if parts.cluster is None else parts.cluster.spec.files.work_directory
+    return parts.job.work_directory or ours
 
 
 def _reference(job: SlurmJob) -> ClusterReference:
