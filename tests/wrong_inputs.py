@@ -54,6 +54,14 @@ GOOD: Mapping[str, dict] = {
                     "kubernetes": {
                         "nodeSelector": {"gpu": "h100"},
                         "tolerations": [{"key": "gpu", "operator": "Exists"}],
+                        "imagePullSecrets": [{"name": "registry.example"}],
+                        "runtimeClassName": "nvidia",
+                        "securityContext": {
+                            "runAsNonRoot": True,
+                            "runAsUser": 1000,
+                            "fsGroup": 1000,
+                            "seccompProfile": {"type": "RuntimeDefault"},
+                        },
                     },
                 },
                 {
@@ -454,6 +462,27 @@ WRONG_INPUTS = (
     # --- kubernetes
     _k8s("GPU resource without domain", "kubernetes.gpuResource", "gpu", "kubernetes.gpuResource"),
     _k8s("toleration with a wrong effect", "kubernetes.tolerations", [{"effect": "Never"}], None),
+    _k8s(
+        "L9: a toleration of every taint, also of control plane nodes",
+        "kubernetes.tolerations",
+        [{"operator": "Exists"}],
+        "a toleration needs the taint's key",
+    ),
+    _k8s(
+        "L9: root that is not root",
+        "kubernetes.securityContext",
+        {"runAsNonRoot": True, "runAsUser": 0},
+        "runAsUser 0 is root",
+    ),
+    _k8s("privileged", "kubernetes.securityContext", {"privileged": True}, None),
+    _k8s(
+        "a seccomp profile of the node's",
+        "kubernetes.securityContext.seccompProfile",
+        {"type": "Localhost"},
+        None,
+    ),
+    _k8s("pull secrets as names", "kubernetes.imagePullSecrets", ["regcred"], None),
+    _k8s("runtime class with a blank", "kubernetes.runtimeClassName", "a b", None),
     _k8s("node selector a list", "kubernetes.nodeSelector", ["a"], None),
     # --- slurm
     _hpc("no cluster", "slurm", {}, None),

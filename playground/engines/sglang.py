@@ -71,7 +71,8 @@ class Sglang(Engine):
             await self.leader.gather(
                 port=self.config.leader_port, seconds=self.knobs.rendezvous_seconds
             )
-        await self.server.listen(bind(self.config.host, self.config.port))
+        bound = bind(self.config.host, self.config.port, one_family=True)
+        await self.server.listen(bound)
         self.log(f"Uvicorn running on http://{self.config.host}:{self.config.port}")
         await self.load(share=1.0 - SILENT_SHARE, part=2)
         self.take_term()
@@ -305,7 +306,8 @@ class SglangOtherRank(Sglang):
         self.start_watching()
         self.take_term()
         self.ready = True
-        await self.server.listen(bind(self.config.host, self.config.port))
+        bound = bind(self.config.host, self.config.port, one_family=True)
+        await self.server.listen(bound)
         self.log(f"Dummy health check server started at {self.config.host}:{self.config.port}")
         if self.knobs.rendezvous:
             self.run(self._stay())

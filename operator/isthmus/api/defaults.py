@@ -243,6 +243,11 @@ def _kubernetes(spec: KubernetesSpec) -> KubernetesPlacement:
             toleration.model_dump(by_alias=True, exclude_none=True)
             for toleration in spec.tolerations
         ),
+        image_pull_secrets=tuple(secret.name for secret in spec.image_pull_secrets),
+        runtime_class_name=spec.runtime_class_name,
+        security_context={}
+        if spec.security_context is None
+        else spec.security_context.model_dump(by_alias=True, exclude_none=True),
     )
 
 

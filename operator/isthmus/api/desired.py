@@ -93,11 +93,19 @@ class Engine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubernetesPlacement:
-    """Where pods of a pool may run."""
+    """Where pods of a pool may run, and as whom.
+
+    Attributes:
+        image_pull_secrets: names of Secrets in the namespace.
+        security_context: fields of a pod's securityContext, as they are written.
+    """
 
     gpu_resource: str = "nvidia.com/gpu"
     node_selector: Mapping[str, str]
     tolerations: tuple[Mapping[str, object], ...] = ()
+    image_pull_secrets: tuple[str, ...] = ()
+    runtime_class_name: str | None = None
+    security_context: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ line and for probe paths and know no engine by name.
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from isthmus.api.ip_family import IpFamily
 from isthmus.engines.metrics import LoadRule
 from isthmus.engines.paths import EnginePath
 
@@ -29,6 +30,8 @@ class LaunchRequest:
         args: the user's own, with derived parallelism appended.
         key_file: the configuration file that holds the API key, a path or a placeholder; None
             where the engine takes its key by a variable, or has none.
+        listen: address that it binds to. Of a family, for SGLang's server takes one only: `::` is
+            IPv6 alone for it (asyncio and uvloop), and both for vLLM.
     """
 
     model: str
@@ -39,6 +42,7 @@ class LaunchRequest:
     drain_seconds: int
     args: tuple[str, ...]
     key_file: str | None = None
+    listen: str = IpFamily.IPV4.any_address
 
 
 class EngineProfile(Protocol):

@@ -76,7 +76,7 @@ class Sglang:
             "sglang",
             "serve",
             f"--model-path={request.model}",
-            "--host=0.0.0.0",
+            f"--host={request.listen}",
             f"--port={request.port}",
             f"--served-model-name={request.served_names[0]}",
             "--enable-metrics",

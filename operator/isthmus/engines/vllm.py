@@ -67,7 +67,7 @@ class Vllm:
             "vllm",
             "serve",
             request.model,
-            "--host=0.0.0.0",
+            f"--host={request.listen}",
             f"--port={request.port}",
             "--served-model-name",
             *names,

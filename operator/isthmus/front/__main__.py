@@ -16,6 +16,7 @@ from isthmus.front import envoy, memory
 from isthmus.front.apiserver import Access, pod_access
 from isthmus.front.policy import ENVIRONMENT, MEMORY_ENVIRONMENT, read_policy
 from isthmus.front.process import FrontOptions, run
+from isthmus.listening import any_address
 
 _EXIT_USAGE = 2
 
@@ -74,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         help="Secret of which each entry is the API key of one client (default: clients need "
         "none)")  # fmt: skip
     add("--cluster", default=envoy.CLUSTER, help="name of Envoy's cluster (%(default)s)")
-    add("--address", default="0.0.0.0", help="where Envoy listens (%(default)s)")
+    add("--address", default=any_address(), help="where Envoy listens (%(default)s)")
     add("--port", type=int, default=8080, help="its port for requests (%(default)s)")
     add("--health-port", type=int, default=8081, help="of /ready, /live, /metrics (%(default)s)")
     add("--admin-port", type=int, default=9901, help="of its administration (%(default)s)")

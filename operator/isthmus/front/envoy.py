@@ -7,6 +7,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from isthmus.api.ip_family import IpFamily
 from isthmus.front import memory
 from isthmus.front.filters import METADATA, router, upstream_filters
 from isthmus.front.policy import Policy
@@ -25,9 +26,12 @@ little better, but then each retry chooses the same dead worker, which has the f
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ports:
-    """Where Envoy listens; all on `address` but the administration, which is on loopback."""
+    """Where Envoy listens; all on `address` but the administration, which is on loopback.
 
-    address: str = "0.0.0.0"
+    `::` is all addresses of both families.
+    """
+
+    address: str = IpFamily.IPV4.any_address
     requests: int = 8080
     health: int = 8081
     admin: int = 9901

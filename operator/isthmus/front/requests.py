@@ -7,7 +7,7 @@ uvicorn lets through is let through.
 from isthmus.front.filters import downstream_filters
 from isthmus.front.policy import Policy
 from isthmus.front.routes import SILENCE, virtual_host
-from isthmus.front.typed import Json, address, typed
+from isthmus.front.typed import Json, listening, typed
 
 STAT_PREFIX = "front"
 
@@ -90,7 +90,7 @@ def listener(name: str, *, host: str, port: int, manager: Json) -> Json:
     chain = [typed("envoy.filters.network.http_connection_manager", _MANAGER, **manager)]
     return {
         "name": name,
-        "address": address(host, port),
+        "address": listening(host, port),
         "filter_chains": [{"filters": chain}],
     }
 

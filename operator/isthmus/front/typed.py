@@ -10,6 +10,12 @@ def typed(name: str, type_: str, **fields: object) -> Json:
     return {"name": name, "typed_config": {"@type": f"{TYPE}.{type_}", **fields}}
 
 
+def listening(host: str, port: int) -> Json:
+    """Where a listener takes connections; `::` takes both families."""
+    place: Json = {"address": host, "port_value": port}
+    return {"socket_address": place | ({"ipv4_compat": True} if host == "::" else {})}
+
+
 def address(address: str, port: int) -> Json:
     """Where something listens."""
     return {"socket_address": {"address": address, "port_value": port}}

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from isthmus.api import names
+from isthmus.api.ip_family import host_port
 from isthmus.apiserver.objects import Object, dig, labels, number
 from isthmus.routing.slices import LABEL_SLICE_MANAGED_BY
 
@@ -35,8 +36,7 @@ class Worker:
 
     def __str__(self) -> str:
         """Return it as it stands in a URL."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
+        return host_port(self.address, self.port)
 
 
 def workers(slices: Iterable[Object]) -> tuple[Worker, ...]:

@@ -80,6 +80,7 @@ async def submit(
             forward=before.forward,
             work_directory=before.work_directory,
             excluded_nodes=before.excluded_nodes,
+            family=clusters.family(_reference(job)),
         )
     except ValueError as error:
         return Refused(reason="InvalidRequest", message=str(error))
