@@ -421,6 +421,26 @@ async def test_secret_is_placed_for_its_owner_alone(slurm: FakeSlurm, tmp_path: 
     assert await client.placed_secrets(work_directory=work_directory) == frozenset()
 
 
+async def test_f6_ports_are_read_in_the_run_folders(slurm: FakeSlurm, tmp_path: Path) -> None:
+    files = {
+        "llama-1/17.0": "41001\n",
+        "llama-1/17.1": "41002\n",  # restarted: the last one counts
+        "llama-2/18.0": "41003",  # cut off by a network file system
+        "llama-3/19.0": "41004; rm -rf /\n",
+        "llama-4/20.0": "\n",
+        "llama-5/22.0": "41005\n",
+    }
+    for folder, text in files.items():
+        (tmp_path / folder).mkdir(parents=True)
+        (tmp_path / folder / "port").write_text(text)
+    jobs = [(f"llama-{n}", 16 + n) for n in range(1, 5)] + [("llama-5", 2), ("../x; id", 1)]
+    client = slurm.client()
+    told = await client.published_ports(work_directory=str(tmp_path), jobs=jobs)
+    assert told == {"llama-1": 41002}
+    with pytest.raises(SlurmUnavailableError):
+        await client.published_ports(work_directory=str(tmp_path / "missing"), jobs=jobs)
+
+
 async def test_no_secret_is_placed_where_it_would_stay(slurm: FakeSlurm, tmp_path: Path) -> None:
     client = slurm.client()
     (tmp_path / "llama-1.claim").symlink_to("17.0.gpu01.99.1")  # a job has taken its key

@@ -1015,6 +1015,7 @@ def test_h1_a_port_of_another_user_is_never_published(node: Node) -> None:
     """Whatever cannot be seen: whose a socket is stands in the node's own table."""
     if os.geteuid() != 0:
         pytest.skip("only root can listen as somebody else")
+    node.command("find", "exit 1")
     go = loading(node)
     process = node.start()
     eventually(lambda: "starting the engine" in node.log(), node)

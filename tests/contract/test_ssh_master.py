@@ -215,6 +215,42 @@ async def test_a_taken_port_is_an_error_and_leaves_the_master(master: Master) ->
         assert await master.check()
 
 
+@pytest.mark.parametrize("forwarding", ["no", "yes"])
+async def test_f8_a_server_that_forbids_forwarding_is_told_from_an_engine_that_is_not_there(
+    tmp_path: Path, folder: PrivateFolder, forwarding: str
+) -> None:
+    sshd = Sshd(tmp_path / "strict", forwarding=forwarding)
+    sshd.start()
+    master = Master(
+        sshd.target, identity=sshd.identity(tmp_path / "id"), control_path=folder.socket("m8")
+    )
+    try:
+        await master.start(timeout=PATIENCE)
+        forward = Forward("127.0.0.1", free_port(), "127.0.0.1", free_port())
+        await master.forward(forward)
+        reader, writer = await asyncio.open_connection("127.0.0.1", forward.port)
+        assert await reader.read() == b""
+        writer.close()
+        if forwarding == "no":
+            await until(lambda: master.forbidden == 1)
+            further = Master(
+                sshd.target,
+                identity=sshd.identity(tmp_path / "id"),
+                control_path=folder.socket("m9"),
+                proxy_command=jump_command(
+                    sshd.target, control_path=master.control_path, to=sshd.target
+                ),
+            )
+            with pytest.raises(SshError, match=r"network\.mode: Reverse"):
+                await further.start(timeout=PATIENCE)
+        assert "open failed" not in master.said()
+        assert await master.check()
+        assert (master.forbidden > 0) == (forwarding == "no")
+    finally:
+        await master.close()
+        sshd.close()
+
+
 async def test_a_master_through_another(
     master: Master, sshd: Sshd, folder: PrivateFolder, tmp_path: Path
 ) -> None:

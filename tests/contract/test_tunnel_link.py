@@ -51,6 +51,7 @@ class FakeConnection:
         self.forwards: set[Forward] = set()
         self.ended: asyncio.Future[SshError] = asyncio.get_running_loop().create_future()
         self.closed = False
+        self.forbidden = 0
 
     async def start(self, *, timeout: float) -> None:
         if self.target.host in self.site.down:

@@ -83,6 +83,8 @@ class FakeLink:
         self.problem = "connecting"
         self.through: Target | None = None
         self.connections = 1
+        self.connected_at = 0.0
+        self.forbids = False
         self.restarts = 0
 
     def restart(self) -> None:
@@ -294,6 +296,29 @@ async def test_a_half_dead_connection_is_replaced_once(lab: Lab) -> None:
     assert lab.links.link.restarts == 1
     await lab.told(S, S)
     assert lab.links.link.restarts == 1  # nothing has answered through the new one yet
+
+
+async def test_f8_forwarding_that_is_forbidden_is_no_way_that_works(lab: Lab) -> None:
+    lab.job(in_traffic=False)
+    lab.links.link.forbids = True
+    await lab.told(C)
+    assert not lab.slice().up
+    assert "network.mode: Reverse" in lab.slice().message
+    assert lab.links.link.restarts == 0
+    lab.now += 61.0
+    await lab.supervisor.round()
+    assert lab.links.link.restarts == 1, "it would never notice that it is allowed"
+    await lab.told(A)
+    assert lab.slice().up
+    await lab.told(C)
+    assert lab.slice().up, "an engine that has answered and ends is no matter of the way"
+
+
+async def test_f8_an_engine_that_does_not_listen_is_no_matter_of_the_way(lab: Lab) -> None:
+    lab.job(in_traffic=False)
+    await lab.told(C)
+    assert lab.slice().up
+    assert "does not listen" in lab.slice().message
 
 
 async def test_while_the_api_server_is_away_everything_is_held(lab: Lab) -> None:

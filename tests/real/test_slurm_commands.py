@@ -587,6 +587,34 @@ async def test_port_is_published_although_the_controller_was_away(worker: Worker
     assert parse_comment(record.comment) is not None
 
 
+async def test_f6_a_job_that_may_not_change_its_comment_tells_its_port_in_its_run_folder(
+    worker: Worker,
+) -> None:
+    refusing = worker.environment.scratch / f"refuses-{worker.attempt}"
+    refusing.mkdir()
+    (refusing / "scontrol").write_text(
+        "#!/bin/sh\necho 'slurm_update error: Access/permission denied' >&2\nexit 1\n"
+    )
+    (refusing / "scontrol").chmod(0o755)
+    worker.site = replace(worker.site, setup=f"PATH={refusing}:$PATH")
+    job_id = await worker.submit()
+    told: dict[str, int] = {}
+
+    async def found() -> bool:
+        told.update(
+            await worker.client.published_ports(
+                work_directory=worker.site.work_directory, jobs=[(worker.name, job_id)]
+            )
+        )
+        return bool(told) and "Access/permission denied" in worker.output()
+
+    await eventually(found, worker.output)
+    record = await worker.record(job_id)
+    assert record is not None
+    assert record.comment == worker.comment
+    assert (await worker.until_file("arguments")).split("\n")[0] == str(told[worker.name])
+
+
 async def test_nodes_tell_drain_and_down(worker: Worker) -> None:
     environment = worker.environment
     environment.admin(

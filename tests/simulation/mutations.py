@@ -23,6 +23,7 @@ from isthmus.plan import modeldeployment as planner
 from isthmus.plan import slurmjob as plan
 from isthmus.plan.actions import EnsureSlice, ScaleDeployment
 from isthmus.plan.policy import (
+    blame,
     degraded,
     identity,
     orphans,
@@ -327,6 +328,11 @@ def believe_that_a_started_job_waits() -> Patches:
 @mutation("wipe_status", "edit_cluster")
 def submit_through_the_folder_of_today() -> Patches:
     return [patch.object(SlurmJob, "work_directory", None)]
+
+
+@mutation("node_goes_bad")
+def go_to_a_bad_node_again_and_again() -> Patches:
+    return [patch.object(blame, "excluded", lambda attempts, **others: ())]
 
 
 @mutation("record_unreadable")

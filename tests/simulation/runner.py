@@ -21,6 +21,7 @@ from tests.simulation import events, faults, manifests, slurm_faults, users
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.ending import unsettled
 from tests.simulation.intruders import INTRUDER_HAPPENINGS, intruded
+from tests.simulation.node_faults import NODE_HAPPENINGS, goes_bad
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.reading_faults import READING_HAPPENINGS, unread
 from tests.simulation.refusals import REFUSAL_HAPPENINGS, refuses
@@ -45,6 +46,7 @@ _ALL = ChainMap(
     REFUSAL_HAPPENINGS,
     INTRUDER_HAPPENINGS,
     TENANT_HAPPENINGS,
+    NODE_HAPPENINGS,
 )
 
 FAULT_SECONDS = 600.0
@@ -99,7 +101,7 @@ def plan(seed: int) -> tuple[Happening, ...]:
         for _ in range(count)
     ]
     found += _of_tunnels(seed) + _of_reading(seed) + _of_refusals(seed)
-    found += _of_intruders(seed) + _of_tenants(seed)
+    found += _of_intruders(seed) + _of_tenants(seed) + _of_nodes(seed)
     return tuple(sorted(found, key=lambda happening: happening.at))
 
 
@@ -151,6 +153,13 @@ def _of_tenants(seed: int) -> list[Happening]:
             for _ in range(random.choice([5, 10, 20]))
         ]
     return found
+
+
+def _of_nodes(seed: int) -> list[Happening]:
+    """What happens to nodes, drawn apart too."""
+    if not goes_bad(str(seed)):
+        return []
+    return _drawn(NODE_HAPPENINGS, Random(f"{seed}/node plan"), counts=(1, 2))
 
 
 def _drawn(

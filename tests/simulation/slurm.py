@@ -66,6 +66,7 @@ class Site:
     crash_chance: float = 0.0
     clock_skew: float = 0.0
     nodes_hidden: bool = False
+    bad_node: str = ""  # engines that start there fail
 
 
 class Slurm:
@@ -78,6 +79,7 @@ class Slurm:
         self.jobs: dict[int, Job] = {}
         self.claims: dict[tuple[str, str], str] = {}  # (work directory, job name) → who has it
         self.secrets: dict[tuple[str, str], str] = {}  # the same → its API key
+        self.port_files: dict[tuple[str, int], int] = {}  # job name and id → port
         self.nodes = {f"gpu{n:02}": f"10.10.0.{n}" for n in range(1, 5)}
         self.waiting: list[Callable[[], None]] = []  # requests that a hung slurmctld will serve
         self.submission_faults: deque[tuple[str, float]] = deque()
@@ -193,10 +195,23 @@ class Slurm:
 
     def _start(self, job: Job) -> None:
         job.state, job.reason, job.started_at = "RUNNING", "None", self.now
-        job.node = self.random.choice(sorted(self.nodes))
+        job.node = self._place(job)
         self.grant(job, 8 * 3600.0)
         if job.request is not None:
             self.later(0.3 + self.chance(1.0), self._batch, job, job.started_at)
+
+    def _place(self, job: Job) -> str:
+        """A node that the job may get; one where everything fails is always idle."""
+        options = () if job.request is None else job.request.options
+        excluded = {
+            name
+            for option in options
+            if option.startswith("--exclude=")
+            for name in option.partition("=")[2].split(",")
+        }
+        drawn = self.random.choice(sorted(self.nodes.keys() - excluded))
+        bad = self.site.bad_node
+        return bad if bad and bad not in excluded and job.request is not None else drawn
 
     def grant(self, job: Job, seconds: float) -> None:
         """A started job ends in so many seconds, by its limit, unless that is moved again."""
@@ -312,6 +327,8 @@ class Slurm:
         if self.jobs.get(job.id) is not job:
             self._lose(engine)
         self.tell(f"node: engine of {job.name} starts at {engine.address}:{port} (job {job.id})")
+        if job.node == self.site.bad_node:
+            self.later(2.0, self._crash, job, engine)
         if self.chance(1.0) < self.site.crash_chance:
             self.later(1 + self.chance(20), self._crash, job, engine)
         told = self.site.forged_port or port
@@ -324,6 +341,7 @@ class Slurm:
     def _publish(self, job: Job, engine: Engine, comment: str) -> None:
         if not engine.alive or job.engine is not engine:
             return
+        self.port_files[job.name, job.id] = engine.port
         if self.mode != "up":
             self.later(2.0, self._publish, job, engine, comment)
             return

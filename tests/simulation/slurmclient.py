@@ -4,7 +4,7 @@ A child goes on when its operator is killed: an sbatch whose caller died is stil
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
@@ -136,6 +136,15 @@ class SimulatedSlurmClient:
     async def remove_secrets(self, *, work_directory: str, job_name: str) -> None:
         await asyncio.sleep(0.05)
         self._slurm.secrets.pop((work_directory, job_name), None)
+
+    async def published_ports(
+        self, *, work_directory: str, jobs: Sequence[tuple[str, int]]
+    ) -> Mapping[str, int]:
+        await asyncio.sleep(0.05)
+        if self._slurm.site.folder_broken:
+            raise SlurmUnavailableError("read-only", reason="WorkDirectoryUnavailable")
+        ports = self._slurm.port_files
+        return {name: ports[name, job_id] for name, job_id in jobs if (name, job_id) in ports}
 
     async def prepare_work_directory(self, work_directory: str) -> None:
         await asyncio.sleep(0.05)

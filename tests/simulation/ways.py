@@ -60,6 +60,7 @@ class Master:
         self._through_login = through_login
         self._jump: Master | None = None
         self.alive, self.silent = False, False
+        self.forbidden = 0
         self.doors: dict[Address, Door] = {}
         self.cancelled: list[tuple[Address, Door]] = []  # what ran through them goes on
         self._ended: asyncio.Future[SshError] = asyncio.get_running_loop().create_future()

@@ -172,6 +172,9 @@ class Reason(StrEnum):
     SUBMIT_REFUSED = "SubmitRefused"
     """SLURM, sbatch or the site's rules refused the job, or gave the same unclear answer again and
     again; the message has their words. Correct the pool's slurm fields."""
+    NODES_EXCLUDED = "NodesExcluded"
+    """The revision failed twice within ten minutes on a node: its next attempts leave that out for
+    half an hour. See what is wrong there."""
     PENDING_RESOURCES = "PendingResources"
     """The job waits for nodes or its priority; resolves by itself."""
     PENDING_QUOTA = "PendingQuota"

@@ -145,6 +145,8 @@ class SlurmJobStatus(StatusModel):
     """How many tries in a row ended before anything was sent to the cluster."""
     unsent_at: Time = None
     """When the last of them ended."""
+    excluded_nodes: Annotated[tuple[str, ...], status_list(16)] = ()
+    """Nodes that it was submitted without, because its revision had failed there."""
     unknown_since: Time = None
     """Since when it is not clear whether a job exists; a job that is seen clears it."""
     draining_since: Time = None

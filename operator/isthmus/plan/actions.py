@@ -222,6 +222,13 @@ class ConfirmGone:
 
 
 @dataclass(frozen=True, slots=True)
+class ReadPort:
+    """Look into the run folder of a job whose comment says no port."""
+
+    job_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class CloseGate:
     """Claim the attempt for nobody, so that a submission that turns up late ends at the gate.
 
@@ -259,6 +266,7 @@ SlurmJobAction: TypeAlias = (
     | Terminate
     | Cancel
     | ConfirmGone
+    | ReadPort
     | CloseGate
     | EnsureSlice
     | DeleteSlice

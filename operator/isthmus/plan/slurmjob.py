@@ -17,15 +17,23 @@ from isthmus.backends.slurm import reasons
 from isthmus.backends.slurm.records import JobRecord
 from isthmus.backends.slurm.states import JobState, observe
 from isthmus.plan import submitting
-from isthmus.plan.actions import AddFinalizer, Cancel, ConfirmGone, WithdrawTunnels
-from isthmus.plan.policy import degraded, submission, unreadable
+from isthmus.plan.actions import AddFinalizer, Cancel, ConfirmGone, ReadPort, WithdrawTunnels
+from isthmus.plan.policy import blame, degraded, submission, unreadable
 from isthmus.plan.policy.clocks import not_in_the_future
 from isthmus.plan.policy.ending import ended
 from isthmus.plan.policy.forwarding import in_rotation, with_forward
 from isthmus.plan.policy.giving_up import cancel, give_up
 from isthmus.plan.policy.identity import choose, recorded, start_forgotten
 from isthmus.plan.policy.membership import with_membership
-from isthmus.plan.policy.readiness import judged, judged_at_all, located, mistaken, startup_left
+from isthmus.plan.policy.readiness import (
+    SILENT,
+    judged,
+    judged_at_all,
+    located,
+    mistaken,
+    silent,
+    startup_left,
+)
 from isthmus.plan.policy.stopping import stop
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 from isthmus.plan.submitting import SOON
@@ -38,6 +46,10 @@ _PENDING_REASONS: Mapping[PendingClass, Reason] = {
 }
 _SNAPSHOTS_BEFORE_DOUBT = 2
 
+_UNTOLD = (
+    ". If the engine did listen, see the job's log: neither `scontrol update JobId={} Comment=...` "
+    "as the account nor the file `port` in its run folder told its port"
+)
 _PROBED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED})
 
 
@@ -246,6 +258,7 @@ def _pending(
     word = reasons.spoken(record.reason)
     reason = _PENDING_REASONS[kind]
     message = f"{word}: waits for {reasons.unblocked_by(record.reason)}"
+    message += blame.said_of(status.excluded_nodes)
     again = None
     if kind is PendingClass.NEVER:
         snapshot = observed.cluster.snapshot
@@ -287,6 +300,8 @@ def _running(
     if left is not None and left < 0 and judged_at_all(observed, status=status, now=now):
         limit = f"{observed.endpoint.startup_timeout:.0f} s"
         message = f"not healthy within health.startupTimeout ({limit}); {status.message}"
+        if status.port is None:
+            message += _UNTOLD.format(record.job_id)
         return give_up(
             observed,
             status,
@@ -295,7 +310,15 @@ def _running(
             record=record,
             now=now,
         )
-    return SlurmJobPlan(status=status, requeue_after=None if left is None else max(SOON, left))
+    again = None if left is None else max(SOON, left)
+    snapshot = observed.cluster.snapshot
+    if snapshot is None or not silent(status, record=record, cluster_time=snapshot.cluster_time):
+        return SlurmJobPlan(status=status, requeue_after=again)
+    return SlurmJobPlan(
+        status=status,
+        actions=(ReadPort(job_id=record.job_id),),
+        requeue_after=SILENT if again is None else min(again, SILENT),
+    )
 
 
 def _mistaken(

@@ -157,6 +157,8 @@ class SlurmJobObservation:
         network: how it is to be reached.
         deleting_since: when its deletion was asked for, epoch seconds.
         owner_is_there: its ModelDeployment is; without it nothing is submitted.
+        told_port: what the job has written into its run folder; None where that is not known.
+        excluded_nodes: that a submission is to leave out (`policy.blame`).
     """
 
     job_name: str
@@ -186,6 +188,8 @@ class SlurmJobObservation:
     network: Network = Network()
     deleting_since: float | None = None
     owner_is_there: bool = True
+    told_port: int | None = None
+    excluded_nodes: tuple[str, ...] = ()
 
     @property
     def clear(self) -> bool:

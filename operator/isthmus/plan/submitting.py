@@ -9,7 +9,7 @@ from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import rfc3339
 from isthmus.backends.slurm.records import NotSent, Refused, SubmitOutcome, Submitted, Unclear
 from isthmus.plan.actions import Submit
-from isthmus.plan.policy import submission
+from isthmus.plan.policy import blame, submission
 from isthmus.plan.slurmjob_observation import Limits, SlurmJobObservation, SlurmJobPlan
 
 SOON = 5.0
@@ -40,6 +40,7 @@ def submit(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
             "submissions": (waiting.submissions or 0) + 1,
             "unknown_since": None,
             "work_directory": observed.work_directory or None,
+            "excluded_nodes": observed.excluded_nodes,
         }
     )
     return SlurmJobPlan(status=waiting, actions=(Submit(before=before),))
@@ -66,12 +67,13 @@ def after_submission(
         return _not_sent(status, outcome, limits=limits, now=now)
     status = status.model_copy(update={"unsent": None, "unsent_at": None})
     if isinstance(outcome, Submitted):
+        without = blame.said_of(status.excluded_nodes)
         return status.model_copy(
             update={
                 "phase": Phase.PENDING,
                 "job_id": outcome.job_id,
                 "reason": Reason.PENDING_RESOURCES,
-                "message": "submitted; not seen in the queue yet",
+                "message": f"submitted; not seen in the queue yet{without}",
             }
         )
     if isinstance(outcome, Refused):

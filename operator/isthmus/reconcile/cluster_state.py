@@ -29,6 +29,7 @@ class ClusterState:
         unprepared: why jobs cannot be submitted well although polls succeed: their folder.
         warning: what should be corrected although polls succeed; "" if nothing.
         confirmed_gone: (job id, job name) that the second source does not know.
+        ports: job name to the port that stands in its run folder, and its job id.
     """
 
     stale_after: float
@@ -38,6 +39,7 @@ class ClusterState:
     unprepared: str = ""
     version: str | None = None
     confirmed_gone: set[tuple[int, str]] = field(default_factory=set)
+    ports: dict[str, tuple[int, int]] = field(default_factory=dict)
     _starts: deque[float] = field(default_factory=lambda: deque(maxlen=_STARTS_KEPT))
     _last_seen: dict[str, float] = field(default_factory=dict)
     _by_name: dict[str, tuple[_Job, ...]] = field(default_factory=dict)
@@ -74,6 +76,7 @@ class ClusterState:
         self.confirmed_gone = {
             entry for entry in self.confirmed_gone if entry[1] not in self._by_name
         }
+        self.ports = {name: told for name, told in self.ports.items() if name in self._by_name}
         names = before.keys() | self._by_name.keys()
         return frozenset(name for name in names if before.get(name) != self._by_name.get(name))
 

@@ -27,6 +27,7 @@ def submit_request(
     installation_id: str,
     forward: ForwardStatus | None = None,
     work_directory: str | None = None,
+    excluded_nodes: tuple[str, ...] = (),
     family: IpFamily = IpFamily.IPV4,
 ) -> SubmitRequest:
     """Render the submission of an attempt.
@@ -38,6 +39,7 @@ def submit_request(
         installation_id: stands in the job's comment.
         forward: as assigned to it, None where it is reached directly.
         work_directory: of its first submission, which has its start gate; None for the cluster's.
+        excluded_nodes: that it is not to run on.
         family: of the nodes' addresses.
 
     Raises:
@@ -69,7 +71,9 @@ def submit_request(
             comment=comment,
             call=_call(cluster, forward),
         ),
-        options=sbatch_options(template=template, site=site, job_name=spec.job_name),
+        options=sbatch_options(
+            template=template, site=site, job_name=spec.job_name, excluded_nodes=excluded_nodes
+        ),
     )
 
 

@@ -48,6 +48,7 @@ from isthmus.plan.actions import (
     ConfirmGone,
     DeleteSlice,
     EnsureSlice,
+    ReadPort,
     RemoveFinalizer,
     SlurmJobAction,
     Submit,
@@ -63,6 +64,7 @@ from isthmus.plan.slurmjob_observation import (
     SlurmJobObservation,
 )
 from isthmus.plan.submitting import after_submission
+from isthmus.reconcile.blamed_nodes import excluded_nodes, tell_of_excluded
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.cluster_view import ClusterView, cluster_of
 from isthmus.reconcile.clusters import Clusters
@@ -71,6 +73,7 @@ from isthmus.reconcile.forgetting import when_gone
 from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
 from isthmus.reconcile.neighbours import others_answer, others_good
 from isthmus.reconcile.ownership import ownership
+from isthmus.reconcile.port_files import PortFiles
 from isthmus.reconcile.probes import ProbedAttempt, WorkerProbes
 from isthmus.reconcile.queue import Key, spread
 from isthmus.reconcile.refused_jobs import refuse
@@ -154,6 +157,7 @@ class SlurmJobReconciler:
         self._view = ClusterView(store=store, states=states, clock=clock)
         self._resync = resync
         self._clock = clock
+        self._port_files = PortFiles(clusters=clusters, states=states, clock=clock)
         self._start_gate = StartGate(clusters=clusters, gate=gate)
         when_gone(store, SLURM_JOBS, self._forget)
 
@@ -209,6 +213,7 @@ class SlurmJobReconciler:
             else:
                 await self._act(parts, action)
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
+        tell_of_excluded(self._events, raw, before=observed.status, after=status)
         tell_of_tunnel(self._events, raw, before=observed.status, after=status)
         tell_of_cut_job(
             self._events, raw, before=observed.status, after=status, budget=observed.drain_timeout
@@ -278,7 +283,6 @@ class SlurmJobReconciler:
         probe = self._probes.state(key)
         current = self._store.get(ENDPOINT_SLICES, namespace(raw), name(raw))
         ports = None if parts.cluster is None else parts.cluster.spec.network.ports
-        folder = "" if parts.cluster is None else parts.cluster.spec.files.work_directory
         return SlurmJobObservation(
             job_name=job.spec.job_name,
             attempt=job.spec.attempt,
@@ -312,7 +316,7 @@ class SlurmJobReconciler:
             drain_timeout=parse_duration(parts.drain.timeout),
             slice_in_service=current is None or slice_service(current) == parts.service,
             renderable=parts.frozen is not None,
-            work_directory=job.work_directory or folder,
+            work_directory=_folder(parts),
             others_good=probe is None
             or probe.healthy is not False
             or others_good(key, job, service=parts.service, probes=self._probes, store=self._store),
@@ -327,6 +331,17 @@ class SlurmJobReconciler:
                 ports=self._ports,
             ),
             deleting_since=epoch(job.metadata.deletion_timestamp),
+            told_port=self._port_files.told(
+                _reference(job), job_name=job.spec.job_name, job_id=status.job_id
+            ),
+            excluded_nodes=excluded_nodes(
+                job,
+                store=self._store,
+                snapshot=None if state is None else state.snapshot,
+                frozen=parts.frozen,
+                cluster=parts.cluster,
+                now=self._clock(),
+            ),
         )
 
     # ---- acting
@@ -410,6 +425,13 @@ class SlurmJobReconciler:
             client = self._clusters.client(reference)
             await client.cancel(job_id=action.job_id, job_name=spec.job_name)
             self._clusters.poke(reference)
+        elif isinstance(action, ReadPort):
+            await self._port_files.read(
+                reference,
+                folder=_folder(parts),
+                job_name=spec.job_name,
+                job_id=action.job_id,
+            )
         elif isinstance(action, ConfirmGone):
             await self._confirm_gone(reference, job_id=action.job_id, job_name=spec.job_name)
 
@@ -428,6 +450,12 @@ def _frozen(revision: Object) -> FrozenJob | None:
     """What a ControllerRevision of a pool on SLURM holds."""
     data = dig(revision, "data", "job")
     return freezing.from_json(data) if isinstance(data, Mapping) else None
+
+
+def _folder(parts: _Parts) -> str:
+    """The work directory of an attempt: its own, or else the cluster's."""
+    ours = "" if parts.cluster is None else parts.cluster.spec.files.work_directory
+    return parts.job.work_directory or ours
 
 
 def _reference(job: SlurmJob) -> ClusterReference:

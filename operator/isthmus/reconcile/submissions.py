@@ -80,6 +80,7 @@ async def submit(
             installation_id=installation_id,
             forward=before.forward,
             work_directory=before.work_directory,
+            excluded_nodes=before.excluded_nodes,
             family=clusters.family(_reference(job)),
         )
     except ValueError as error:

@@ -19,6 +19,12 @@ SESSION_REFUSED = "Session open refused by peer"
 MASTER_GONE = "Control socket connect"
 """Nobody listens on the control socket; nothing was sent."""
 
+OPEN_FAILED = b"open failed: "
+"""In ssh's line for a connection through a forward that did not come about; the cause follows."""
+
+FORWARDING_FORBIDDEN = b"administratively prohibited"
+"""The cause where its rules forbid it (AllowTcpForwarding, PermitOpen, options of the key)."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Known:
@@ -45,6 +51,12 @@ _KNOWN = (
         "The host does not let this key in: check login.ssh.user and keySecretRef (a key without "
         "passphrase that stands in the account's authorized_keys), and that the account needs no "
         "second factor.",
+    ),
+    _Known(
+        ("tdio forwarding",),
+        Reason.SSH_UNREACHABLE,
+        "The login host does not let connections on to the node: allow TCP forwarding there "
+        "(AllowTcpForwarding, PermitOpen, options of the key), or set network.mode: Reverse.",
     ),
 )
 _UNREACHABLE = (

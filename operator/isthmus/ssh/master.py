@@ -17,7 +17,7 @@ from pathlib import Path
 from isthmus.api.texts import one_line
 from isthmus.errors import SshError
 from isthmus.processes import CommandResult, end, run_process
-from isthmus.ssh.failures import ssh_error
+from isthmus.ssh.failures import FORWARDING_FORBIDDEN, OPEN_FAILED, ssh_error
 from isthmus.ssh.options import (
     ENVIRONMENT,
     ControlCommand,
@@ -63,6 +63,9 @@ class Master:
         self._options = tuple(options)
         self._process: asyncio.subprocess.Process | None = None
         self._said = bytearray()
+        self._line = b""
+        self.forbidden = 0
+        """How many connections through its forwards the server's rules have refused."""
         self._reading: asyncio.Task[None] | None = None
 
     @property
@@ -157,7 +160,7 @@ class Master:
 
     def said(self) -> str:
         """The end of what ssh wrote to standard error."""
-        return self._said.decode(errors="replace")
+        return bytes(self._said + self._line).decode(errors="replace")
 
     async def close(self) -> None:
         """End the connection and everything that runs through it."""
@@ -187,8 +190,18 @@ class Master:
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stderr is not None
         while chunk := await process.stderr.read(4096):
-            self._said.extend(chunk)
-            del self._said[:-_KEPT_BYTES]
+            *lines, rest = (self._line + chunk).split(b"\n")
+            self._line = rest[-_KEPT_BYTES:]
+            for line in lines:
+                self._hear(line)
+
+    def _hear(self, line: bytes) -> None:
+        """Keep what ssh says, but for refused connections, which end nothing and are many."""
+        if OPEN_FAILED in line:
+            self.forbidden += FORWARDING_FORBIDDEN in line
+            return
+        self._said.extend(line + b"\n")
+        del self._said[:-_KEPT_BYTES]
 
 
 def _ends_with_us() -> tuple[str, ...]:

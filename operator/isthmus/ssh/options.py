@@ -125,6 +125,10 @@ def master_argv(
         "ForwardAgent=no",
         "ForwardX11=no",
         "PermitLocalCommand=no",
+        # At this level ssh does not say why a connection through a forward was refused; at the
+        # next one it repeats the site's banner. Clients before 8.5 do not know it: they are silent.
+        "IgnoreUnknown=LogVerbose",
+        "LogVerbose=channels.c:channel_input_open_failure():*",
     ]
     if proxy_command:
         words.append(f"ProxyCommand={proxy_command}")

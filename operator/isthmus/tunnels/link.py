@@ -26,6 +26,11 @@ _RETRY_FORWARD_SECONDS = 2.0
 class Connection(Protocol):
     """What a link needs of `isthmus.ssh.master.Master`."""
 
+    @property
+    def forbidden(self) -> int:
+        """How many connections through its forwards the server's rules have refused."""
+        ...
+
     async def start(self, *, timeout: float) -> None:
         """Connect and log in."""
         ...
@@ -102,6 +107,8 @@ class Link:
     problem: str = "connecting"
     through: Target | None = None
     connections: int = 0
+    connected_at: float = 0.0
+    _connection: Connection | None = None
     _wanted: Mapping[str, Forward] = field(default_factory=dict)
     _poke: asyncio.Event = field(default_factory=asyncio.Event)
     _restart: asyncio.Event = field(default_factory=asyncio.Event)
@@ -130,6 +137,11 @@ class Link:
     def connected(self) -> bool:
         """Whether the connection is open."""
         return self.through is not None
+
+    @property
+    def forbids(self) -> bool:
+        """Whether the server's rules have refused a connection through a forward of this one."""
+        return self._connection is not None and self._connection.forbidden > 0
 
     async def close(self) -> None:
         """End the connection and everything that runs through it."""
@@ -177,7 +189,7 @@ class Link:
             await self._hold(connection, host)
         finally:
             host.reconnects.lost(now=self.clock())
-            self.through = None
+            self.through = self._connection = None
             self.established.clear()
             # A cancelled task must not leave its master behind, which still listens.
             await asyncio.shield(connection.close())
@@ -187,6 +199,7 @@ class Link:
         self.connections += 1
         self._restart.clear()
         self.through, self.problem = host.target, ""
+        self._connection, self.connected_at = connection, self.clock()
         _log.info("Link %s: connected to %s", self.name, host.target)
         self.on_change()
         ended = asyncio.create_task(connection.wait(), name=f"end of {self.name}")

@@ -74,6 +74,7 @@ class View:
         established: ssh listens for it.
         health: what answers through it.
         was_ready: it is published as ready now, or was before our own side failed.
+        forbidden: the server's rules refuse connections to its engine.
     """
 
     key: str
@@ -82,11 +83,12 @@ class View:
     established: bool
     health: Health
     was_ready: bool = False
+    forbidden: bool = False
 
     @property
     def up(self) -> bool:
         """Whether the way through it works."""
-        return self.established and self.health.way_works
+        return self.established and self.health.way_works and not self.forbidden
 
 
 def ready_forwards(
@@ -113,6 +115,18 @@ def ready_forwards(
         if alone and view.in_traffic and view.was_ready and not view.up:
             good.add(view.key)
     return frozenset(good)
+
+
+def forbidden(health: Health, *, forbids: bool) -> bool:
+    """Whether connections through a forward are closed because the server's rules forbid them.
+
+    A connection that is closed without an answer proves a way only where nothing has said so.
+
+    Args:
+        health: of the forward.
+        forbids: the server has refused connections through this connection by its rules.
+    """
+    return forbids and health.last is Outcome.CLOSED and not health.answered
 
 
 def half_dead(health: Iterable[Health]) -> bool:

@@ -19,6 +19,7 @@ from isthmus.plan.slurmjob_observation import TunnelSlice
 from isthmus.reconcile.store import Store
 from isthmus.routing.tunnel_slices import Published
 from isthmus.ssh.options import Forward
+from isthmus.tunnels import messages, rules
 from isthmus.tunnels.admission import Admission
 from isthmus.tunnels.checks import Checks
 from isthmus.tunnels.connections import open_connections
@@ -34,14 +35,9 @@ _GAP = 0.05
 """Seconds between two rounds at least, so that a burst of changes makes few."""
 _RETRY = 1.0
 _IDLE = 5.0
-
-_MEANING: Mapping[Outcome | None, str] = {
-    None: "not asked yet",
-    Outcome.ANSWERED: "answers",
-    Outcome.CLOSED: "the engine does not listen yet, or sshd forbids forwarding to its port",
-    Outcome.SILENT: "connections are taken and nothing answers",
-    Outcome.REFUSED: "nothing listens on the forward's port",
-}
+_FORBIDDEN_RETRY = 60.0
+"""Seconds after which a connection that lets nothing through is made anew: a server reads its rules
+when a client logs in."""
 
 
 class Bastion(Protocol):
@@ -290,6 +286,9 @@ class Supervisor:
             for key in forwards:
                 self._held[key].health = Health()
             link.restart()
+        shut = [self._forbidden(self._held[key]) for key in forwards]
+        if link is not None and all(shut) and self._clock() - link.connected_at > _FORBIDDEN_RETRY:
+            link.restart()
 
     def _published(self) -> list[Published]:
         views = self._views()
@@ -375,24 +374,27 @@ class Supervisor:
                 established=self._established(held),
                 health=held.health,
                 was_ready=held.proven or (not held.moved and ready.get(key, False)),
+                forbidden=self._forbidden(held),
             )
             for key, held in self._held.items()
         ]
 
+    def _forbidden(self, held: _Held) -> bool:
+        link = None if held.wanted.mode == "Reverse" else self._links.get(_link_key(held.wanted))
+        return link is not None and rules.forbidden(held.health, forbids=link.forbids)
+
     def _message(self, key: str, held: _Held, *, up: bool) -> str:
         if held.wanted.mode == "Reverse":
-            said = _MEANING[held.health.last]
-            return "the job calls" if up else f"the job does not call, or is cut off: {said}"
-        link = self._links.get(_link_key(held.wanted))
+            return messages.of_call(held.health, up=up)
+        link_key = _link_key(held.wanted)
+        link = self._links.get(link_key)
         if link is None:
-            return self._links.problem(_link_key(held.wanted))
-        if link.through is None:
-            return link.problem
-        if key in link.problems:
-            return link.problems[key]
-        if held.health.serves:
-            return f"through {link.through}"
-        return f"through {link.through}: {_MEANING[held.health.last]}"
+            return self._links.problem(link_key)
+        if link.through is None or key in link.problems:
+            return link.problems.get(key, link.problem)
+        return messages.of_forward(
+            held.health, through=link.through, forbidden=self._forbidden(held)
+        )
 
     def _forward(self, wanted: Wanted) -> Forward:
         host = "127.0.0.1" if wanted.mode == "NodeSSH" else wanted.host

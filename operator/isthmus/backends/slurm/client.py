@@ -6,6 +6,7 @@ are written and simulated against this page only.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from isthmus.backends.slurm.records import JobRecord, Snapshot, SubmitOutcome, SubmitRequest
@@ -124,6 +125,23 @@ class SlurmClient(Protocol):
 
         Raises:
             SlurmUnavailableError: it is not surely gone.
+        """
+        ...
+
+    async def published_ports(
+        self, *, work_directory: str, jobs: Sequence[tuple[str, int]]
+    ) -> Mapping[str, int]:
+        """The ports that jobs have written into their run folders, by job name.
+
+        The second way beside the comment, which some sites let nobody change. As little to be
+        trusted: the caller checks each against the cluster's range.
+
+        Args:
+            work_directory: where the jobs run.
+            jobs: name and job id of each.
+
+        Raises:
+            SlurmUnavailableError: the work directory cannot be reached.
         """
         ...
 

@@ -11,7 +11,7 @@ import os.path
 import re
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from isthmus.api.texts import one_line
 from isthmus.backends.slurm import parsing, reasons, sbatch_answers, snapshots
@@ -36,6 +36,7 @@ KILL_AFTER = 5.0
 
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _OPTION = re.compile(r"--[a-z][a-z-]*(=[^\x00-\x1f\x7f]*)?")
+_PORT = re.compile(r"[1-9][0-9]{0,4}")
 _CLOSED = "closed"
 
 _CLOSE_GATE = """
@@ -59,6 +60,16 @@ _PLACED_SECRETS = """
 find "$1" -maxdepth 1 -type f -uid "$(id -u)" -perm 600 -size +0c -name '*.key' -printf '%f\\n'
 """
 _REMOVE_SECRETS = 'rm -f -- "$@"'
+_READ_PORTS = """
+cd -- "$1" || exit 1
+shift
+for job; do
+  for file in "$job".*/port; do
+    [ -f "$file" ] && IFS= read -r -n 6 port <"$file" && printf '%s %s\\n' "$job" "$port"
+  done
+done
+exit 0
+"""
 _PREPARE = """
 umask 077
 mkdir -p -- "$1" && probe=$(mktemp "$1/.probe.XXXXXX") && rm -f -- "$probe"
@@ -310,6 +321,22 @@ class CommandClient:
         key = key_path(work_directory=work_directory, job_name=job_name)
         tunnel = tunnel_key_path(work_directory=work_directory, job_name=job_name)
         await self._shell(_REMOVE_SECRETS, key, tunnel)
+
+    async def published_ports(
+        self, *, work_directory: str, jobs: Sequence[tuple[str, int]]
+    ) -> Mapping[str, int]:
+        """Read `port` in the run folder of each job; what is no port is left out.
+
+        Raises:
+            SlurmUnavailableError: the work directory cannot be reached.
+        """
+        places = {f"{name}/{job_id}": name for name, job_id in jobs if _JOB_NAME.fullmatch(name)}
+        found: dict[str, int] = {}
+        for line in (await self._shell(_READ_PORTS, work_directory, *places)).splitlines():
+            place, _, port = line.partition(" ")
+            if place in places and _PORT.fullmatch(port):
+                found[places[place]] = int(port)
+        return found
 
     async def _place(self, place: str, work_directory: str, job_name: str, content: str) -> None:
         claim = claim_path(work_directory=work_directory, job_name=job_name)

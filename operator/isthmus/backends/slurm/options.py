@@ -95,14 +95,17 @@ def sbatch_options(
     if qos := template.qos or site.default_qos:
         options.append(f"--qos={_word('qos', qos)}")
     options += _resources(template, site)
-    if excluded_nodes:
-        names = ",".join(_word("node", name) for name in sorted(excluded_nodes))
-        options.append(f"--exclude={names}")
+    ours = [_word("node", name) for name in sorted(excluded_nodes)]
     for option in template.sbatch_options:
         wrong = check_option(option)
         if wrong is not None:
             raise ValueError(wrong)
-        options.append(option)
+        if ours and option.startswith("--exclude="):
+            ours.append(option.partition("=")[2])  # of two SLURM would take the last
+        else:
+            options.append(option)
+    if ours:
+        options.append(f"--exclude={','.join(ours)}")
     return tuple(options)
 
 

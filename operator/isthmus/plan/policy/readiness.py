@@ -10,11 +10,13 @@ from isthmus.api.conditions import Phase, Reason
 from isthmus.api.ip_family import host_port
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.slurm.comments import parse_comment
-from isthmus.backends.slurm.records import JobRecord
+from isthmus.backends.slurm.records import JobRecord, PublishedEndpoint
 from isthmus.plan.policy import ejection, forwarding
 from isthmus.plan.slurmjob_observation import EndpointRules, SlurmJobObservation
 
 _IDENTITY = frozenset({"WrongModel", "WrongAttempt"})
+SILENT = 30.0
+"""Seconds after its start from which on the port of a job is also looked for in its run folder."""
 
 
 def located(
@@ -32,7 +34,7 @@ def located(
         return status.model_copy(update={**_at(*member), "ever_ready": True, "phase": Phase.READY})
     if status.host is None and not status.ever_ready and forwarding.in_rotation(observed):
         status = status.model_copy(update={"ever_ready": True, "phase": Phase.READY})
-    published = parse_comment(record.comment)
+    published = _published(observed, record=record)
     address = _address(observed, record=record)
     if published is None or published.attempt != observed.attempt or address is None:
         return status
@@ -56,6 +58,23 @@ def located(
             **_at(address, published.port),
         }
     )
+
+
+def _published(observed: SlurmJobObservation, *, record: JobRecord) -> PublishedEndpoint | None:
+    """What the job says of its port: by its comment, else by the file in its run folder."""
+    published = parse_comment(record.comment)
+    if published is None and observed.told_port is not None:
+        return PublishedEndpoint(attempt=observed.attempt, port=observed.told_port)
+    return published
+
+
+def silent(status: SlurmJobStatus, *, record: JobRecord, cluster_time: float) -> bool:
+    """Whether a job runs for so long without a port in its comment that its folder is looked at.
+
+    Some sites let nobody change the comment of a job, or write something else into it.
+    """
+    started = record.start_time
+    return status.port is None and started is not None and cluster_time - started >= SILENT
 
 
 def _membership(observed: SlurmJobObservation, *, record: JobRecord) -> tuple[str, int] | None:

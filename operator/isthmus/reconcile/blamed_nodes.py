@@ -1,0 +1,68 @@
+"""The nodes that an attempt is submitted without: read from the store, and told as an event."""
+
+from isthmus.api.conditions import Phase, Reason
+from isthmus.api.slurmcluster import SlurmCluster
+from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.times import epoch
+from isthmus.apiserver.objects import Object
+from isthmus.apiserver.resources import SLURM_JOBS
+from isthmus.backends.slurm.frozen import FrozenJob
+from isthmus.backends.slurm.records import Snapshot
+from isthmus.observe.events import EventSink
+from isthmus.plan.policy import blame
+from isthmus.reconcile.store import Store
+
+_UNSUBMITTED = frozenset({None, Phase.WAITING, Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
+
+
+def excluded_nodes(
+    job: SlurmJob,
+    *,
+    store: Store,
+    snapshot: Snapshot | None,
+    frozen: FrozenJob | None,
+    cluster: SlurmCluster | None,
+    now: float,
+) -> tuple[str, ...]:
+    """What `policy.blame` says of an attempt that may be submitted; () for all others."""
+    phase = None if job.status is None else job.status.phase
+    if snapshot is None or frozen is None or cluster is None or phase not in _UNSUBMITTED:
+        return ()
+    spec, template = job.spec, frozen.template
+    same = (spec.pool, spec.revision, spec.cluster_ref)
+    jobs = (
+        store.derived.of(raw, SlurmJob.model_validate)
+        for raw in store.labelled(SLURM_JOBS, job.metadata.namespace, spec.deployment)
+    )
+    partitions = template.partitions or (cluster.spec.defaults.partition or "",)
+    return blame.excluded(
+        [
+            _attempt(other)
+            for other in jobs
+            if (other.spec.pool, other.spec.revision, other.spec.cluster_ref) == same
+        ],
+        nodes=snapshot.nodes.values(),
+        partitions=frozenset(partitions) - {""},
+        options=template.sbatch_options,
+        now=now,
+    )
+
+
+def tell_of_excluded(
+    events: EventSink, raw: Object, *, before: SlurmJobStatus, after: SlurmJobStatus
+) -> None:
+    """An event of a SlurmJob that is submitted without some nodes."""
+    if after.excluded_nodes and after.excluded_nodes != before.excluded_nodes:
+        message = f"submitted so that it runs {blame.told(after.excluded_nodes)}"
+        events.emit(raw, type="Warning", reason=Reason.NODES_EXCLUDED, message=message)
+
+
+def _attempt(job: SlurmJob) -> blame.Attempt:
+    status = job.status or SlurmJobStatus()
+    return blame.Attempt(
+        node=status.nodes or "",
+        phase=status.phase,
+        reason=status.reason or "",
+        finished_at=epoch(status.finished_at),
+        without=bool(status.excluded_nodes),
+    )
