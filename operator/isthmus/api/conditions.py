@@ -43,6 +43,14 @@ class ConditionType(StrEnum):
     ROUTER_REACHABLE = "RouterReachable"
     """On a ModelDeployment with endpoint.type External: its router holds its workers."""
 
+    READABLE = "Readable"
+    """There only while it is False: some of the object's fields cannot be read, and nothing new is
+    made from it; what runs is followed and can be ended."""
+
+    ACTIONS_SUCCEED = "ActionsSucceed"
+    """On a SlurmJob, there only while it is False: something that is to be done about its job
+    fails, and is tried again. The message says what, how often, and whose words they are."""
+
 
 class Reason(StrEnum):
     """Every reason that a condition, a phase or an event may carry."""
@@ -84,6 +92,8 @@ class Reason(StrEnum):
     """An object of a name that we need belongs to somebody else: rename one of the two."""
     API_KEY_UNUSABLE = "ApiKeyUnusable"
     """The Secret with the API key is missing or holds none; what runs keeps the key that it has."""
+    ACTION_FAILED = "ActionFailed"
+    """What is to be done about a job (submit, end, cancel) fails and is tried again."""
     INVALID_SPEC = "InvalidSpec"
     """The object passed an older schema but cannot be read now; the message names the field."""
     RECONCILE_FAILED = "ReconcileFailed"

@@ -147,7 +147,6 @@ class WorkerSpec(SpecModel):
     """GPU model; SLURM pools only, looked up in the SlurmCluster's site.gpuTypes."""
     cpu: Annotated[
         str | None,
-        BeforeValidator(_text),
         Field(
             max_length=16,
             json_schema_extra=rules(
@@ -160,24 +159,25 @@ class WorkerSpec(SpecModel):
                 x_kubernetes_int_or_string=True,
             ),
         ),
+        BeforeValidator(_text),
     ] = None
     """CPU cores, such as "8", "0.5" or "7500m"; SLURM gets whole cores, rounded up."""
     memory: Annotated[
         str | None,
-        BeforeValidator(_text),
         Field(
             max_length=16,
             json_schema_extra=_size("worker.memory", "64Gi"),
         ),
+        BeforeValidator(_text),
     ] = None
     """Main memory, such as "64Gi", or bytes; SLURM gets whole MiB, rounded up."""
     shared_memory: Annotated[
         str | None,
-        BeforeValidator(_text),
         Field(
             max_length=16,
             json_schema_extra=_size("worker.sharedMemory", "8Gi"),
         ),
+        BeforeValidator(_text),
     ] = None
     """Bound of the pod's /dev/shm, counted as its memory when used; default 1Gi per GPU."""
 

@@ -87,6 +87,7 @@ class Worker:
         tunnel: "Up" or "Down" where it is reached through a forward, else None.
         draining: it is on its way out, and how far.
         load: what its engine's metrics say, None where nobody asks.
+        problem: what is to be done about it and fails; "" for nothing.
     """
 
     name: str
@@ -112,6 +113,7 @@ class Worker:
     pending: Pending | None = None
     draining: Draining | None = None
     load: Load | None = None
+    problem: str = ""
 
     @property
     def live(self) -> bool:

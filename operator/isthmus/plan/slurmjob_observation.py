@@ -26,6 +26,7 @@ class ClusterObservation:
         snapshot: the last complete one.
         snapshot_starts: when the last few snapshots that show all jobs were begun, epoch seconds.
         unresolved: submissions on this cluster whose outcome is not known.
+        unread: which fields of its object cannot be read; "" if all can.
     """
 
     usable: bool
@@ -35,6 +36,7 @@ class ClusterObservation:
     snapshot: Snapshot | None = None
     snapshot_starts: tuple[float, ...] = ()
     unresolved: int = 0
+    unread: str = ""
 
     @property
     def shows_all(self) -> bool:
@@ -145,6 +147,8 @@ class SlurmJobObservation:
         others_good: another member of the same deployment is known to be good.
         network: how it is to be reached.
         deleting_since: when its deletion was asked for, epoch seconds.
+        unread: which fields of its object cannot be read, "" if all can; it is followed and ended,
+            and not submitted.
     """
 
     job_name: str
@@ -173,6 +177,7 @@ class SlurmJobObservation:
     others_good: bool = True
     network: Network = Network()
     deleting_since: float | None = None
+    unread: str = ""
 
     @property
     def clear(self) -> bool:

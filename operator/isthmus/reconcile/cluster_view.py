@@ -37,6 +37,7 @@ class ClusterView:
         reference: ClusterReference,
         namespace: str,
         except_for: str,
+        unread: str = "",
     ) -> ClusterObservation:
         """The cluster as a job of `namespace` sees it.
 
@@ -45,8 +46,9 @@ class ClusterView:
             reference: its place.
             namespace: of the job.
             except_for: uid of the SlurmJob, which is not counted among the unresolved.
+            unread: which fields of the cluster's object cannot be read.
         """
-        denied = access(cluster=cluster, reference=reference, namespace=namespace)
+        denied = access(cluster=cluster, reference=reference, namespace=namespace, unread=unread)
         if denied is not None:
             reason, message = denied
             return ClusterObservation(usable=False, fresh=False, reason=reason, message=message)
@@ -68,6 +70,7 @@ class ClusterView:
             snapshot=state.snapshot,
             snapshot_starts=state.snapshot_starts,
             unresolved=self._unresolved(reference, except_for=except_for),
+            unread=unread,
         )
 
     def _unresolved(self, reference: ClusterReference, *, except_for: str) -> int:

@@ -94,7 +94,14 @@ def worker(job: SlurmJob, *, members: frozenset[str], load: Load | None = None) 
         pending=None if ready or stopping else _pending(status, phase),
         draining=_draining(status) if stopping else None,
         load=load,
+        problem=_problem(status),
     )
+
+
+def _problem(status: SlurmJobStatus) -> str:
+    kind = ConditionType.ACTIONS_SUCCEED
+    found = next((one for one in status.conditions if one.type == kind), None)
+    return "" if found is None else f"{found.message} (since {found.last_transition_time})"
 
 
 def _tunnel(status: SlurmJobStatus) -> str | None:
