@@ -64,9 +64,10 @@ lint: $(VENV)/ready ## Check format, style, types and import contracts.
 	@PYTHONPATH=operator $(BIN)/lint-imports --no-cache
 
 .PHONY: crds
-crds: $(VENV)/ready ## Write crds/ from the pydantic models, and the chart's copies of crds/ and deploy/.
+crds: $(VENV)/ready ## Write crds/ from the pydantic models, and the copies of crds/ and deploy/ in the charts.
 	@$(RUN) -m isthmus crds --directory crds
-	@cp crds/*.yaml charts/isthmus/files/crds/
+	@cp crds/*.yaml charts/isthmus-cluster/files/crds/
+	@cp deploy/cluster.yaml charts/isthmus-cluster/files/
 	@cp deploy/rbac.yaml deploy/tunnels.yaml charts/isthmus/files/
 
 .PHONY: simulate

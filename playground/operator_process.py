@@ -22,6 +22,7 @@ from playground.python_environment import REPOSITORY, python_environment
 
 NAMESPACE = "isthmus-system"
 SERVICE_ACCOUNT = "isthmus"
+LEASE = "isthmus"
 TOKEN_AGE = 6 * 3600.0
 """Seconds for which a token is used that is good for 24 h."""
 # Workloads of deploy/ need a published image; here the operator runs as a process.
@@ -73,6 +74,32 @@ metadata: {{name: {SERVICE_ACCOUNT}, namespace: {NAMESPACE}}}
 def installed_record(playground: Playground) -> Path:
     """Says which manifests were applied last; whoever changes them otherwise takes it away."""
     return playground.state / "installed-manifests"
+
+
+def lease_rights(name: str) -> list[dict[str, object]]:
+    """The Role and its binding for a Lease of another name than that of deploy/rbac.yaml."""
+    metadata = {"name": f"isthmus-lease-{name}", "namespace": NAMESPACE}
+    group = "rbac.authorization.k8s.io"
+    rule = {
+        "apiGroups": ["coordination.k8s.io"],
+        "resources": ["leases"],
+        "resourceNames": [name],
+        "verbs": ["get", "patch"],
+    }
+    role: dict[str, object] = {
+        "apiVersion": f"{group}/v1",
+        "kind": "Role",
+        "metadata": metadata,
+        "rules": [rule],
+    }
+    binding: dict[str, object] = {
+        "apiVersion": f"{group}/v1",
+        "kind": "RoleBinding",
+        "metadata": metadata,
+        "roleRef": {"apiGroup": group, "kind": "Role", "name": metadata["name"]},
+        "subjects": [{"kind": "ServiceAccount", "name": SERVICE_ACCOUNT, "namespace": NAMESPACE}],
+    }
+    return [role, binding]
 
 
 class Operator:
@@ -136,6 +163,9 @@ class Operator:
         """Install definitions, rights, code and kubeconfig; returns the command `isthmus`."""
         config = self.playground.config
         install_manifests(self.playground)
+        for lease in self._leases():
+            rights = yaml.safe_dump_all(lease_rights(lease))
+            self.playground.kubectl("apply", "--server-side", "-f", "-", stdin=rights)
         command = python_environment(config, self.playground.progress)
         entry = pwd.getpwnam(config.user)
         if self._has_token():
@@ -156,6 +186,11 @@ class Operator:
             os.chown(path, entry.pw_uid, entry.pw_gid)
         self.folder.chmod(0o700)
         return command
+
+    def _leases(self) -> set[str]:
+        """Names that its arguments give to its Lease, other than the usual one."""
+        given = (word.partition("=") for word in self.arguments)
+        return {value for name, _, value in given if name == "lease-name"} - {LEASE}
 
     def _has_token(self) -> bool:
         """Whether its token is one of the ServiceAccount that is there, for hours to come."""

@@ -32,7 +32,7 @@ def bare_api() -> Playground:
     Raises:
         PlaygroundError: it does not start; nothing of it is left.
     """
-    playground = _start()
+    playground = start_bare_api()
     atexit.register(playground.down)
     crds = Path(__file__).parent.parent / "crds"
     playground.kubectl("apply", "--server-side", "-f", str(crds))
@@ -40,7 +40,7 @@ def bare_api() -> Playground:
     return playground
 
 
-def _start() -> Playground:
+def start_bare_api() -> Playground:
     """Start it under the first instance number that works, from the top: people use the low ones.
 
     A number that is free may still have addresses that something else on the machine uses.

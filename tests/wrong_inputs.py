@@ -54,6 +54,14 @@ GOOD: Mapping[str, dict] = {
                     "kubernetes": {
                         "nodeSelector": {"gpu": "h100"},
                         "tolerations": [{"key": "gpu", "operator": "Exists"}],
+                        "imagePullSecrets": [{"name": "registry.example"}],
+                        "runtimeClassName": "nvidia",
+                        "securityContext": {
+                            "runAsNonRoot": True,
+                            "runAsUser": 1000,
+                            "fsGroup": 1000,
+                            "seccompProfile": {"type": "RuntimeDefault"},
+                        },
                     },
                 },
                 {
@@ -88,7 +96,12 @@ GOOD: Mapping[str, dict] = {
                     },
                 ],
             },
-            "endpoint": {"apiKeySecretRef": {"name": "my-key", "key": "token"}},
+            "endpoint": {
+                "apiKeySecretRef": {"name": "my-key", "key": "token"},
+                "administration": True,
+                "extraPaths": ["/", "/my/plugin.v2", "/jobs/{id}/result", "/tools/*", "/*"],
+                "clientKeysSecretRef": {"name": "clients"},
+            },
         },
     },
     "SlurmCluster": {
@@ -208,6 +221,7 @@ OURS = "this engine option (or its abbreviation) is set by Isthmus"
 SBATCH = "this sbatch option (or its abbreviation) is set by Isthmus"
 SBATCH_FORM = "an sbatch option must be one entry of the form --name or --name=value"
 VARIABLE = "this environment variable is set by Isthmus or the scheduler"
+SHELLS = "bash gives this environment variable a meaning of its own"
 ONE_SCHEDULER = "a pool runs on exactly one scheduler"
 TIME_LIMIT = "must be whole minutes between 2m and 720h"
 SOURCE = 'model.source must be "hf://organisation/name" or an absolute path'
@@ -304,6 +318,43 @@ WRONG_INPUTS = (
         "endpoint.external and endpoint.type External belong together",
     ),
     _d(
+        "a guard without a front",
+        "spec.endpoint",
+        {"type": "Service", "clientKeysSecretRef": {"name": "clients"}},
+        "endpoint.administration, extraPaths and clientKeysSecretRef are for the front",
+    ),
+    _d(
+        "administration without a front",
+        "spec.endpoint",
+        {"type": "Service", "administration": True},
+        "endpoint.administration, extraPaths and clientKeysSecretRef are for the front",
+    ),
+    *(
+        _d(f"an extra path {path}", "spec.endpoint.extraPaths", [path], "write a path such as")
+        for path in (
+            "v1/x",
+            "//x",
+            "/x/",
+            "/../x",
+            "/a/./b",
+            "/a/..",
+            "/%2e%2e/x",
+            "/x?y=z",
+            "/x#y",
+            "/a b",
+            "/{}",
+            "/{id",
+            "/**",
+            "/a*",
+            "/*/b",
+            "/a\nb",
+            "/ä",
+        )
+    ),
+    _d("an extra path twice", "spec.endpoint.extraPaths", ["/x", "/x"], None),
+    _d("too many extra paths", "spec.endpoint.extraPaths", [f"/x{n}" for n in range(33)], None),
+    _d("clients' keys without a Secret", "spec.endpoint.clientKeysSecretRef", {}, None),
+    _d(
         "router without an address",
         "spec.endpoint",
         {"type": "External", "external": {"kind": "smg"}},
@@ -396,6 +447,9 @@ WRONG_INPUTS = (
     _k8s("variable with a dash", "engine.env", [{"name": "A-B", "value": "1"}], "variable's name"),
     _k8s("variable of SLURM", "engine.env", [{"name": "SLURM_JOB_ID", "value": "1"}], VARIABLE),
     _k8s("variable of ours", "engine.env", [{"name": "ISTHMUS_X", "value": "1"}], VARIABLE),
+    _k8s("M6: the script's own", "engine.env", [{"name": "isthmus_x", "value": ""}], VARIABLE),
+    _k8s("M6: read-only in bash", "engine.env", [{"name": "UID", "value": "1"}], SHELLS),
+    _k8s("M6: computed by bash", "engine.env", [{"name": "BASHPID", "value": "1"}], SHELLS),
     _k8s(
         "variable of the scheduler",
         "engine.env",
@@ -434,6 +488,27 @@ WRONG_INPUTS = (
     # --- kubernetes
     _k8s("GPU resource without domain", "kubernetes.gpuResource", "gpu", "kubernetes.gpuResource"),
     _k8s("toleration with a wrong effect", "kubernetes.tolerations", [{"effect": "Never"}], None),
+    _k8s(
+        "L9: a toleration of every taint, also of control plane nodes",
+        "kubernetes.tolerations",
+        [{"operator": "Exists"}],
+        "a toleration needs the taint's key",
+    ),
+    _k8s(
+        "L9: root that is not root",
+        "kubernetes.securityContext",
+        {"runAsNonRoot": True, "runAsUser": 0},
+        "runAsUser 0 is root",
+    ),
+    _k8s("privileged", "kubernetes.securityContext", {"privileged": True}, None),
+    _k8s(
+        "a seccomp profile of the node's",
+        "kubernetes.securityContext.seccompProfile",
+        {"type": "Localhost"},
+        None,
+    ),
+    _k8s("pull secrets as names", "kubernetes.imagePullSecrets", ["regcred"], None),
+    _k8s("runtime class with a blank", "kubernetes.runtimeClassName", "a b", None),
     _k8s("node selector a list", "kubernetes.nodeSelector", ["a"], None),
     # --- slurm
     _hpc("no cluster", "slurm", {}, None),

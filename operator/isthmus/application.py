@@ -146,7 +146,9 @@ async def _watch(
 ) -> None:
     await run_watch(
         settings=WatchSettings(
-            namespaces=settings.watch_namespaces, liveness_port=settings.liveness_port
+            namespaces=settings.watch_namespaces,
+            liveness_port=settings.liveness_port,
+            family=settings.family,
         ),
         store=parts.store,
         connection=connection,

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from isthmus.api.front_pods import read_front_pods
+from isthmus.api.ip_family import IpFamily, pods_family
 from isthmus.errors import SettingsError
 from isthmus.settings_reading import NUMBER, read_settings
 
@@ -154,6 +155,12 @@ class Settings:
     tolerations, priorityClassName, and resources, which are those of Envoy. Fronts are replaced
     when it changes."""
 
+    ip_family: Literal["ipv4", "ipv6"] = dataclasses.field(
+        default_factory=lambda: pods_family(os.environ).value
+    )
+    """Family of pods' addresses, on which engines in pods listen: by default that of the API
+    server's address in a pod, and ipv4 where the operator is no pod."""
+
     router_interval: float = 10.0
     """Seconds between two looks at a router of `endpoint.type: External`."""
 
@@ -193,6 +200,11 @@ class Settings:
         mistakes = [*_mistakes_of_values(self), *_mistakes_of_pairs(self)]
         if mistakes:
             raise SettingsError(" ".join(mistakes))
+
+    @property
+    def family(self) -> IpFamily:
+        """Family of pods' addresses."""
+        return IpFamily(self.ip_family)
 
     @property
     def election_timeout(self) -> float:

@@ -340,8 +340,13 @@ async def _failing(tokens: AsyncGenerator[str, None], *, after: int) -> AsyncGen
         await tokens.aclose()
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, one_family: bool = False) -> socket.socket:
     """Bind without listening: connections are refused until the engine listens.
+
+    Args:
+        host: address; `::` is that of both families unless `one_family`.
+        port: of it.
+        one_family: as asyncio and uvloop bind, which SGLang leaves it to; vLLM binds by itself.
 
     Raises:
         OSError: the address is taken or not of this host.
@@ -349,6 +354,8 @@ def bind(host: str, port: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     bound = socket.socket(family, socket.SOCK_STREAM)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if one_family and family == socket.AF_INET6:
+        bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
     bound.bind((host, port))
     return bound
 

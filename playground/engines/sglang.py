@@ -44,6 +44,7 @@ class Sglang(Engine):
         self._unhealthy = False
         model_info = constant(self._model_info)
         server_info = constant(self._server_info)
+        flushed = constant(lambda: {"success": True})
         self.routes |= {
             "/health": {"GET": self._health},
             "/health_generate": {"GET": self._health},
@@ -55,6 +56,7 @@ class Sglang(Engine):
             "/server_info": {"GET": server_info},
             "/get_server_info": {"GET": server_info},
             "/v1/loads": {"GET": constant(self._loads)},
+            "/flush_cache": {"GET": flushed, "POST": flushed},
         }
         if config.arguments.get("enable_metrics"):
             self.routes["/metrics"] = {"GET": self._metrics}
@@ -69,7 +71,8 @@ class Sglang(Engine):
             await self.leader.gather(
                 port=self.config.leader_port, seconds=self.knobs.rendezvous_seconds
             )
-        await self.server.listen(bind(self.config.host, self.config.port))
+        bound = bind(self.config.host, self.config.port, one_family=True)
+        await self.server.listen(bound)
         self.log(f"Uvicorn running on http://{self.config.host}:{self.config.port}")
         await self.load(share=1.0 - SILENT_SHARE, part=2)
         self.take_term()
@@ -266,6 +269,8 @@ class Sglang(Engine):
             "host": self.config.host,
             "port": self.config.port,
             "version": VERSION,
+            # All its settings, this one too (sgl-project/sglang#30166).
+            "api_key": next(iter(self.config.api_keys), None),
             "weight_version": arguments.get("weight_version") or "default",
             "disaggregation_mode": self._disaggregation_mode(),
             "max_running_requests": self.config.max_running,
@@ -301,7 +306,8 @@ class SglangOtherRank(Sglang):
         self.start_watching()
         self.take_term()
         self.ready = True
-        await self.server.listen(bind(self.config.host, self.config.port))
+        bound = bind(self.config.host, self.config.port, one_family=True)
+        await self.server.listen(bound)
         self.log(f"Dummy health check server started at {self.config.host}:{self.config.port}")
         if self.knobs.rendezvous:
             self.run(self._stay())

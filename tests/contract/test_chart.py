@@ -17,6 +17,7 @@ from playground.progress import Progress
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CHART = REPOSITORY / "charts" / "isthmus"
+CLUSTER_CHART = REPOSITORY / "charts" / "isthmus-cluster"
 GIVEN = ("--set", "installationId=prod0001")
 Json = dict[str, Any]
 Objects = dict[tuple[str, str], Json]
@@ -40,8 +41,10 @@ def call(helm: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def render(helm: Path, *options: str, namespace: str = "isthmus-system") -> Objects:
-    done = call(helm, "template", "isthmus", str(CHART), f"--namespace={namespace}", *options)
+def render(
+    helm: Path, *options: str, namespace: str = "isthmus-system", chart: Path = CHART
+) -> Objects:
+    done = call(helm, "template", "isthmus", str(chart), f"--namespace={namespace}", *options)
     assert done.returncode == 0, done.stderr
     return by_name(done.stdout)
 
@@ -53,8 +56,19 @@ def refused(helm: Path, *options: str) -> str:
 
 
 def by_name(text: str) -> Objects:
+    """By kind and name; what is there once for each namespace, by NAMESPACE/NAME."""
     found = [document for document in yaml.safe_load_all(text) if document]
-    named = {(one["kind"], one["metadata"]["name"]): one for one in found}
+    places: dict[tuple[str, str], set[str]] = {}
+    for one in found:
+        place = one["metadata"].get("namespace", "")
+        places.setdefault((one["kind"], one["metadata"]["name"]), set()).add(place)
+
+    def name(one: Json) -> str:
+        several = len(places[one["kind"], one["metadata"]["name"]]) > 1
+        prefix = f"{one['metadata']['namespace']}/" if several else ""
+        return f"{prefix}{one['metadata']['name']}"
+
+    named = {(one["kind"], name(one)): one for one in found}
     assert len(named) == len(found), "each object once"
     return named
 
@@ -84,13 +98,20 @@ def environment(one: Json) -> Json:
 
 
 def test_lint(helm: Path) -> None:
-    done = call(helm, "lint", "--strict", str(CHART), *GIVEN)
-    assert done.returncode == 0, done.stdout + done.stderr
+    for chart, options in ((CHART, GIVEN), (CLUSTER_CHART, ())):
+        done = call(helm, "lint", "--strict", str(chart), *options)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
-@pytest.mark.parametrize("folder", ["crds", "deploy"])
-def test_copies_are_those_of_the_repository(folder: str) -> None:
-    copies = CHART / "files" / ("crds" if folder == "crds" else "")
+@pytest.mark.parametrize(
+    ("folder", "copies"),
+    [
+        ("crds", CLUSTER_CHART / "files" / "crds"),
+        ("deploy", CLUSTER_CHART / "files"),
+        ("deploy", CHART / "files"),
+    ],
+)
+def test_copies_are_those_of_the_repository(folder: str, copies: Path) -> None:
     for copy in copies.glob("*.yaml"):
         original = REPOSITORY / folder / copy.name
         assert copy.read_bytes() == original.read_bytes(), f"run `make crds` ({copy.name} differs)"
@@ -115,8 +136,38 @@ def test_kinds_stay_when_the_release_goes(helm: Path) -> None:
     assert len(kinds) == 3
     for one in kept:
         assert one["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
-    none = render(helm, *GIVEN, "--set", "crds.install=false")
+    none = render(helm, *GIVEN, "--set", "cluster.crds.install=false")
     assert not [kind for kind, _ in none if kind == "CustomResourceDefinition"]
+
+
+def test_the_cluster_s_part_alone_is_the_same(helm: Path) -> None:
+    """In one release with the operator or in one of an administrator's: it is one thing."""
+    whole = render(helm, *GIVEN)
+    operators = render(helm, *GIVEN, "--set=cluster.enabled=false")
+    alone = render(helm, chart=CLUSTER_CHART)
+    assert whole.keys() == operators.keys() | alone.keys()
+    assert not operators.keys() & alone.keys()
+    for key, one in alone.items():
+        assert without_marks(one) == without_marks(whole[key]), key
+    less = render(
+        helm, "--set=policies.install=false,roles.install=false", chart=CLUSTER_CHART
+    ).keys()
+    assert {key for key in less if key[0] != "CustomResourceDefinition"} == {
+        ("ClusterRole", "isthmus-component"),
+        ("ClusterRoleBinding", "isthmus-component"),
+    }
+
+
+def test_h4_only_accounts_of_named_namespaces_may_write_slurm_jobs(helm: Path) -> None:
+    def bound(*options: str, **where: Any) -> set[tuple[str, str]]:
+        found = render(helm, *options, **where)["ClusterRoleBinding", "isthmus-component"]
+        return {(each["namespace"], each["name"]) for each in found["subjects"]}
+
+    names = ("isthmus", "isthmus-tunnels")
+    assert bound(*GIVEN, namespace="elsewhere") == {("elsewhere", name) for name in names}
+    assert bound("--set=operatorNamespaces={a,b}", chart=CLUSTER_CHART) == {
+        (namespace, name) for namespace in "ab" for name in names
+    }
 
 
 def test_everything_follows_the_namespace_of_the_release(helm: Path) -> None:
@@ -126,6 +177,102 @@ def test_everything_follows_the_namespace_of_the_release(helm: Path) -> None:
     )
     (subject,) = objects["ClusterRoleBinding", "isthmus"]["subjects"]
     assert subject["namespace"] == "elsewhere"
+
+
+NAMESPACED = (
+    *GIVEN,
+    "--set=scope=Namespaced,cluster.enabled=false,networkPolicy.enabled=true",
+    "--set=operator.watchNamespaces={isthmus-system,team-a,team-b}",
+)
+
+
+def test_h6_with_namespaces_there_is_no_right_beyond_them(helm: Path) -> None:
+    """What is said of Namespaced in the table of the chart's README."""
+    objects = render(helm, *NAMESPACED)
+    wide = [key for key, one in objects.items() if "namespace" not in one["metadata"]]
+    assert wide == []
+    whole = render(helm, *GIVEN)
+    for component in ("isthmus", "isthmus-tunnels"):
+        rules = whole["ClusterRole", component]["rules"]
+        for namespace in ("isthmus-system", "team-a", "team-b"):
+            key = f"{namespace}/{component}-served"
+            assert objects["Role", key]["rules"] == rules
+            binding = objects["RoleBinding", key]
+            assert binding["roleRef"]["kind"] == "Role"
+            assert binding["roleRef"]["name"] == f"{component}-served"
+            assert binding["subjects"] == whole["ClusterRoleBinding", component]["subjects"]
+    places = {
+        one["metadata"]["namespace"]
+        for (kind, _), one in objects.items()
+        if kind in ("Role", "RoleBinding")
+    }
+    assert places == {"isthmus-system", "team-a", "team-b"}
+
+
+def test_h6_namespaces_narrow_the_rights_in_scope_cluster_too(helm: Path) -> None:
+    objects = render(helm, *GIVEN, "--set=operator.watchNamespaces={isthmus-system,team-a}")
+    wide = {key for key in objects if key[0].startswith("ClusterRole")}
+    people = {f"isthmus-{name}" for name in ("view", "edit", "admin", "component")}
+    assert wide == {
+        *(("ClusterRole", name) for name in people),
+        ("ClusterRoleBinding", "isthmus-component"),
+    }
+    assert {key for key in objects if "served" in key[1]} == {
+        (kind, f"{namespace}/{name}-served")
+        for kind in ("Role", "RoleBinding")
+        for namespace in ("isthmus-system", "team-a")
+        for name in ("isthmus", "isthmus-tunnels")
+    }
+
+
+def test_h6_tunnels_read_secrets_where_slurm_clusters_are(helm: Path) -> None:
+    def places(*options: str) -> set[str]:
+        found = render(helm, *GIVEN, *options)
+        for (kind, name), one in found.items():
+            reads = any("secrets" in rule["resources"] for rule in one.get("rules") or ())
+            assert not reads or "isthmus-tunnels" not in name or "keys" in name, (kind, name)
+        return {
+            one["metadata"]["namespace"]
+            for (kind, name), one in found.items()
+            if kind == "Role" and name.endswith("isthmus-tunnels-keys")
+        }
+
+    assert places() == {"isthmus-system"}
+    more = "--set=tunnels.slurmClusterNamespaces={hpc,isthmus-system}"
+    assert places(more) == {"isthmus-system", "hpc"}
+
+
+def test_the_lease_s_name_is_the_one_it_may_write(helm: Path) -> None:
+    objects = render(helm, *GIVEN, "--set=operator.settings.lease_name=other")
+    named = [rule["resourceNames"] for rule in objects["Role", "isthmus-lease"]["rules"][:1]]
+    assert named == [["other"]]
+
+
+def test_m9_network_policies_are_there_when_asked_for(helm: Path) -> None:
+    assert not [kind for kind, _ in render(helm, *GIVEN) if kind == "NetworkPolicy"]
+    on = (
+        *NAMESPACED,
+        "--set=tunnels.bastion.enabled=true,operator.settings.tunnel_port_last=20100",
+    )
+    objects = {name: one for (kind, name), one in render(helm, *on).items() if "Network" in kind}
+    fronts = {f"{namespace}/isthmus-fronts" for namespace in ("isthmus-system", "team-a", "team-b")}
+    assert objects.keys() == {"isthmus", "isthmus-tunnels", *fronts}
+
+    def opened(name: str) -> list[tuple[int, bool]]:
+        """Port, and whether only some may come in."""
+        rules = objects[name]["spec"].get("ingress", [])
+        return [(rule["ports"][0]["port"], bool(rule.get("from"))) for rule in rules]
+
+    assert objects["isthmus"]["spec"]["policyTypes"] == ["Ingress"]
+    assert opened("isthmus") == []
+    assert opened("isthmus-tunnels") == [(20000, True), (2222, False)]
+    assert objects["isthmus-tunnels"]["spec"]["ingress"][0]["ports"][0]["endPort"] == 20100
+    assert opened("team-a/isthmus-fronts") == [(8080, True)]
+    on = (*on, '--set-json=networkPolicy.statusFrom=[{"podSelector":{}}]')
+    objects = {name: one for (kind, name), one in render(helm, *on).items() if "Network" in kind}
+    assert opened("isthmus") == [(8081, True)]
+    assert (8082, True) in opened("isthmus-tunnels")
+    assert opened("team-a/isthmus-fronts") == [(8080, True), (8081, True)]
 
 
 def test_values_reach_the_pods(helm: Path) -> None:
@@ -208,6 +355,12 @@ def test_l2_an_administrator_says_who_may_call_the_bastion(helm: Path) -> None:
         ((*GIVEN, "--set=operator.replica=2"), "replica"),
         ((*GIVEN, "--set=operator.settings.Relist=5m"), "Relist"),
         ((*GIVEN, "--set=operator.watchNamespaces={Team_A}"), "watchNamespaces"),
+        ((*GIVEN, "--set=scope=Namespaced"), "scope Namespaced needs operator.watchNamespaces"),
+        (
+            (*GIVEN, "--set=scope=Namespaced,operator.watchNamespaces={a}"),
+            "an administrator installs the chart isthmus-cluster once",
+        ),
+        ((*GIVEN, "--set=cluster.crd.install=false"), "crd"),
     ],
 )
 def test_wrong_values_are_refused(helm: Path, options: tuple[str, ...], words: str) -> None:

@@ -97,7 +97,7 @@ async def test_the_operator_ends_without_a_wait_and_the_next_one_leads(
         path.chmod(0o755)
     options = ["--namespace", namespace, "--watch-namespace", namespace]
     options += ["--installation-id", "testtest"]
-    for setting in ("liveness-port=0", "slurm-poll-interval=1s"):
+    for setting in ("liveness-port=0", "slurm-poll-interval=1s", "local-login=true"):
         options += ["--set", setting]
     first = Process(tmp_path / "first.log", "run", *options, "--set", "identity=first")
     second = None

@@ -24,6 +24,7 @@ from tests.fronts.loopback import (
     engine_tree,
     front,
     get,
+    sglang,
     until,
     worker_of,
 )
@@ -205,6 +206,21 @@ def test_each_worker_gets_its_own_key_also_on_a_retry(tree: Path, tmp_path: Path
         traffic.assert_no_failure(at_least=100)
         assert answered(one) > 0
         assert answered(two) > 0
+
+
+def test_f2_nobody_reads_the_workers_key_through_the_front(tree: Path, tmp_path: Path) -> None:
+    """SGLang shows its settings, the key among them, to who has the key; a front gives it."""
+    with sglang(tree, tmp_path, key="key-of-the-worker") as served, front(tmp_path) as made:
+        served.wait_ready(path="/ready")
+        bearer = {"authorization": "Bearer key-of-the-worker"}
+        direct = httpx.get(f"{served.url}/server_info", headers=bearer, trust_env=False)
+        assert direct.json()["api_key"] == "key-of-the-worker"
+        made.wait_for_workers({worker_of(served): "key-of-the-worker"})
+        for path in ("/server_info", "/get_server_info", "/v1/../server_info", "//server_info"):
+            said = httpx.get(f"{made.url}{path}", trust_env=False)
+            assert (said.status_code, "key-of-the-worker" in said.text) == (403, False)
+        assert httpx.post(f"{made.url}/flush_cache", trust_env=False).status_code == 403
+        assert httpx.get(f"{made.url}/v1/models", trust_env=False).status_code == 200
 
 
 def test_a_worker_without_a_key_gets_what_the_client_sent(tree: Path, tmp_path: Path) -> None:

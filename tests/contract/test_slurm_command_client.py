@@ -378,8 +378,10 @@ async def test_secret_is_placed_for_its_owner_alone(slurm: FakeSlurm, tmp_path: 
     assert placed.read_text() == "a secret"
     assert placed.stat().st_mode & 0o777 == 0o600
     assert "a secret" not in " ".join(ran)
-    await client.remove_secret(**secret)
-    await client.remove_secret(**secret)
+    await client.place_tunnel_key(**secret, content="another")
+    assert {one.name for one in files_of(tmp_path)} == {"llama-1.key", "llama-1.tunnel"}
+    await client.remove_secrets(**secret)
+    await client.remove_secrets(**secret)
     assert not files_of(tmp_path)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import shlex
@@ -11,7 +12,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -19,9 +20,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from isthmus.api.reserved_options import SHELL_ENVIRONMENT, SHELL_ENVIRONMENT_PREFIX
 from isthmus.backends.slurm.commands import claim_path
 from isthmus.backends.slurm.options import check_option, key_path
-from isthmus.backends.slurm.records import JobTemplate, SiteFacts
+from isthmus.backends.slurm.records import BastionCall, JobTemplate, SiteFacts
 from isthmus.backends.slurm.script import (
     identity_comment,
     parse_comment,
@@ -73,8 +75,8 @@ def test_script_is_valid_shell(tmp_path: Path) -> None:
 
 
 def test_only_the_constants_differ_between_scripts() -> None:
-    body = render().split("\nengine_port=", 1)[1]
-    assert body == render(JobTemplate(argv=("x",))).split("\nengine_port=", 1)[1]
+    body = render().split("\nisthmus_engine_port=", 1)[1]
+    assert body == render(JobTemplate(argv=("x",))).split("\nisthmus_engine_port=", 1)[1]
 
 
 def test_nothing_in_a_script_can_pass_for_a_directive() -> None:
@@ -100,13 +102,13 @@ def test_no_value_breaks_out_of_its_quotes(argv: list[str], values: list[str], s
         argv=("engine", *argv),
         env=tuple((f"VALUE_{number}", value) for number, value in enumerate(values)),
     )
-    constants = render(template, replace(SITE, setup=setup)).split("\nengine_port=", 1)[0]
+    constants = render(template, replace(SITE, setup=setup)).split("\nisthmus_engine_port=", 1)[0]
     show = "\n".join(
         [
-            "export SLURM_JOB_ID=1 engine_port=41007",
+            "export SLURM_JOB_ID=1 isthmus_engine_port=41007",
             constants.split("export SLURM_EXPORT_ENV=ALL", 1)[1],
             "set_command; set_environment",
-            'printf "%s\\0" "$setup" "${engine_command[@]}"',
+            'printf "%s\\0" "$isthmus_setup" "${isthmus_engine_command[@]}"',
             *(f'printf "%s\\0" "$VALUE_{number}"' for number in range(len(values))),
         ]
     )
@@ -119,10 +121,13 @@ def test_no_value_breaks_out_of_its_quotes(argv: list[str], values: list[str], s
 @given(argv=st.lists(TEXT, min_size=1, max_size=6))
 def test_argument_line_reads_back(argv: list[str]) -> None:
     script = render(JobTemplate(argv=tuple(argv)))
-    line = next(line for line in script.splitlines() if line.startswith("  engine_command=("))
-    words = shlex.split(line.strip().removeprefix("engine_command=(").removesuffix(")"))
+    line = next(
+        line for line in script.splitlines() if line.startswith("  isthmus_engine_command=(")
+    )
+    words = shlex.split(line.strip().removeprefix("isthmus_engine_command=(").removesuffix(")"))
     assert words == [
-        text.replace("@ATTEMPT@", ATTEMPT).replace("@PORT@", "$engine_port") for text in argv
+        text.replace("@ATTEMPT@", ATTEMPT).replace("@PORT@", "$isthmus_engine_port")
+        for text in argv
     ]
 
 
@@ -313,6 +318,8 @@ class Node:
     template: JobTemplate = field(default_factory=lambda: JobTemplate(argv=("true",)))
     term_lead: int = 330
     environment: dict[str, str] = field(default_factory=dict)
+    call: BastionCall | None = None
+    edit: Callable[[str], str] = str
     started: list[subprocess.Popen[bytes]] = field(default_factory=list)
 
     def command(self, name: str, body: str) -> None:
@@ -322,16 +329,16 @@ class Node:
 
     def start(self, *, job_id: int | None = None) -> subprocess.Popen[bytes]:
         script = self.folder / f"script-{len(self.started)}"
-        script.write_text(
-            render_script(
-                template=self.template,
-                site=self.site,
-                attempt=ATTEMPT,
-                job_name=NAME,
-                comment=COMMENT,
-                term_lead_seconds=self.term_lead,
-            )
+        text = render_script(
+            template=self.template,
+            site=self.site,
+            attempt=ATTEMPT,
+            job_name=NAME,
+            comment=COMMENT,
+            term_lead_seconds=self.term_lead,
+            call=self.call,
         )
+        script.write_text(self.edit(text))
         environment = {
             "PATH": f"{self.folder}/bin:{os.environ['PATH']}",
             "SLURM_JOB_ID": str(job_id or self.job_id),
@@ -651,11 +658,12 @@ def test_script_ends_at_once_though_the_controller_is_away(node: Node) -> None:
 
 
 def waits(node: Node, until: str) -> None:
-    """A `sleep` that notes its seconds; the first one lasts until a file is there, others go on."""
+    """A long `sleep` notes its seconds; the first lasts until a file is there, others go on."""
     folder = node.folder
+    short = '[ "${1%.*}" -gt 5 ] || exec /bin/sleep "$1"'
     first = f"until [ -e {folder}/{until} ]; do /bin/sleep 0.02; done"
     others = f'[ "$(wc -l < {folder}/slept)" -eq 1 ] || exec /bin/sleep 3600'
-    node.command("sleep", f'echo "$1" >> {folder}/slept\n{others}\n{first}')
+    node.command("sleep", f'{short}\necho "$1" >> {folder}/slept\n{others}\n{first}')
 
 
 def test_engine_is_ended_before_the_granted_end(node: Node) -> None:
@@ -795,3 +803,272 @@ def test_no_key_no_difference(node: Node) -> None:
     node.template = JobTemplate(argv=("bash", "-c", "echo said by the engine"))
     assert node.end(node.start()) == 0
     assert "said by the engine" in node.log()
+
+
+# ---- Names of others in this shell (M6)
+
+OWN_NAMES = sorted(set(re.findall(r"\bisthmus_(\w+)", render(replace(TEMPLATE, key="k")))))
+"""The script's own variables without their prefix: names that an engine or a site may have."""
+HARMLESS = [
+    *("CDPATH", "GLOBIGNORE", "HISTFILE", "HOME", "IFS", "OPTARG", "OPTERR", "PROMPT_COMMAND"),
+    *("PS4", "REPLY", "TIMEFORMAT", "TMOUT", "TMPDIR", "_x"),
+]
+"""Variables that bash knows and that engines may be given: it hands them on as they are."""
+
+
+def test_m6_whatever_bash_does_not_hand_on_as_it_is_is_refused() -> None:
+    """Of all variables that the bash of this machine knows: refused, or exact in a child."""
+    # `declare -p` shows no variable that was never read, so those of the manual are read first.
+    named = " ".join(f"${{{name}:-}}" for name in sorted(SHELL_ENVIRONMENT))
+    known = subprocess.run(
+        ["bash", "-c", f": {named}; compgen -v"],
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=10,
+    ).stdout.split()
+    refused = {n for n in known if n.startswith(SHELL_ENVIRONMENT_PREFIX)} | SHELL_ENVIRONMENT
+    passed = sorted({*known, *HARMLESS} - refused - {"_"})
+    text = "".join(f"export {name}='x[$(echo ran >&2)]'\n" for name in passed)
+    code = "import json, os; print(json.dumps(dict(os.environ)))"
+    command = f"{sys.executable} -c {shlex.quote(code)}"
+    shell = f'set -u\nrun() {{\n{text}}}\nset -- {command}\nrun\nexec "$@"'
+    done = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, timeout=10)
+    assert done.stderr == ""
+    seen = json.loads(done.stdout)
+    assert {name: seen.get(name) for name in passed} == dict.fromkeys(passed, "x[$(echo ran >&2)]")
+
+
+def test_m6_every_variable_of_the_script_has_its_prefix() -> None:
+    script = render(replace(TEMPLATE, key="k"))
+    code = re.sub(r"(?m)(^|\s)#.*$|'[^'\n]*'", "", script.split("isthmus_engine_port=", 1)[1])
+    code = re.sub(r"-o \"?[A-Za-z]+=", "", code)  # what ssh is told
+    named = [
+        *re.findall(r"(?:^|[;({ ])(?:local |export )?([A-Za-z_]\w*)\+?=", code, re.MULTILINE),
+        *re.findall(r"\bfor (\w+) in\b", code),
+        *re.findall(r"\bread (?:-[a-z]+ (?:)?)*(\w+)", code),
+        *re.findall(r"\bprintf -v (\w+)", code),
+        *re.findall(r"\bexec \{(\w+)\}", code),
+        *(
+            name
+            for line in re.findall(r"\blocal (.*)", code)
+            for name in re.findall(r"(?:^|\s)([a-zA-Z_]\w*)(?==|\s|$)", line)
+        ),
+    ]
+    # For one command, or words that one is told.
+    others = {"IFS", "SLURM_TIME_FORMAT", "JobId", "Comment"}
+    assert {n for n in named if not n.startswith("isthmus_")} <= others
+
+
+@pytest.mark.parametrize("value", ["", "LEAK", "x[$(echo ran >&2)]"])
+@pytest.mark.parametrize("by_variable", [False, True])
+def test_m6_no_name_of_the_engines_environment_touches_the_script(
+    keyed: Node, value: str, by_variable: bool
+) -> None:
+    place_key(keyed)
+    engine, seen = keyed.folder / "show.py", keyed.folder / "seen"
+    engine.write_text(
+        "import json, os, sys\n"
+        "print(open(sys.argv[2]).read() if sys.argv[2] else os.environ['VLLM_API_KEY'])\n"
+        "json.dump([sys.argv, dict(os.environ)], open(sys.argv[1], 'w'))\nsys.exit(5)\n"
+    )
+    key_file = "" if by_variable else "@KEYFILE@"
+    argv = (str(engine), str(seen), key_file, "--port=@PORT@", "a b", "")
+    keyed.template = replace(
+        keyed.template,
+        key_variable="VLLM_API_KEY" if by_variable else None,
+        argv=(sys.executable, *argv),
+        env=tuple((name, value) for name in [*OWN_NAMES, *HARMLESS]),
+    )
+    assert keyed.end(keyed.start()) == 5, keyed.log()
+    arguments, environment = json.loads(seen.read_text())
+    assert {name: environment.get(name) for name in OWN_NAMES} == dict.fromkeys(OWN_NAMES, value)
+    assert re.fullmatch(r"--port=231\d\d", arguments[3])
+    assert [*arguments[:2], *arguments[4:]] == [*argv[:2], *argv[4:]]
+    assert "\nran" not in keyed.log()
+    if by_variable:
+        assert environment["VLLM_API_KEY"] == KEY
+    else:
+        assert KEY not in keyed.log()
+        assert 'api-key: "********"' in keyed.log()
+    assert not private_folders(keyed)
+
+
+def test_m6_names_of_the_script_are_refused() -> None:
+    for name in ("isthmus_private", "RANDOM", "BASH_ARGV0"):
+        with pytest.raises(ValueError, match="of the batch script"):
+            render(replace(TEMPLATE, env=((name, ""),)))
+    assert "export UID" not in render(replace(TEMPLATE, env=(("UID", "5"),)))
+
+
+@pytest.mark.parametrize("value", ["", "x"])
+def test_m6_no_name_of_the_sites_set_up_touches_the_script(node: Node, value: str) -> None:
+    """A site's set-up may source what it likes, and leaves its variables to the engine."""
+    names = [name for name in OWN_NAMES if name != "job_id"]
+    node.site = replace(node.site, setup="\n".join(f"export {n}={value!r}" for n in names))
+    seen = node.folder / "seen"
+    node.template = JobTemplate(argv=("bash", "-c", f"env > {seen}"))
+    assert node.end(node.start()) == 0
+    assert {f"{name}={value}" for name in names} <= set(seen.read_text().splitlines())
+
+
+# ---- Whose port is published (H1)
+
+
+def loading(node: Node, command: tuple[str, ...] = ()) -> Path:
+    """An engine that opens its port when a file is there."""
+    go = node.folder / "go"
+    wait = f'while [ ! -e {go} ]; do sleep 0.05; done; exec "$@"'
+    node.template = JobTemplate(argv=("bash", "-c", wait, "x", *(command or node.template.argv)))
+    return go
+
+
+def open_at_publication(node: Node) -> Path:
+    """A scontrol that notes whether somebody listens at the port that it is told."""
+    noted = node.folder / "noted"
+    connect = 'if (exec 4<>"/dev/tcp/127.0.0.1/${3##*:port=}"); then echo open; else echo shut; fi'
+    node.command("scontrol", f"{connect} >> {noted} 2>/dev/null; {publishing(node)}")
+    return noted
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
+def test_h1_the_port_is_published_once_the_engine_listens(
+    node: Node, engines: Path, engine: str
+) -> None:
+    node.environment["SIMULATOR_LOAD_SECONDS"] = "2"
+    model = ("m",) if engine == "vllm" else ("--model-path=m",)
+    node.template = JobTemplate(
+        argv=(str(engines / "bin" / engine), "serve", *model, "--port=@PORT@")
+    )
+    noted = open_at_publication(node)
+    process = node.start()
+    eventually(lambda: parse_comment(node.published()) is not None, node)
+    assert noted.read_text() == "open\n"
+    process.terminate()
+    node.end(process)
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6])
+def test_h1_a_strangers_port_is_not_published(node: Node, family: socket.AddressFamily) -> None:
+    """Another process listens there before the engine does: the operator would send it the key."""
+    go = loading(node)
+    process = node.start()
+    eventually(lambda: "starting the engine" in node.log(), node)
+    with socket.socket(family) as stranger:
+        if family == socket.AF_INET6:
+            stranger.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        stranger.bind(("", node.site.ports_from + 17 * 37 % 50))
+        stranger.listen()
+        eventually(lambda: "is not published: another process" in node.log(), node)
+        if family == socket.AF_INET6:  # beside it the engine can listen all the same
+            go.touch()
+            serving(node)
+        assert node.published() == ""
+    go.touch()
+    eventually(lambda: parse_comment(node.published()) is not None, node)
+    assert node.log().count("is not published") == 1
+    process.terminate()
+    assert node.end(process) == 0
+
+
+@pytest.mark.parametrize("address", ["0.0.0.0", "::1"])
+@pytest.mark.parametrize("how", ["itself", "a child in a session of its own"])
+def test_h1_an_engines_listener_is_known(node: Node, address: str, how: str) -> None:
+    text = (node.folder / "engine.py").read_text().replace("127.0.0.1", address)
+    if ":" in address:
+        text = text.replace("    allow_", "    address_family = 10\n    allow_")
+    (node.folder / "engine.py").write_text(text)
+    if how != "itself":
+        child = 'setsid "$@" & trap "kill $!" TERM; wait; wait'
+        node.template = JobTemplate(argv=("bash", "-c", child, "x", *node.template.argv))
+    process = node.start()
+    eventually(lambda: parse_comment(node.published()) is not None, node)
+    process.terminate()
+    node.end(process)
+
+
+def test_h1_where_sockets_cannot_be_seen_the_port_is_published_and_that_is_said(
+    node: Node,
+) -> None:
+    node.edit = lambda script: script.replace("/proc/net/", "/proc/nowhere/")
+    loading(node)
+    process = node.start()
+    eventually(lambda: parse_comment(node.published()) is not None, node)
+    assert node.log().count("does not show who listens") == 1
+    process.terminate()
+    node.end(process)
+
+
+def test_h1_where_processes_cannot_be_seen_a_port_of_this_user_is_published(node: Node) -> None:
+    node.command("find", "exit 1")
+    go = loading(node)
+    process = node.start()
+    eventually(lambda: "starting the engine" in node.log(), node)
+    go.touch()
+    eventually(lambda: parse_comment(node.published()) is not None, node)
+    assert node.log().count("cannot be seen further") == 1
+    process.terminate()
+    assert node.end(process) == 0
+
+
+def test_h1_a_port_of_another_user_is_never_published(node: Node) -> None:
+    """Whatever cannot be seen: whose a socket is stands in the node's own table."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can listen as somebody else")
+    go = loading(node)
+    process = node.start()
+    eventually(lambda: "starting the engine" in node.log(), node)
+    port = node.site.ports_from + 17 * 37 % 50
+    listen = (
+        "import os, socket, sys; os.setuid(65534);s = socket.create_server(('', int(sys.argv[1])));"
+    )
+    stranger = subprocess.Popen(
+        [sys.executable, "-c", f"{listen} sys.stdin.read()", str(port)], stdin=subprocess.PIPE
+    )
+    try:
+        eventually(lambda: "is not published: another process" in node.log(), node)
+        assert node.published() == ""
+    finally:
+        stranger.communicate(timeout=10)
+    go.touch()
+    eventually(lambda: parse_comment(node.published()) is not None, node)
+    process.terminate()
+    assert node.end(process) == 0
+
+
+# ---- A comment that may not be changed (F6)
+
+
+def test_f6_scontrols_words_are_told_once_and_the_port_goes_by_the_run_folder(node: Node) -> None:
+    tries = node.folder / "tries"
+    node.command(
+        "scontrol",
+        f"echo x >> {tries}; printf 'slurm_update error: no\\nchanges here\\n' >&2; exit 1",
+    )
+    process = node.start()
+    port = serving(node)
+    eventually(lambda: tries.exists() and len(tries.read_text().split()) > 1, node)
+    assert "failed, and is tried again: slurm_update error: no changes here" in node.log()
+    assert node.log().count("slurm_update error") == 1
+    told = Path(node.site.work_directory) / NAME / "17.0" / "port"
+    assert told.read_text() == f"{port}\n"
+    process.terminate()
+    assert node.end(process) == 0
+
+
+# ---- The key of a bastion (L3)
+
+
+def test_l3_a_tunnel_key_that_is_a_link_is_not_followed(node: Node) -> None:
+    node.call = BastionCall(
+        host="127.0.0.1", port=1, user="u", host_key="ssh-ed25519 AAAA", forward_port=20001
+    )
+    work = Path(node.site.work_directory)
+    work.mkdir()
+    (node.folder / "elsewhere").write_text("a key of somebody's")
+    (node.folder / "elsewhere").chmod(0o600)
+    place = work / f"{NAME}.tunnel"
+    place.symlink_to(node.folder / "elsewhere")
+    assert node.end(node.start()) == 78
+    assert "only its owner can read" in node.log()
+    assert (node.folder / "elsewhere").exists()

@@ -203,6 +203,60 @@ def test_a_stream_that_breaks_off_runs_nothing(tmp_path: Path) -> None:
     assert ran.read_text() == AWKWARD
 
 
+def test_f9_a_stream_whose_beginning_is_lost_runs_nothing(tmp_path: Path) -> None:
+    ran = tmp_path / "ran"
+    hostile = f"x\ntouch {ran}\n" * 3  # lines of a batch script that would run by themselves
+    text = remote_script(
+        ("bash", "-c", f"cat > {ran}"),
+        stdin=hostile,
+        seconds=5,
+        environment=("PATH=/usr/bin:/bin",),
+    )
+    shell = shlex.split(REMOTE_SHELL)[1:]
+    for lost in range(1, len(text), 5):
+        done = subprocess.run(shell, input=text[lost:].encode(), capture_output=True, timeout=30)
+        assert not ran.exists(), f"{text[lost:]!r} ran"
+        assert done.returncode == 254
+        assert b"a startup file of this account reads standard input" in done.stderr
+
+
+@pytest.mark.parametrize("reads", ["read -r -t 5 line", "read -r -N 7 some", "cat > /dev/null"])
+async def test_f9_a_startup_file_that_reads_is_named(
+    site: Site, tmp_path: Path, reads: str
+) -> None:
+    ran = tmp_path / "ran"
+    site.does("sbatch", f"touch {ran}; echo 4711")
+    (site.sshd.folder / ".bashrc").write_text(f"{reads}\n")
+    with pytest.raises(SlurmUnavailableError) as caught:
+        await site.client().snapshot()
+    assert "a startup file of this account reads standard input" in str(caught.value)
+    outcome = await site.client().submit(request(f"#!/bin/bash\ntouch {ran}\n"))
+    assert isinstance(outcome, Unclear)
+    assert not ran.exists()
+
+
+@pytest.mark.parametrize(
+    ("startup", "shown"),
+    [
+        ("echo 'This account may only run rsync'; exit 1", "'This account may only run rsync'"),
+        ("printf '\\n\\033[1mexpired\\a %0400d' 1; exit 0", "[1mexpired 000"),
+    ],
+)
+async def test_f9_what_is_printed_instead_of_an_answer_is_shown(
+    site: Site, startup: str, shown: str
+) -> None:
+    """As with a forced command, nologin, or a password that has expired."""
+    (site.sshd.folder / ".bashrc").write_text(f"{startup}\n")
+    with pytest.raises(SlurmUnavailableError) as caught:
+        await site.client().snapshot()
+    said = str(caught.value)
+    assert shown in said
+    assert said.isprintable()
+    assert len(said) < 700
+    assert "bound to a command" in said
+    assert "0 of 2" not in said
+
+
 async def test_the_environment_is_clean_and_knows_the_site(site: Site) -> None:
     said = await site.executor().run(("env",), timeout=PATIENCE)
     found = dict(line.split("=", 1) for line in said.stdout.splitlines())

@@ -154,15 +154,20 @@ class Site:
         return [self._worker(one) for one in self.world.status(self.name)["workers"]]
 
     def _worker(self, said: Json) -> Worker:
-        def seen() -> Any:
-            found = self.processes(said["name"])
-            main = running.main_process(found)
-            return (main, *running.descendants(main)) if main else Not(str(found))
-
-        processes = until(seen, f"the main process of {said['name']}", timeout=20 * PATIENCE)
-        return Worker(name=said["name"], url=said["url"], processes=processes)
+        name: str = said["name"]
+        processes = until(
+            lambda: self.engine_of(name) or Not(str(self.processes(name))),
+            f"the main process of {name}",
+            timeout=20 * PATIENCE,
+        )
+        return Worker(name=name, url=said["url"], processes=processes)
 
     # ---- what there is
+
+    def engine_of(self, worker: str) -> tuple[Process, ...]:
+        """The processes of a worker's engine as they are now, the main one first; or none."""
+        main = running.main_process(self.processes(worker))
+        return (main, *running.descendants(main)) if main else ()
 
     def processes(self, worker: str) -> set[Process]:
         """All processes of a pod or of the job of a SlurmJob."""

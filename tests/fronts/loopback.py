@@ -5,7 +5,7 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,14 @@ def engine(
     command = [tree / "bin" / "vllm", "serve", "org/model", "--port", str(port), *words]
     command += ["--served-model-name", "llama", "--shutdown-timeout", "30"]
     return start(command, log_path=folder / f"{port}.log", port=port, environment=QUICK | knobs)
+
+
+def sglang(tree: Path, folder: Path, *, key: str) -> EngineProcess:
+    """An SGLang that serves the model `llama` and has an API key."""
+    port = free_port()
+    command = [tree / "bin" / "sglang", "serve", "--model-path", "org/model", "--port", str(port)]
+    command += ["--served-model-name", "llama", "--api-key", key]
+    return start(command, log_path=folder / f"{port}.log", port=port, environment=QUICK)
 
 
 def worker_of(served: EngineProcess) -> Worker:
@@ -80,6 +88,12 @@ class Front:
         self.url = f"http://127.0.0.1:{self.ports.requests}"
         self.health = f"http://127.0.0.1:{self.ports.health}"
         self.admin = f"http://127.0.0.1:{self.ports.admin}"
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> str:
+        """What Envoy has said so far."""
+        return (self.folder / "envoy.log").read_text(encoding="utf-8", errors="replace")
 
     def follow(self, *served: EngineProcess) -> None:
         """What the sidecar does when the membership changes."""
@@ -88,8 +102,13 @@ class Front:
 
     def wait_for(self, *served: EngineProcess) -> None:
         """Follow, and wait until Envoy has taken it in."""
-        self.follow(*served)
-        wanted = sorted(str(worker_of(one)) for one in served)
+        self.wait_for_workers({worker_of(one): "" for one in served})
+
+    def wait_for_workers(self, keys: Mapping[Worker, str]) -> None:
+        """Write workers with their keys, and wait until Envoy has taken them in."""
+        document = envoy.endpoints(sorted(keys), keys=keys)
+        write(self.folder / envoy.EDS_FILE, envoy.text(document))
+        wanted = sorted(map(str, keys))
 
         def seen() -> bool:
             said = httpx.get(f"{self.admin}/clusters?format=json", trust_env=False).json()
@@ -101,10 +120,12 @@ class Front:
 
 
 @contextlib.contextmanager
-def front(folder: Path, *served: EngineProcess) -> Iterator[Front]:
+def front(
+    folder: Path, *served: EngineProcess, behaviour: envoy.Behaviour | None = None
+) -> Iterator[Front]:
     """A front that sends to these engines."""
     made = Front(folder)
-    bootstrap = envoy.bootstrap(directory=str(folder), ports=made.ports)
+    bootstrap = envoy.bootstrap(directory=str(folder), ports=made.ports, behaviour=behaviour)
     write(folder / envoy.BOOTSTRAP_FILE, envoy.text(bootstrap))
     made.follow(*served)
     log = (folder / "envoy.log").open("wb")
@@ -114,12 +135,14 @@ def front(folder: Path, *served: EngineProcess) -> Iterator[Front]:
             *("--config-path", str(folder / envoy.BOOTSTRAP_FILE)),
             *("--use-dynamic-base-id", "--log-level", "warning", "--concurrency", "2"),
             *("--drain-strategy", "immediate", "--drain-time-s", "60"),
+            *("--file-flush-interval-msec", "50"),
         ],
         stdin=subprocess.DEVNULL,
         stdout=log,
         stderr=log,
         start_new_session=True,
     )
+    made.process = process
     try:
         until(
             lambda: (said := get(f"{made.health}/ready")) is not None and said.status_code == 200,

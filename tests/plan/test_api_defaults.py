@@ -132,7 +132,9 @@ def test_deletion_is_seen():
 def test_hashes_are_known_ones():
     """They must not change with a release: every worker would be replaced. See HASH_VERSION."""
     assert hashes(SMALLEST) == ["rqqcwdp5u2"]
-    without = changed(BASE, {"spec.health.headers": REMOVE})
+    later = ("imagePullSecrets", "runtimeClassName", "securityContext")
+    changes = {f"spec.pools[0].kubernetes.{field}": REMOVE for field in later}
+    without = changed(BASE, {"spec.health.headers": REMOVE, **changes})
     assert hashes(without) == ["pdct2pw7pn", "xu67kkfehk"]
 
 

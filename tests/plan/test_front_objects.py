@@ -18,6 +18,7 @@ from isthmus.backends.base import Pending
 from isthmus.backends.kubernetes import front, render
 from isthmus.errors import SettingsError
 from isthmus.front.apiserver import _ACCOUNT
+from isthmus.front.policy import ENVIRONMENT, MEMORY_ENVIRONMENT, Policy, read_policy
 from isthmus.plan.actions import DeleteFront, EnsureFront
 from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.reconcile.front_actions import front_state, service_waits
@@ -139,6 +140,51 @@ class TestFront:
                 image=IMAGE, drain_seconds=300
             )
 
+    def test_what_it_is_told_of_its_deployment_changes_it(self) -> None:
+        """F2: engines, administration, extra paths and clients' keys; an older front goes on."""
+        made = {"image": IMAGE, "drain_seconds": 300, "pods": read_front_pods("")}
+        older = front.front_revision(**made)
+        plain = front.accepted_revisions(desired=MANAGED, **made)
+        assert older in plain
+        assert len(plain) == 2
+        hashes = {front.front_revision(desired=MANAGED, **made)}
+        for endpoint in (
+            Endpoint(administration=True),
+            Endpoint(extra_paths=("/x",)),
+            Endpoint(client_keys="clients"),
+        ):
+            accepted = front.accepted_revisions(desired=desired(endpoint=endpoint), **made)
+            assert older not in accepted
+            hashes |= accepted
+        assert len(hashes) == 4
+
+    def test_an_older_front_minds_no_policy_and_fails_over_keys_of_clients(self) -> None:
+        """What it does not know must not stop it, but for a guard that it would not keep."""
+        sidecar = self.pod()["initContainers"][0]
+        assert not any("client" in word for word in sidecar["command"])
+        told = {one["name"]: one.get("value") for one in sidecar["env"]}
+        assert read_policy(told[ENVIRONMENT]) == Policy(engines=("vllm",))
+        guarded = front.front_deployment(
+            desired=desired(endpoint=Endpoint(client_keys="clients")),
+            image=IMAGE,
+            drain_seconds=300,
+        )
+        pod = guarded["spec"]["template"]["spec"]  # type: ignore[index]
+        assert "--client-keys-secret=clients" in pod["initContainers"][0]["command"]
+
+    def test_m3_its_memory_is_bounded_and_envoy_knows_the_bound(self) -> None:
+        pod = self.pod()
+        assert pod["containers"][0]["resources"]["limits"] == {"memory": "1Gi"}
+        (memory,) = [e for e in pod["initContainers"][0]["env"] if e["name"] == MEMORY_ENVIRONMENT]
+        assert memory["valueFrom"]["resourceFieldRef"] == {
+            "resource": "limits.memory",
+            "containerName": pod["containers"][0]["name"],
+        }
+        for requests, limit in (("2Gi", "2Gi"), ("256Mi", "1Gi"), ("9" * 20, "9" * 20)):
+            given = json.dumps({"resources": {"requests": {"memory": requests}}})
+            envoy = self.pod(pods=read_front_pods(given))["containers"][0]
+            assert envoy["resources"]["limits"] == {"memory": limit}
+
     def test_no_pod_goes_before_the_next_one_is_there(self) -> None:
         made: Any = front.front_deployment(desired=MANAGED, image=IMAGE, drain_seconds=300)
         assert made["spec"]["replicas"] >= 2
@@ -205,13 +251,18 @@ class TestFront:
         assert sources["serviceAccountToken"]["expirationSeconds"] <= 3607
         assert sources["configMap"]["items"] == [{"key": "ca.crt", "path": "ca.crt"}]
 
+    def test_it_may_read_the_one_secret_of_its_clients(self) -> None:
+        _, role, _ = front.rights(desired=desired(endpoint=Endpoint(client_keys="clients")))
+        named = [rule["resourceNames"] for rule in role["rules"] if "resourceNames" in rule]  # type: ignore[attr-defined]
+        assert named == [[f"{MANAGED.name}-worker-keys", "clients"]]
+
     def test_it_may_only_read_slices_and_its_own_keys(self) -> None:
         _, role, _ = front.rights(desired=MANAGED)
         assert role["rules"] == [
             {
                 "apiGroups": ["discovery.k8s.io"],
                 "resources": ["endpointslices"],
-                "verbs": ["get", "list", "watch"],
+                "verbs": ["list", "watch"],
             },
             {
                 "apiGroups": [""],
@@ -250,6 +301,18 @@ class TestState:
         assert self.state(workers, self.made()) == (True, True, False)
         assert self.state(workers, self.made(availableReplicas=1)) == (True, True, True)
         assert self.state(workers, self.made(image="isthmus-front:6")) == (False, True, False)
+
+    def test_it_is_rolled_out_once_every_pod_is_new(self) -> None:
+        """So that nobody is told of keys that an old pod does not ask for."""
+        workers = (SERVICES, front.workers_service(desired=MANAGED))
+        for status, done in (
+            ({"replicas": 3, "updatedReplicas": 1}, False),
+            ({"replicas": 2, "updatedReplicas": 2}, True),
+            ({}, False),
+        ):
+            store = self.store(workers, self.made(**status))
+            found = front_state(store, desired=MANAGED, settings=self.settings)
+            assert found.rolled_out is done
 
     def test_f11_why_no_pod_of_a_front_is_ready(self) -> None:
         """What the scheduler, the kubelet or an admission says; workers' pods say nothing here."""

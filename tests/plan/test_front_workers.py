@@ -52,6 +52,21 @@ class TestWorkers:
         assert workers([slices("pods", A, ending)]) == (Worker("10.0.0.1", 8000, workload="/"),)
         assert workers([slices("pods", ending, dying)]) == (Worker("10.0.0.3", 8000, workload="/"),)
 
+    @pytest.mark.parametrize(
+        "address",
+        ["", "gpu01", "10.0.0.256", "10.0.0.1 ", "010.0.0.1", "fe80::1%eth0", "[::1]", "0.0.0.0",
+         "::", "224.0.0.1", "10.0.0.1:80", "10.0.0.1/8", "\u0661.0.0.1"],
+    )  # fmt: skip
+    def test_l8_what_is_no_address_drops_itself_only(self, address: str) -> None:
+        """Envoy refuses a file with one such address as a whole, so no worker came or went."""
+        found = workers([slices("pods", A, at(address)), slices("job", B, at(address))])
+        assert list(map(str, found)) == ["10.0.0.1:8000", "10.0.0.2:8000"]
+
+    @pytest.mark.parametrize("port", [0, -1, 65536, 10**30])
+    def test_l8_what_is_no_port_drops_its_slice_only(self, port: int) -> None:
+        found = workers([slices("pods", A), slices("job", B, port=port)])
+        assert list(map(str, found)) == ["10.0.0.1:8000"]
+
     def test_an_endpoint_counts_once(self) -> None:
         """While the controller moves endpoints, one may stand in two slices."""
         assert len(workers([slices("a", A), slices("b", A)])) == 1

@@ -146,7 +146,7 @@ class TestContainer:
         ]
         assert shell == "/bin/sh"
         compile(script, "first process", "exec")
-        assert words[:2] == ["8000", path]
+        assert words[:3] == ["127.0.0.1", "8000", path]
         for one in (text, script):
             assert "$(" not in one
             assert "$$" not in one
@@ -300,6 +300,39 @@ class TestPod:
             "node.kubernetes.io/unreachable": 30,
         }
         assert "nodeSelector" not in template()["spec"]
+
+    def secured(self, **kubernetes: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        spec = {"model": {"source": "hf://a/b"}, "pools": [{"name": "k", "kubernetes": kubernetes}]}
+        written = ModelDeployment.model_validate(
+            {"metadata": {"name": "llama", "namespace": "team-a"}, "spec": spec}
+        )
+        wanted = effective(written)
+        pod = template(wanted.pools[0], wanted)["spec"]
+        return pod, pod["containers"][0]["securityContext"]
+
+    def test_l9_a_pod_can_satisfy_restricted(self) -> None:
+        """All that the level asks for, of which the image and its user decide the one word."""
+        pod, engine = self.secured(securityContext={"runAsNonRoot": True, "runAsUser": 1000})
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": 1000,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        assert engine == {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}}
+
+    def test_l9_root_keeps_what_its_image_may_need(self) -> None:
+        pod, engine = self.secured()
+        assert "securityContext" not in pod
+        assert engine == {"allowPrivilegeEscalation": False}
+        pod, engine = self.secured(securityContext={"fsGroup": 7})
+        assert pod["securityContext"] == {"fsGroup": 7}
+        assert "capabilities" not in engine
+
+    def test_l9_pull_secrets_and_a_runtime_class(self) -> None:
+        pod, _ = self.secured(imagePullSecrets=[{"name": "regcred"}], runtimeClassName="nvidia")
+        assert pod["imagePullSecrets"] == [{"name": "regcred"}]
+        assert pod["runtimeClassName"] == "nvidia"
+        assert "runtimeClassName" not in self.secured()[0]
 
     def test_a_service_named_vllm_cannot_break_vllm(self) -> None:
         assert template()["spec"]["enableServiceLinks"] is False

@@ -3,11 +3,13 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from isthmus.api.conditions import Phase
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import rfc3339
-from isthmus.plan.policy.polling import LOOK_EVERY, YOUNG, look_in
+from isthmus.plan.policy.polling import LEAST, LOOK_EVERY, YOUNG, look_in
 from tests.plan.builders import NOW
 from tests.plan.builders import job as job_observation
 
@@ -41,6 +43,34 @@ def test_never_more_often_than_every_ten_seconds() -> None:
     for taken, seconds in ((old, 0.0), (young, LOOK_EVERY - 4)):
         cluster = replace(observed.cluster, snapshot=taken)
         assert look_in(replace(observed, cluster=cluster), status=status, now=NOW) == seconds
+
+
+@given(load=st.floats(1, 3600), submitted=st.floats(0, 3600))
+def test_h1_a_port_that_is_published_after_the_load_is_seen_in_good_time(
+    load: float, submitted: float
+) -> None:
+    """Late by at most an eighth of the load (or the least gap), for a bounded number of looks."""
+    first = job_observation(
+        status=SlurmJobStatus(
+            phase=Phase.STARTING,
+            start_time=rfc3339(NOW),
+            submit_started_at=rfc3339(NOW - submitted),
+        )
+    )
+    assert first.cluster.snapshot is not None
+    now, seen, looks = NOW, NOW, 0
+    while now - NOW < load:
+        taken = replace(first.cluster.snapshot, started_at=seen, taken_at=seen, cluster_time=seen)
+        observed = replace(first, cluster=replace(first.cluster, snapshot=taken))
+        left = look_in(observed, status=first.status, now=now)
+        if left is None:
+            assert now - NOW > 8 * 59
+            return
+        if left == 0:
+            seen, looks = now, looks + 1
+        now += left or LEAST
+    assert now - NOW - load <= max(LEAST, load / 8) + LEAST
+    assert looks <= 30
 
 
 def test_a_cluster_that_cannot_be_seen_is_left_to_its_poller() -> None:

@@ -131,6 +131,8 @@ class Nothing:
     async def settled(self, desired: Any, **_: Any) -> tuple[Any, str]:
         return desired, ""
 
+    async def clients_problem(self, *_: Any) -> None: ...
+
     async def forget_unused(self, *_: Any) -> None: ...
 
 

@@ -50,6 +50,7 @@ def test_every_field_can_come_from_the_environment() -> None:
     examples = {
         "log_format": "json",
         "log_level": "error",
+        "ip_family": "ipv6",
         "installation_id": "00000000",
         "leader_election": "no",
         "generate_api_keys": "no",

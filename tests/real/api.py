@@ -87,15 +87,22 @@ class _Connection(http.client.HTTPSConnection):
 class Api:
     """One API server."""
 
-    def __init__(self, kubeconfig: Path) -> None:
-        """Read where it is and who we are; nothing is asked yet."""
+    def __init__(self, kubeconfig: Path, *, user: str = "") -> None:
+        """Read where it is and who we are; nothing is asked yet.
+
+        Args:
+            kubeconfig: of the administrator, in JSON.
+            user: whom the administrator shall be taken for, such as an account of a namespace.
+        """
         config = json.loads(kubeconfig.read_text(encoding="utf-8"))
-        cluster, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+        cluster, admin = config["clusters"][0]["cluster"], config["users"][0]["user"]
         authority = base64.b64decode(cluster["certificate-authority-data"]).decode()
         self._tls = ssl.create_default_context(cadata=authority)
         self._host, _, port = cluster["server"].removeprefix("https://").partition(":")
         self._port = int(port)
-        self._headers = {"Authorization": f"Bearer {user['token']}"}
+        self._headers = {"Authorization": f"Bearer {admin['token']}"}
+        if user:
+            self._headers["Impersonate-User"] = user
         self._kept = threading.local()
 
     def request(

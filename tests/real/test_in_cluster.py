@@ -137,9 +137,9 @@ def test_operator_as_a_pod(world: World, pod: OperatorPod) -> None:
     assert " ERROR " not in log
     assert "orbidden" not in log, "its rights allow all that it does"
     assert "healthz" not in log, "probes do not fill the log"
-    # What needs SLURM's commands says so; it is the only thing that does not work.
+    # What needs SLURM's commands beside the operator says so; nothing else does not work.
     cluster = world.get("slc", "hpc", NAMESPACE)["status"]["conditions"]
-    assert [c["reason"] for c in cluster if c["type"] == "SlurmReachable"] == ["CommandNotFound"]
+    assert [c["reason"] for c in cluster if c["type"] == "SlurmReachable"] == ["ClusterNotAllowed"]
 
     world.remove("pod", first, namespace=NAMESPACE)
     second = pod.wait_leading()

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from playground import manifests
 from playground.operator_process import Operator
 from tests.real.conftest import arguments
 from tests.real.world import World, deployment, slurm_pool, until
@@ -25,12 +26,19 @@ def test_names_that_begin_alike(world: World) -> None:
 
 @pytest.fixture
 def second(world: World) -> Iterator[Operator]:
-    """Another installation: its own namespace to serve, the same SLURM account."""
+    """Another installation: its own namespace to serve, the same SLURM account.
+
+    Its SlurmCluster lies outside of the operator's namespace, so its login is by ssh.
+    """
     world.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "second"}})
-    world.apply(
-        world.cluster("hpc2", access={"allowedNamespaces": {"names": ["second"]}})
-        | {"metadata": {"name": "hpc", "namespace": "second"}}
-    )
+    slurm = world.playground.slurm
+    secret = dict(manifests.ssh_secret(slurm))
+    access = {"allowedNamespaces": {"names": ["second"]}}
+    first, last = manifests.WORKER_PORTS
+    network = {"mode": "Direct", "ports": {"from": first, "to": last}}
+    cluster = world.cluster(login=manifests.ssh_login(slurm), network=network, access=access)
+    for obj in (secret, cluster):
+        world.apply(obj | {"metadata": {**obj["metadata"], "namespace": "second"}})
     settings = arguments(watch_namespaces="second", lease_name="second", namespace="isthmus-system")
     operator = Operator(
         world.playground, arguments=settings, installation_id="second00", name="second"

@@ -246,7 +246,9 @@ class World:
             "squeue", "-h", "-a", f"--states={states}", "-o", "%i|%j|%T|%N|%k"
         )
         fields = ("id", "name", "state", "node", "comment")
-        return [dict(zip(fields, line.split("|"), strict=True)) for line in said.splitlines()]
+        # A job of somebody else may have any name, also one with line feeds.
+        lines = [line.split("|") for line in said.splitlines()]
+        return [dict(zip(fields, line, strict=True)) for line in lines if len(line) == len(fields)]
 
     def starts(self, job_name: str) -> list[str]:
         """Engines started for an attempt: one folder for each start that passed the gate."""

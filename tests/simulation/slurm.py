@@ -314,7 +314,10 @@ class Slurm:
             self.later(1 + self.chance(20), self._crash, job, engine)
         told = self.site.forged_port or port
         comment = f"{script.comment}:port={told}"
-        self.later(self.chance(self.site.publish_delay), self._publish, job, engine, comment)
+        # A port is published once its engine listens: SGLang does at once, vLLM when it has loaded.
+        loads = engine.ready_at - self.now if job.id % 2 else 0.0
+        delay = loads + self.chance(self.site.publish_delay)
+        self.later(delay, self._publish, job, engine, comment)
 
     def _publish(self, job: Job, engine: Engine, comment: str) -> None:
         if not engine.alive or job.engine is not engine:
@@ -384,12 +387,12 @@ class _Script:
 
     def __init__(self, text: str) -> None:
         self._text = text
-        found = re.search(r"^\s*engine_command=\((.*)\)$", text, re.MULTILINE)
+        found = re.search(r"^\s*isthmus_engine_command=\((.*)\)$", text, re.MULTILINE)
         assert found is not None, "no engine_command in the script"
         self.command = tuple(shlex.split(found[1]))
 
     def constant(self, name: str) -> str:
-        found = re.search(rf"^{name}=(.*)$", self._text, re.MULTILINE)
+        found = re.search(rf"^isthmus_{name}=(.*)$", self._text, re.MULTILINE)
         assert found is not None, f"no {name} in the script"
         return shlex.split(found[1])[0]
 

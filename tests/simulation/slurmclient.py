@@ -125,7 +125,7 @@ class SimulatedSlurmClient:
 
         await self._child(child())
 
-    async def remove_secret(self, *, work_directory: str, job_name: str) -> None:
+    async def remove_secrets(self, *, work_directory: str, job_name: str) -> None:
         await asyncio.sleep(0.05)
         self._slurm.secrets.pop((work_directory, job_name), None)
 

@@ -43,6 +43,9 @@ class ConditionType(StrEnum):
     ROUTER_REACHABLE = "RouterReachable"
     """On a ModelDeployment with endpoint.type External: its router holds its workers."""
 
+    CLIENT_KEYS_IN_FORCE = "ClientKeysInForce"
+    """On a ModelDeployment with endpoint.clientKeysSecretRef: its front asks clients for keys."""
+
     READABLE = "Readable"
     """There only while it is False: some of the object's fields cannot be read, and nothing new is
     made from it; what runs is followed and can be ended."""
@@ -72,6 +75,14 @@ class Reason(StrEnum):
     """Workers serve, but no pod of the front before them is ready: requests fail. The message
     has the pods' own reason; their image is the operator's setting front-image, and what else they
     need its setting front-pods."""
+    FRONT_ROLLING_OUT = "FrontRollingOut"
+    """Pods of the front are being replaced, so that all do what endpoint asks for; where that does
+    not end, look at the front's pods: the setting front-image may be of an older release."""
+    CLIENT_KEYS_IN_FORCE = "ClientKeysInForce"
+    """The front answers only clients with a key of endpoint.clientKeysSecretRef."""
+    CLIENT_KEYS_UNUSABLE = "ClientKeysUnusable"
+    """The Secret of endpoint.clientKeysSecretRef is missing or has entries that are no keys: these
+    clients are refused; the message says which."""
     SCALED_TO_ZERO = "ScaledToZero"
     """`replicas` is 0: nothing is meant to serve."""
     SCALING_UP = "ScalingUp"
@@ -166,7 +177,7 @@ class Reason(StrEnum):
     PENDING_NEVER = "PendingNever"
     """This job can never start as it is: correct partition, account, QOS, size or time limit."""
     JOB_STARTING = "JobStarting"
-    """The job runs; its engine is loading or has not published its port yet."""
+    """The job runs; its engine is loading, or its port is not published yet."""
     HEALTHY = "Healthy"
     """Probes succeed, model and attempt agree: it may get requests."""
     PROBE_FAILED = "ProbeFailed"

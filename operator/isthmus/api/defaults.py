@@ -104,7 +104,13 @@ def effective(
 def _endpoint(spec: EndpointSpec) -> Endpoint:
     given = spec.external
     if given is None:
-        return Endpoint(type=spec.type)
+        keys = spec.client_keys_secret_ref
+        return Endpoint(
+            type=spec.type,
+            administration=spec.administration,
+            extra_paths=spec.extra_paths,
+            client_keys=None if keys is None else keys.name,
+        )
     secret = given.auth_secret_ref
     return Endpoint(
         type=spec.type,
@@ -237,6 +243,11 @@ def _kubernetes(spec: KubernetesSpec) -> KubernetesPlacement:
             toleration.model_dump(by_alias=True, exclude_none=True)
             for toleration in spec.tolerations
         ),
+        image_pull_secrets=tuple(secret.name for secret in spec.image_pull_secrets),
+        runtime_class_name=spec.runtime_class_name,
+        security_context={}
+        if spec.security_context is None
+        else spec.security_context.model_dump(by_alias=True, exclude_none=True),
     )
 
 

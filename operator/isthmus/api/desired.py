@@ -93,11 +93,19 @@ class Engine:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KubernetesPlacement:
-    """Where pods of a pool may run."""
+    """Where pods of a pool may run, and as whom.
+
+    Attributes:
+        image_pull_secrets: names of Secrets in the namespace.
+        security_context: fields of a pod's securityContext, as they are written.
+    """
 
     gpu_resource: str = "nvidia.com/gpu"
     node_selector: Mapping[str, str]
     tolerations: tuple[Mapping[str, object], ...] = ()
+    image_pull_secrets: tuple[str, ...] = ()
+    runtime_class_name: str | None = None
+    security_context: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -210,10 +218,20 @@ class Router:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """How requests reach the workers; `router` is set for External only."""
+    """How requests reach the workers.
+
+    Attributes:
+        router: for External only.
+        administration: whether clients of the front may change the engines.
+        extra_paths: what they may call beyond the engines' tables.
+        client_keys: name of the Secret with their keys; None: the front answers everybody.
+    """
 
     type: Literal["Managed", "Service", "External"] = "Managed"
     router: Router | None = None
+    administration: bool = False
+    extra_paths: tuple[str, ...] = ()
+    client_keys: str | None = None
 
     @property
     def managed(self) -> bool:
@@ -237,6 +255,11 @@ class Desired:
     endpoint: Endpoint = Endpoint()
     api_key: ApiKey | None = None
     deleting: bool = False
+
+    @property
+    def engines(self) -> tuple[EngineType, ...]:
+        """The engines of its pools, each once, in order."""
+        return tuple(sorted({pool.engine.type for pool in self.pools}))
 
     @property
     def membership_service(self) -> str:

@@ -15,6 +15,8 @@ from isthmus.api.reserved_options import (
     ENGINE_RESERVED_SHORT,
     RESERVED_ENVIRONMENT,
     RESERVED_ENVIRONMENT_PREFIXES,
+    SHELL_ENVIRONMENT,
+    SHELL_ENVIRONMENT_PREFIX,
     with_abbreviations,
 )
 
@@ -78,6 +80,15 @@ _ENVIRONMENT_NAMES: Final = (
                 *sorted(RESERVED_ENVIRONMENT),
             ]
         )
+        + ")",
+    ),
+    Rule(
+        f"!self.startsWith('{SHELL_ENVIRONMENT_PREFIX}') && !["
+        + ", ".join(f"'{name}'" for name in sorted(SHELL_ENVIRONMENT))
+        + "].exists(name, self == name)",
+        "bash gives this environment variable a meaning of its own, so on SLURM it would not reach "
+        "the engine as it is: remove it (these are "
+        + named([f"{SHELL_ENVIRONMENT_PREFIX}*", *sorted(SHELL_ENVIRONMENT)])
         + ")",
     ),
 )

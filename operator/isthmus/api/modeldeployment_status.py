@@ -143,6 +143,8 @@ class ModelDeploymentStatus(StatusModel):
     """Engines in use, such as vllm+sglang."""
     url: Annotated[str | None, status_text(512)] = None
     """Address for clients in the cluster."""
+    clients: Text = None
+    """What the front lets clients do, in a few words; absent without a front of ours."""
     api_key: ApiKeyStatus | None = None
     """Where the API key of the workers is."""
     summary: Sentence = None

@@ -94,8 +94,38 @@ LD_PRELOAD, LD_LIBRARY_PATH and PATH are not among them: they reach only the eng
 (allocators are commonly preloaded), and who chooses the model chooses the code anyway.
 """
 
-RESERVED_ENVIRONMENT_PREFIXES: Final = ("ISTHMUS_", "SBATCH_", "SLURM_")
-"""Beginnings of names that belong to Isthmus and to SLURM."""
+READ_ONLY_ENVIRONMENT: Final = frozenset({"EUID", "PPID", "SHELLOPTS", "UID"})
+"""Variables that bash lets nobody set, besides those that begin with BASH."""
+
+SHELL_ENVIRONMENT: Final = READ_ONLY_ENVIRONMENT | {
+    "COMP_WORDBREAKS",
+    "DIRSTACK",
+    "EPOCHREALTIME",
+    "EPOCHSECONDS",
+    "FUNCNAME",
+    "FUNCNEST",
+    "GROUPS",
+    "HISTCMD",
+    "LINENO",
+    "MAPFILE",
+    "OPTIND",
+    "PIPESTATUS",
+    "POSIXLY_CORRECT",
+    "RANDOM",
+    "SECONDS",
+    "SHLVL",
+    "SRANDOM",
+}
+"""Variables that bash computes, or drops when they are set (manual of 5.2, "Shell Variables").
+
+On SLURM a shell hands the environment to the engine. Of an integer one it would *run* the value.
+"""
+
+SHELL_ENVIRONMENT_PREFIX: Final = "BASH"
+"""Beginning of the names of bash's other variables of that kind."""
+
+RESERVED_ENVIRONMENT_PREFIXES: Final = ("ISTHMUS_", "SBATCH_", "SLURM_", "isthmus_")
+"""Beginnings of names that belong to Isthmus, to SLURM and to the batch script."""
 
 SBATCH_PROTECTED: Final = frozenset(
     {

@@ -5,7 +5,7 @@ Apart from modeldeployment.py because the rules against harmful sbatch options s
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import ConfigDict, Field
 
 from isthmus.api.base import (
     ObjectName,
@@ -22,7 +22,17 @@ from isthmus.api.reserved_options import SBATCH_ALLOWED, SBATCH_PROTECTED, joine
 
 
 class TolerationSpec(SpecModel):
-    """A toleration, as in a pod."""
+    """A toleration, as in a pod, of a taint that is named."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "has(self.key) && self.key != ''",
+                "a toleration needs the taint's key, such as nvidia.com/gpu: one without a key "
+                "tolerates every taint, that of control plane nodes too",
+            )
+        )
+    )
 
     key: Annotated[str | None, Field(max_length=316)] = None
     operator: Literal["Exists", "Equal"] | None = None
@@ -33,10 +43,50 @@ class TolerationSpec(SpecModel):
     ] = None
 
 
+_Subdomain = Annotated[
+    str, Field(min_length=1, max_length=253, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")
+]
+_Id = Annotated[int, Field(ge=0, le=2**31 - 1, json_schema_extra={"format": "int64"})]
+
+
+class SeccompProfileSpec(SpecModel):
+    """Which system calls the pods' programs may make."""
+
+    type: Literal["RuntimeDefault", "Unconfined"]
+    """RuntimeDefault: those that the container runtime lets through."""
+
+
+class SecurityContextSpec(SpecModel):
+    """As whom the pods' programs run, in the words of a pod."""
+
+    model_config = ConfigDict(
+        json_schema_extra=rules(
+            Rule(
+                "!(has(self.runAsNonRoot) && self.runAsNonRoot && has(self.runAsUser)"
+                " && self.runAsUser == 0)",
+                "runAsUser 0 is root, which runAsNonRoot forbids: write the number of another user "
+                "that the image works with, or leave runAsNonRoot away",
+            )
+        )
+    )
+
+    run_as_non_root: bool | None = None
+    """Refuse to run as root. With it the pods satisfy the Pod Security level `restricted`: all
+    capabilities are dropped and seccompProfile is RuntimeDefault unless it is given."""
+    run_as_user: _Id | None = None
+    """Number of the user; default: the image's."""
+    run_as_group: _Id | None = None
+    """Number of the user's first group; default: the image's."""
+    fs_group: _Id | None = None
+    """Group that the pods' volumes belong to."""
+    seccomp_profile: SeccompProfileSpec | None = None
+    """Default: the node's, which is mostly Unconfined."""
+
+
 class PullSecretRef(SpecModel):
     """Reference to a Secret of the pods' namespace."""
 
-    name: ObjectName
+    name: _Subdomain
     """Name of a Secret of type kubernetes.io/dockerconfigjson."""
 
 
@@ -66,7 +116,17 @@ class KubernetesSpec(SpecModel):
         tuple[TolerationSpec, ...],
         Field(max_length=16, json_schema_extra=rules(x_kubernetes_list_type="atomic")),
     ] = ()
-    """Taints that the pods tolerate."""
+    """Taints that the pods tolerate; each is named by its key."""
+    image_pull_secrets: Annotated[
+        tuple[PullSecretRef, ...],
+        Field(max_length=8, json_schema_extra=rules(x_kubernetes_list_type="atomic")),
+    ] = ()
+    """Secrets of the namespace by which engine.image is pulled."""
+    runtime_class_name: _Subdomain | None = None
+    """RuntimeClass of the pods, such as nvidia where GPUs need a runtime of their own."""
+    security_context: SecurityContextSpec | None = None
+    """As whom the engine runs; default: as the image says, and never with more rights than at its
+    start."""
 
 
 class ClusterRef(SpecModel):

@@ -92,6 +92,7 @@ def rendered(
                 revision=revision,
                 pre_stop_seconds=int(settings.pre_stop_seconds),
                 shutdown_seconds=int(settings.termination_grace),
+                family=settings.family,
             )
             obj = kubernetes.deployment(
                 desired=desired,

@@ -7,7 +7,9 @@ line and for probe paths and know no engine by name.
 from dataclasses import dataclass
 from typing import Final, Protocol
 
+from isthmus.api.ip_family import IpFamily
 from isthmus.engines.metrics import LoadRule
+from isthmus.engines.paths import EnginePath
 
 METRICS_PATH: Final = "/metrics"
 """Where both engines show their metrics, open even where an API key guards the rest."""
@@ -28,6 +30,8 @@ class LaunchRequest:
         args: the user's own, with derived parallelism appended.
         key_file: the configuration file that holds the API key, a path or a placeholder; None
             where the engine takes its key by a variable, or has none.
+        listen: address that it binds to. Of a family, for SGLang's server takes one only: `::` is
+            IPv6 alone for it (asyncio and uvloop), and both for vLLM.
     """
 
     model: str
@@ -38,6 +42,7 @@ class LaunchRequest:
     drain_seconds: int
     args: tuple[str, ...]
     key_file: str | None = None
+    listen: str = IpFamily.IPV4.any_address
 
 
 class EngineProfile(Protocol):
@@ -50,6 +55,7 @@ class EngineProfile(Protocol):
         health_timeout: seconds within which `health_path` answers on a loaded engine.
         load: how a page of its metrics becomes the number of requests it holds.
         open_paths: what it answers to whoever reaches its port, though it has an API key.
+        paths: all that it answers, each with for whom it is.
         identity_paths: what tells who it is. Guarded by the key, so probes send it there, and
             nowhere else: until then it is not known who listens.
         key_variable: environment variable by which it takes its API key; None for an engine that
@@ -79,6 +85,10 @@ class EngineProfile(Protocol):
     @property
     def open_paths(self) -> tuple[str, ...]:
         """Paths that it answers without its API key."""
+
+    @property
+    def paths(self) -> tuple[EnginePath, ...]:
+        """All that it answers, each with for whom it is."""
 
     @property
     def identity_paths(self) -> tuple[str, ...]:

@@ -23,6 +23,8 @@ from dataclasses import dataclass
 
 from isthmus.engines.base import LaunchRequest
 from isthmus.engines.metrics import LoadRule
+from isthmus.engines.paths import EnginePath
+from isthmus.engines.sglang_paths import SGLANG_PATHS
 
 _NO_WORK = (
     "/metrics",
@@ -58,6 +60,7 @@ class Sglang:
     health_timeout: int = 20
     load: LoadRule = _LOAD
     open_paths: tuple[str, ...] = ("/health", "/health_generate", "/ready", "/metrics")
+    paths: tuple[EnginePath, ...] = SGLANG_PATHS
     identity_paths: tuple[str, ...] = ("/v1/models", "/model_info")
     key_variable: str | None = None
 
@@ -73,7 +76,7 @@ class Sglang:
             "sglang",
             "serve",
             f"--model-path={request.model}",
-            "--host=0.0.0.0",
+            f"--host={request.listen}",
             f"--port={request.port}",
             f"--served-model-name={request.served_names[0]}",
             "--enable-metrics",

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from isthmus.api.names import identity_model_name
 from isthmus.engines.base import LaunchRequest
 from isthmus.engines.metrics import LoadRule
+from isthmus.engines.paths import EnginePath
+from isthmus.engines.vllm_paths import VLLM_PATHS
 
 _OPEN = (
     "/health",
@@ -51,6 +53,7 @@ class Vllm:
     health_timeout: int = 5
     load: LoadRule = _LOAD
     open_paths: tuple[str, ...] = _OPEN
+    paths: tuple[EnginePath, ...] = VLLM_PATHS
     identity_paths: tuple[str, ...] = ("/v1/models",)
     key_variable: str | None = "VLLM_API_KEY"
 
@@ -64,7 +67,7 @@ class Vllm:
             "vllm",
             "serve",
             request.model,
-            "--host=0.0.0.0",
+            f"--host={request.listen}",
             f"--port={request.port}",
             "--served-model-name",
             *names,

@@ -6,14 +6,17 @@ The second form is the one of the sidecar: it loads a third of what the whole co
 import argparse
 import asyncio
 import logging
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from isthmus.errors import SettingsError
-from isthmus.front import envoy
+from isthmus.front import envoy, memory
 from isthmus.front.apiserver import Access, pod_access
+from isthmus.front.policy import ENVIRONMENT, MEMORY_ENVIRONMENT, read_policy
 from isthmus.front.process import FrontOptions, run
+from isthmus.listening import any_address
 
 _EXIT_USAGE = 2
 
@@ -45,6 +48,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             health=arguments.health_port,
             admin=arguments.admin_port,
         ),
+        behaviour=_behaviour(os.environ, client_keys=bool(arguments.client_keys_secret)),
+        client_keys_secret=arguments.client_keys_secret,
     )
     try:
         access = _access(arguments.kubeconfig, arguments.context)
@@ -66,14 +71,27 @@ def _parser() -> argparse.ArgumentParser:
         help="write eds.json alone, for an Envoy with a bootstrap of its own")  # fmt: skip
     add("--keys-secret", default="", metavar="NAME",
         help="Secret with the workers' API keys, NAME-worker-keys (default: none)")  # fmt: skip
+    add("--client-keys-secret", default="", metavar="NAME",
+        help="Secret of which each entry is the API key of one client (default: clients need "
+        "none)")  # fmt: skip
     add("--cluster", default=envoy.CLUSTER, help="name of Envoy's cluster (%(default)s)")
-    add("--address", default="0.0.0.0", help="where Envoy listens (%(default)s)")
+    add("--address", default=any_address(), help="where Envoy listens (%(default)s)")
     add("--port", type=int, default=8080, help="its port for requests (%(default)s)")
     add("--health-port", type=int, default=8081, help="of /ready, /live, /metrics (%(default)s)")
     add("--admin-port", type=int, default=9901, help="of its administration (%(default)s)")
     add("--kubeconfig", help="kubeconfig file; default: the pod's service account")
     add("--context", help="context in the kubeconfig")
     return parser
+
+
+def _behaviour(environ: Mapping[str, str], *, client_keys: bool) -> envoy.Behaviour:
+    given = environ.get(MEMORY_ENVIRONMENT, "")
+    known = given.isascii() and given.isdigit() and len(given) < 19
+    return envoy.Behaviour(
+        policy=read_policy(environ.get(ENVIRONMENT, "")),
+        client_keys=client_keys,
+        memory=int(given) if known and int(given) > 0 else memory.DEFAULT_BYTES,
+    )
 
 
 def _access(kubeconfig: str | None, context: str | None) -> Access:

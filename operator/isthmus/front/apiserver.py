@@ -15,6 +15,7 @@ from typing import cast
 
 import httpx
 
+from isthmus.api.ip_family import host_port
 from isthmus.apiserver.objects import Object, dig, number
 from isthmus.errors import SettingsError
 
@@ -59,10 +60,9 @@ def pod_access(environ: Mapping[str, str] | None = None, *, account: Path = _ACC
         raise SettingsError(
             "This is no pod with a service account: give --kubeconfig, or run it as a pod."
         )
-    host = f"[{host}]" if ":" in host else host
     token = account / "token"
     return Access(
-        url=f"https://{host}:{port or 443}",
+        url=f"https://{host_port(host, port or 443)}",
         token=lambda: token.read_text(encoding="utf-8").strip(),
         verify=ssl.create_default_context(cafile=str(account / "ca.crt")),
     )

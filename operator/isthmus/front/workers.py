@@ -1,13 +1,20 @@
-"""From the EndpointSlices of one Service to the addresses that get requests. Pure."""
+"""From the EndpointSlices of one Service to the addresses that get requests. Pure.
 
+Envoy refuses a file of endpoints as a whole for one address that it cannot read, and then nothing
+that follows reaches it any more; so what is no address drops itself here.
+"""
+
+import ipaddress
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from isthmus.api import names
+from isthmus.api.ip_family import host_port
 from isthmus.apiserver.objects import Object, dig, labels, number
 from isthmus.routing.slices import LABEL_SLICE_MANAGED_BY
 
 PORT_NAME = "http"
+_LAST_PORT = 65535
 _NO_WORKLOAD = "/"
 
 
@@ -29,8 +36,7 @@ class Worker:
 
     def __str__(self) -> str:
         """Return it as it stands in a URL."""
-        host = f"[{self.address}]" if ":" in self.address else self.address
-        return f"{host}:{self.port}"
+        return host_port(self.address, self.port)
 
 
 def workers(slices: Iterable[Object]) -> tuple[Worker, ...]:
@@ -68,7 +74,8 @@ def _port(obj: Object) -> int | None:
     ports = dig(obj, "ports", default=[])
     for port in ports if isinstance(ports, list) else []:
         if dig(port, "name") == PORT_NAME:
-            return number(dig(port, "port"))
+            found = number(dig(port, "port"))
+            return found if found is not None and 1 <= found <= _LAST_PORT else None
     return None
 
 
@@ -88,6 +95,14 @@ def _workload(endpoint: object) -> str:
 
 
 def _addresses(endpoint: object) -> list[str]:
-    """The first address only: further ones are the same worker again."""
+    """The first address only: further ones are the same worker again. None if it is no address."""
     found = dig(endpoint, "addresses", default=[])
-    return [str(found[0])] if isinstance(found, list) and found else []
+    if not isinstance(found, list) or not found:
+        return []
+    try:
+        address = ipaddress.ip_address(str(found[0]))
+    except ValueError:
+        return []
+    # A zone is a word of the node that wrote it: Envoy would look for an interface of that name.
+    zone = isinstance(address, ipaddress.IPv6Address) and address.scope_id
+    return [] if zone or address.is_unspecified or address.is_multicast else [str(address)]

@@ -52,6 +52,9 @@ class ModelDeploymentObservation:
         front_exists: any of the two is there.
         router_problem: of a router that is not ours: "" while it is in step, None without one or
             before the first look.
+        front_rolled_out: all pods of the front are as they are wanted now.
+        client_keys_problem: of the Secret of clients' keys: "" while nothing is wrong with it, None
+            where clients need none.
         front_available: a pod of the front takes requests, or none is needed yet.
         front_problem: why no pod of the front is ready, None where none is known.
         retry_base: first back-off after a failed attempt, seconds.
@@ -77,6 +80,8 @@ class ModelDeploymentObservation:
     front_available: bool = True
     front_problem: Pending | None = None
     router_problem: str | None = None
+    front_rolled_out: bool = True
+    client_keys_problem: str | None = None
 
     def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:
         """Groups of a pool, in the order given."""

@@ -37,6 +37,7 @@ from isthmus.plan.verdicts import (
     Totals,
     available,
     behind_front,
+    client_keys,
     progressing,
     ready,
     router,
@@ -75,6 +76,7 @@ def deployment_status(
         backend="+".join(sorted({pool.backend for pool in observed.desired.pools})),
         engine="+".join(engines),
         url=_url(observed),
+        clients=_clients(observed.desired),
         api_key=_api_key(observed.desired),
         summary="Ready" if ready["status"] == "True" else ready["reason"],
         tunnels=_tunnels(observed),
@@ -153,6 +155,21 @@ def _url(observed: ModelDeploymentObservation) -> str:
     if external is not None and external.url is not None:
         return f"{external.url}/v1"
     return f"http://{desired.name}.{desired.namespace}.svc/v1"
+
+
+def _clients(desired: Desired) -> str | None:
+    """What the front lets its clients do, for people; None without one of ours."""
+    endpoint = desired.endpoint
+    if not endpoint.managed:
+        return None
+    parts = [
+        "paths of " + "+".join(desired.engines),
+        "administration is " + ("allowed" if endpoint.administration else "refused"),
+        "they need a key" if endpoint.client_keys else "they need no key",
+    ]
+    if endpoint.extra_paths:
+        parts.insert(1, f"extra paths: {len(endpoint.extra_paths)}")
+    return ", ".join(parts)
 
 
 def _api_key(desired: Desired) -> ApiKeyStatus | None:
@@ -342,6 +359,10 @@ def _conditions(
     for kind, verdict in (
         (ConditionType.TUNNELS_UP, tunnels(w for g in observed.groups for w in g.live_workers)),
         (ConditionType.ROUTER_REACHABLE, router(observed.router_problem)),
+        (
+            ConditionType.CLIENT_KEYS_IN_FORCE,
+            client_keys(observed.client_keys_problem, rolled_out=observed.front_rolled_out),
+        ),
     ):
         if verdict is not None:
             found.append((kind, *verdict))

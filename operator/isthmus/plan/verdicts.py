@@ -107,6 +107,18 @@ def router(problem: str | None) -> Verdict | None:
     return True, Reason.ROUTER_IN_STEP, "the router holds the workers of the membership"
 
 
+def client_keys(problem: str | None, *, rolled_out: bool) -> Verdict | None:
+    """Whether the front asks its clients for keys; None where they need none."""
+    if problem is None:
+        return None
+    if not rolled_out:
+        told = "not every pod of the front asks for keys yet: some still answer everybody"
+        return False, Reason.FRONT_ROLLING_OUT, f"{told}; {problem}" if problem else told
+    if problem:
+        return False, Reason.CLIENT_KEYS_UNUSABLE, problem
+    return True, Reason.CLIENT_KEYS_IN_FORCE, "the front answers who has a key of its Secret"
+
+
 def ready(*, totals: Totals, pools: tuple[PoolStatus, ...]) -> Verdict:
     """Whether all desired workers are ready and of the current revision."""
     told = f"{totals.available} of {totals.desired} workers are ready"

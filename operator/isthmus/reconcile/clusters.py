@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from isthmus.api.desired import ClusterReference
+from isthmus.api.ip_family import IpFamily
+from isthmus.backends.slurm.addresses import nodes_family
 from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.login import ClusterAccess
 from isthmus.backends.slurm.poller import Poller
@@ -147,6 +149,12 @@ class Clusters:
         async with running.submissions:
             check()
             return await running.client.submit(request)
+
+    def family(self, reference: ClusterReference) -> IpFamily:
+        """Family of the addresses of a cluster's nodes, as the last complete snapshot has them."""
+        state = self._states.get(reference)
+        snapshot = None if state is None else state.snapshot
+        return nodes_family(() if snapshot is None else snapshot.nodes.values())
 
     def poke(self, reference: ClusterReference) -> None:
         """Ask for a snapshot soon."""

@@ -239,6 +239,7 @@ class DeploymentActions:
             revision=action.revision,
             pre_stop_seconds=int(self._settings.pre_stop_seconds),
             shutdown_seconds=int(self._settings.termination_grace),
+            family=self._settings.family,
         )
 
     async def _scale(self, desired: Desired, action: ScaleDeployment) -> None:

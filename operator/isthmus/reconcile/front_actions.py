@@ -49,12 +49,14 @@ class FrontState:
         ok: its Deployment and the workers' Service are there and as we want them.
         exists: one of them is there.
         available: at least one of its pods takes requests.
+        rolled_out: all of its pods are as its Deployment is now.
         problem: why none does, None where that is not known.
     """
 
     ok: bool
     exists: bool
     available: bool
+    rolled_out: bool = False
     problem: Pending | None = None
 
 
@@ -63,21 +65,29 @@ def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontS
     workers = names.membership_service(desired.name, managed=True)
     service = _ours(store, SERVICES, desired, workers)
     found = _ours(store, DEPLOYMENTS, desired, names.front_name(desired.name))
-    wanted = front.front_revision(**_made_from(settings))
+    accepted = front.accepted_revisions(desired=desired, **_made_from(settings))
     available = (number(dig(found, "status", "availableReplicas")) or 0) > 0
-    current = found is not None and annotations(found).get(front.ANNOTATION_FRONT) == wanted
+    current = found is not None and annotations(found).get(front.ANNOTATION_FRONT) in accepted
     return FrontState(
         ok=current
         and service is not None
         and dig(service, "spec", "selector") == render.workers_selector(desired),
         exists=service is not None or found is not None,
         available=available,
+        rolled_out=current and _rolled_out(found),
         problem=None
         if available
         else front_problem(
             deployment=found, pods=store.labelled(PODS, desired.namespace, desired.name)
         ),
     )
+
+
+def _rolled_out(deployment: Object | None) -> bool:
+    seen = number(dig(deployment, "status", "observedGeneration")) or 0
+    pods = number(dig(deployment, "status", "replicas")) or 0
+    updated = number(dig(deployment, "status", "updatedReplicas")) or 0
+    return seen >= (number(dig(deployment, "metadata", "generation")) or 0) and 0 < pods == updated
 
 
 class _MadeFrom(TypedDict):

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 from isthmus.api import names
+from isthmus.api.client_keys import client_keys
 from isthmus.api.desired import ApiKey, Desired
 from isthmus.api.keys import configuration_entry, engine_configuration, key_digest, unusable
 from isthmus.apiserver.client import ApiServer
@@ -25,6 +26,7 @@ from isthmus.backends.kubernetes.render import object_metadata
 from isthmus.errors import (
     ApiAlreadyExistsError,
     ApiConflictError,
+    ApiForbiddenError,
     ApiNotFoundError,
     NameTakenError,
     SecretMissingError,
@@ -85,6 +87,28 @@ class DeploymentKeys:
         digest = key_digest(key, uid=desired.uid)
         await self._hold(desired, held, digest=digest, key=key)
         return _with_digest(desired, digest), ""
+
+    async def clients_problem(self, desired: Desired) -> str | None:
+        """What is wrong with the Secret of clients' keys, "" if nothing is; None without one.
+
+        Raises:
+            ApiError: as the API server answers.
+        """
+        name = desired.endpoint.client_keys
+        if name is None:
+            return None
+        place = f"Secret {desired.namespace}/{name}"
+        try:
+            found = await self._secrets.read(namespace=desired.namespace, name=name)
+        except ApiForbiddenError:
+            return f"{place} may not be read by the operator; the front reads it by itself"
+        if found is None:
+            return f"{place} does not exist, so nobody gets in: create it, an entry per client"
+        clients = client_keys(dig(found, "data"))
+        if not clients.keys and not clients.problems:
+            return f"{place} has no entry, so nobody gets in: add one per client"
+        told = "; ".join(clients.problems[:3])
+        return told and f"{place}: {told}; keys in force: {len(clients.keys)}"
 
     async def forget_unused(self, desired: Desired) -> None:
         """Delete keys that no worker has any more and that new workers do not get.

@@ -163,7 +163,8 @@ class ModelDeploymentReconciler:
             if lacks:
                 failures.note(Failure(Reason.API_KEY_UNUSABLE, PendingClass.NEVER, lacks))
             meaning = meaning.with_key(desired)
-        observed = self._observe(raw, meaning)
+        clients = None if desired.deleting else await self._keys.clients_problem(desired)
+        observed = self._observe(raw, meaning, client_keys_problem=clients)
         self._pod_watch.follow(desired, _waiting_pods(observed))
         now = self._clock()
         plan = plan_model_deployment(observed, now=now)
@@ -241,7 +242,9 @@ class ModelDeploymentReconciler:
         lost = [(job, found) for job, found in self._jobs(desired) if found.value is None]
         return "" if not lost else f"SlurmJob {lost[0][0]} cannot be read: {lost[0][1].problem}"
 
-    def _observe(self, raw: Object, meaning: _Meaning) -> ModelDeploymentObservation:
+    def _observe(
+        self, raw: Object, meaning: _Meaning, *, client_keys_problem: str | None
+    ) -> ModelDeploymentObservation:
         desired = meaning.desired
         place = desired.namespace, desired.name
         slices = self._store.labelled(ENDPOINT_SLICES, *place)
@@ -278,6 +281,8 @@ class ModelDeploymentReconciler:
             front_exists=front.exists,
             front_available=front.available or waits,
             front_problem=front.problem,
+            front_rolled_out=front.rolled_out,
+            client_keys_problem=client_keys_problem,
             router_problem=self._router_problem(desired.uid),
             status=meaning.status,
             retry_base=self._settings.failure_backoff_base,

@@ -8,6 +8,7 @@ from dataclasses import replace
 from isthmus.api.conditions import Phase
 from isthmus.api.durations import parse_duration
 from isthmus.api.health import HealthSpec
+from isthmus.api.ip_family import IpFamily
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
 from isthmus.backends.slurm.comments import identity_comment
@@ -26,6 +27,7 @@ def submit_request(
     installation_id: str,
     forward: ForwardStatus | None = None,
     work_directory: str | None = None,
+    family: IpFamily = IpFamily.IPV4,
 ) -> SubmitRequest:
     """Render the submission of an attempt.
 
@@ -36,6 +38,7 @@ def submit_request(
         installation_id: stands in the job's comment.
         forward: as assigned to it, None where it is reached directly.
         work_directory: of its first submission, which has its start gate; None for the cluster's.
+        family: of the nodes' addresses.
 
     Raises:
         ValueError: something cannot stand in a script; the message says what.
@@ -44,9 +47,8 @@ def submit_request(
     site = site_facts(cluster.spec)
     if work_directory is not None:
         site = replace(site, work_directory=work_directory)
-    mode = None if forward is None else forward.mode
     template = job_template(
-        frozen, models=cluster.spec.models, private=mode in {"NodeSSH", "Reverse"}
+        frozen, models=cluster.spec.models, listen=listen_address(forward, family=family)
     )
     comment = identity_comment(
         installation=installation_id,
@@ -69,6 +71,13 @@ def submit_request(
         ),
         options=sbatch_options(template=template, site=site, job_name=spec.job_name),
     )
+
+
+def listen_address(forward: ForwardStatus | None, *, family: IpFamily) -> str:
+    """Where an engine listens: on no other address than its node's own if it is reached there."""
+    if forward is not None and forward.mode in {"NodeSSH", "Reverse"}:
+        return IpFamily.IPV4.loopback  # every node has it, whatever its other addresses
+    return family.any_address
 
 
 def _call(cluster: SlurmCluster, forward: ForwardStatus | None) -> BastionCall | None:

@@ -46,7 +46,7 @@ from isthmus.plan.actions import (
     WithdrawTunnels,
 )
 from isthmus.plan.policy.forwarding import detours
-from isthmus.plan.policy.polling import LOOK_EVERY, look_in
+from isthmus.plan.policy.polling import LEAST, LOOK_EVERY, look_in
 from isthmus.plan.slurmjob import after_submission, plan_slurm_job
 from isthmus.plan.slurmjob_observation import (
     EndpointRules,
@@ -246,7 +246,7 @@ class SlurmJobReconciler:
             return requeue_after
         if soon == 0.0:
             self._clusters.poke(_reference(parts.job))
-            soon = LOOK_EVERY
+            soon = LEAST
         return soon if requeue_after is None else min(soon, requeue_after)
 
     def _forget(self, gone: Object) -> None:

@@ -1,8 +1,9 @@
-"""Brings the API key of an attempt to where its job takes it, and takes it away again.
+"""Brings the API key of an attempt to where its job takes it, and takes its keys away again.
 
 A job gets its key by a file in the shared work directory, staged right before the submission and
 again from time to time while it waits: a site may clean up between. It deletes the file when it
-starts; a job that never started leaves that to us.
+starts, and so it does with the key with which it calls a bastion (`submissions.announced`); a job
+that never started leaves both to us.
 """
 
 import logging
@@ -48,6 +49,7 @@ class KeyStaging:
         self._check = check
         self._clock = clock
         self._staged: dict[str, float] = {}  # job name → when
+        self._touched: set[str] = set()  # job names of which a file may lie somewhere
 
     async def stage(self, *, job: SlurmJob, frozen: FrozenJob, folder: str) -> None:
         """Put the key of an attempt into its work directory; nothing for one without a key.
@@ -57,6 +59,7 @@ class KeyStaging:
             ApiError: the API server did not answer.
             SlurmError: it is not surely in its place.
         """
+        self._touched.add(job.spec.job_name)  # whatever fails from here on may have left a file
         key = await worker_key(self._secrets, job=job, frozen=frozen)
         if key is None:
             return
@@ -81,6 +84,8 @@ class KeyStaging:
         if status.phase != Phase.PENDING or job.metadata.deleting:
             if status.phase not in {Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN}:
                 self._staged.pop(job.spec.job_name, None)
+            if status.start_time is not None:
+                self._touched.discard(job.spec.job_name)
             return
         age = self._clock() - self._staged.get(job.spec.job_name, 0.0)
         if frozen is None or cluster is None or age < STAGED_AGAIN_AFTER:
@@ -99,21 +104,24 @@ class KeyStaging:
     async def remove(
         self, *, job: SlurmJob, frozen: FrozenJob | None, cluster: SlurmCluster | None
     ) -> None:
-        """Delete the file of an attempt whose job never started, as far as it can be reached."""
+        """Delete the files of an attempt whose job never started, as far as they can be reached."""
         self._staged.pop(job.spec.job_name, None)
         status = job.status or SlurmJobStatus()
-        began = status.submit_started_at is None or status.start_time is not None
-        if cluster is None or frozen is None or frozen.template.key is None or began:
+        touched = job.spec.job_name in self._touched or status.submit_started_at is not None
+        self._touched.discard(job.spec.job_name)
+        if cluster is None or frozen is None or not touched or status.start_time is not None:
+            return
+        if frozen.template.key is None and cluster.spec.network.bastion is None:
             return
         try:
             self._check()
-            await self._clusters.client(_reference(job)).remove_secret(
+            await self._clusters.client(_reference(job)).remove_secrets(
                 work_directory=job.work_directory or cluster.spec.files.work_directory,
                 job_name=job.spec.job_name,
             )
         except SlurmError as error:
             _log.warning(
-                "A file with the API key of %s may be left in the work directory: %s",
+                "A file with a key of %s may be left in the work directory: %s",
                 job.spec.job_name,
                 error,
             )

@@ -9,6 +9,8 @@ from contextlib import asynccontextmanager
 
 from aiohttp import web
 
+from isthmus.listening import listening_socket
+
 
 @asynccontextmanager
 async def standing_by(port: int | None) -> AsyncIterator[None]:
@@ -25,7 +27,7 @@ async def standing_by(port: int | None) -> AsyncIterator[None]:
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "0.0.0.0", port).start()
+        await web.SockSite(runner, listening_socket(port)).start()
         yield
     finally:
         await runner.cleanup()

@@ -79,6 +79,7 @@ async def submit(
             installation_id=installation_id,
             forward=before.forward,
             work_directory=before.work_directory,
+            family=clusters.family(_reference(job)),
         )
     except ValueError as error:
         return Refused(reason="InvalidRequest", message=str(error))

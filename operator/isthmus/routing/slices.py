@@ -7,6 +7,7 @@ because its port is its own. Both are read back here in the same way.
 from collections.abc import Iterable, Mapping
 
 from isthmus.api import names
+from isthmus.api.ip_family import IpFamily, family_of
 from isthmus.apiserver.objects import Object, dig, labels, number, owner_uids
 
 LABEL_SERVICE_NAME = "kubernetes.io/service-name"
@@ -60,7 +61,7 @@ def worker_slice(
                 }
             ],
         },
-        "addressType": "IPv6" if ":" in address else "IPv4",
+        "addressType": "IPv6" if family_of(address) is IpFamily.IPV6 else "IPv4",
         "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
         "ports": [{"name": port_name, "port": port, "protocol": "TCP"}],
     }

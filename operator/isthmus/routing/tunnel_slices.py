@@ -8,6 +8,7 @@ while one replaces the other.
 from dataclasses import dataclass
 
 from isthmus.api import names
+from isthmus.api.ip_family import IpFamily, family_of
 from isthmus.apiserver.objects import Object, annotations, dig, labels, number
 from isthmus.plan.slurmjob_observation import TunnelSlice
 from isthmus.routing.slices import LABEL_SERVICE_NAME, LABEL_SLICE_MANAGED_BY, slice_target
@@ -71,7 +72,7 @@ def tunnel_slice(published: Published) -> Object:
                 }
             ],
         },
-        "addressType": "IPv6" if ":" in tunnel.address else "IPv4",
+        "addressType": "IPv6" if family_of(tunnel.address) is IpFamily.IPV6 else "IPv4",
         "endpoints": [{"addresses": [tunnel.address], "conditions": {"ready": tunnel.ready}}],
         "ports": [{"name": "http", "port": tunnel.port, "protocol": "TCP"}],
     }

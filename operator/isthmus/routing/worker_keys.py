@@ -8,12 +8,14 @@ keys too.
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 
 from isthmus.api import names
 from isthmus.apiserver.objects import Object, annotations, dig
 
+_IN_A_HEADER = re.compile(r"[\x21-\x7e]{1,8192}")
 _ALL_OTHERS = "*"
 """In place of a Deployment's name, which cannot be that."""
 
@@ -87,7 +89,9 @@ def _deployments(secret: Object) -> Mapping[str, str]:
 
 
 def _decoded(encoded: object) -> str:
+    """A key, "" for what cannot stand in a header: people may write Secrets."""
     try:
-        return base64.b64decode(str(encoded), validate=True).decode()
+        found = base64.b64decode(str(encoded), validate=True).decode()
     except ValueError:  # not base64, or not UTF-8
         return ""
+    return found if _IN_A_HEADER.fullmatch(found) else ""

@@ -13,6 +13,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Final, Literal
 
+from isthmus.api.ip_family import host_port
+
 ALIVE_INTERVAL: Final = 15
 """Seconds between two questions over a silent connection; three without an answer end it."""
 
@@ -36,7 +38,7 @@ class Target:
 
     def __str__(self) -> str:
         """Return user@host:port, as messages name it."""
-        return f"{self.user}@{bracketed(self.host)}:{self.port}"
+        return f"{self.user}@{host_port(self.host, self.port)}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,13 +83,8 @@ class Forward:
     @property
     def argument(self) -> str:
         """The value of -L or -R."""
-        listen = f"{bracketed(self.address)}:{self.port}"
-        return f"{listen}:{bracketed(self.host)}:{self.host_port}"
-
-
-def bracketed(host: str) -> str:
-    """Put an IPv6 address into brackets."""
-    return f"[{host}]" if ":" in host else host
+        here = host_port(self.address, self.port)
+        return f"{here}:{host_port(self.host, self.host_port)}"
 
 
 def master_argv(

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from aiohttp import web
 from prometheus_client import CollectorRegistry, Gauge, generate_latest
 
+from isthmus.listening import listening_socket
+
 
 class StatusServer:
     """A small HTTP server on all addresses; the supervisor's state is read when it is asked."""
@@ -54,7 +56,7 @@ class StatusServer:
         application.router.add_get("/healthz", self._health)
         self._runner = web.AppRunner(application, access_log=None)
         await self._runner.setup()
-        await web.TCPSite(self._runner, "0.0.0.0", self._port).start()
+        await web.SockSite(self._runner, listening_socket(self._port)).start()
 
     async def close(self) -> None:
         """Stop."""

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from isthmus.api.ip_family import host_port
 from isthmus.apiserver.objects import dig, namespace, owner_uids
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.errors import ApiError
@@ -17,7 +18,7 @@ from isthmus.guarded import where
 from isthmus.plan.slurmjob_observation import TunnelSlice
 from isthmus.reconcile.store import Store
 from isthmus.routing.tunnel_slices import Published
-from isthmus.ssh.options import Forward, bracketed
+from isthmus.ssh.options import Forward
 from isthmus.tunnels.checks import Checks
 from isthmus.tunnels.connections import open_connections
 from isthmus.tunnels.desired import Wanted, over, parsed, recalled, wanted_forwards
@@ -395,7 +396,7 @@ class Supervisor:
         )
 
     def _url(self, wanted: Wanted) -> str:
-        return f"http://{bracketed(self._address)}:{wanted.port}"
+        return f"http://{host_port(self._address, wanted.port)}"
 
     def _in_time(self, begun: float) -> bool:
         return self._clock() - begun < self._times.drain_budget

@@ -19,6 +19,7 @@ from typing import Any
 
 import kopf
 
+from isthmus.api.ip_family import IpFamily, host_port
 from isthmus.apiserver.client import PAGE
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.resources import WATCHED, Resource
@@ -36,7 +37,8 @@ class WatchSettings:
 
     Attributes:
         namespaces: names of the namespaces, empty for the whole cluster.
-        liveness_port: port of `/healthz` on all addresses, None for no endpoint.
+        liveness_port: port of `/healthz` on all addresses of a family, None for no endpoint.
+        family: of the address at which the kubelet asks there.
         request_timeout: seconds for one request that is not a watch.
         inactivity_timeout: seconds without an event or bookmark after which a watch is renewed;
             the API server sends a bookmark every minute.
@@ -47,6 +49,7 @@ class WatchSettings:
 
     namespaces: tuple[str, ...] = ()
     liveness_port: int | None = None
+    family: IpFamily = IpFamily.IPV4
     request_timeout: float = 30.0
     inactivity_timeout: float = 70.0
     kill_after: float | None = 30.0
@@ -101,7 +104,7 @@ async def run_watch(
             standalone=True,
             clusterwide=not settings.namespaces,
             namespaces=settings.namespaces,
-            liveness_endpoint=_endpoint(settings.liveness_port),
+            liveness_endpoint=_endpoint(settings.liveness_port, settings.family),
             ready_flag=ready_flag,
             stop_flag=ending,
         ),
@@ -190,8 +193,8 @@ def _kopf_settings(settings: WatchSettings) -> kopf.OperatorSettings:
     return theirs
 
 
-def _endpoint(port: int | None) -> str | None:
-    return None if port is None else f"http://0.0.0.0:{port}/healthz"
+def _endpoint(port: int | None, family: IpFamily) -> str | None:
+    return None if port is None else f"http://{host_port(family.any_address, port)}/healthz"
 
 
 def _register_login(

@@ -23,6 +23,8 @@ Kubernetes replaces `$(NAME)` and `$$` in a container's command, so the texts mu
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from isthmus.api.ip_family import IpFamily
+
 MISSING_PROGRAM = 127
 """Exit code for a program that the image does not have; a shell's, too."""
 UNUSABLE_PROGRAM = 126
@@ -32,7 +34,8 @@ PATIENCE_SECONDS = 3
 
 SCRIPT = """\
 import os, signal, socket, sys, time
-port, path, patience, engine = int(sys.argv[1]), sys.argv[2], float(sys.argv[3]), sys.argv[4:]
+host, port, path, patience = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
+engine = sys.argv[5:]
 STOP = {signal.SIGTERM, signal.SIGINT, signal.SIGQUIT}
 PASS = {signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2}
 WAITED = STOP | PASS | {signal.SIGCHLD}
@@ -49,7 +52,7 @@ def answers():
 
 def ask(request):
     until, page = time.monotonic() + 2, b""
-    with socket.create_connection(("127.0.0.1", port), timeout=2) as connection:
+    with socket.create_connection((host, port), timeout=2) as connection:
         connection.sendall(request + b"Connection: close\\r\\n\\r\\n")
         while b"\\r\\n" not in page and len(page) < 1000:
             connection.settimeout(max(0.01, until - time.monotonic()))
@@ -130,7 +133,7 @@ sys.exit(follow(child))
 """
 
 _SHELL = (
-    'if command -v python3 >/dev/null; then exec python3 -I -S -c "$0" "$@"; fi; shift 3; exec "$@"'
+    'if command -v python3 >/dev/null; then exec python3 -I -S -c "$0" "$@"; fi; shift 4; exec "$@"'
 )
 
 
@@ -142,13 +145,16 @@ class Command:
     args: list[str]
 
 
-def under_first_process(engine: Sequence[str], *, port: int, path: str) -> Command:
+def under_first_process(
+    engine: Sequence[str], *, port: int, path: str, host: str = IpFamily.IPV4.loopback
+) -> Command:
     """An engine's command line with our process 1 before it.
 
     Args:
         engine: program and arguments; they become the container's `args`, word by word.
         port: where the engine listens on loopback.
+        host: loopback of the family on which it listens.
         path: answers 200 at once when the engine is ready.
     """
-    own = [str(port), path, str(PATIENCE_SECONDS)]
+    own = [host, str(port), path, str(PATIENCE_SECONDS)]
     return Command(["/bin/sh", "-c", _SHELL, SCRIPT, *own], list(engine))

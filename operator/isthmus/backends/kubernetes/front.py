@@ -6,10 +6,12 @@ writes it, so it belongs to the image. All of it is pure.
 
 import hashlib
 import json
+from decimal import Decimal
 
 from isthmus.api import names
 from isthmus.api.desired import Desired
 from isthmus.api.front_pods import NO_MORE, FrontPods
+from isthmus.api.quantities import parse_quantity
 from isthmus.backends.kubernetes.render import (
     PORT_NAME,
     Json,
@@ -18,6 +20,7 @@ from isthmus.backends.kubernetes.render import (
     service_ports,
     workers_selector,
 )
+from isthmus.front.policy import ENVIRONMENT, MEMORY_ENVIRONMENT, Policy, policy_text
 
 ANNOTATION_FRONT: str = f"{names.GROUP}/front"
 """On the front's Deployment: hash of what it was made from; another one means: apply it again."""
@@ -35,15 +38,54 @@ TOKEN_SECONDS = 3607
 """How long a token of the sidecar is good for: the kubelet's own, which makes a new one in time."""
 
 
-def front_revision(*, image: str, drain_seconds: int, pods: FrontPods = NO_MORE) -> str:
+MEMORY_LIMIT = "1Gi"
+"""Of Envoy's container, which bounds itself a little below."""
+
+
+def policy(desired: Desired) -> Policy:
+    """What the front of a deployment lets through."""
+    return Policy(
+        engines=tuple(map(str, desired.engines)),
+        administration=desired.endpoint.administration,
+        extra_paths=desired.endpoint.extra_paths,
+    )
+
+
+def front_revision(
+    *, image: str, drain_seconds: int, pods: FrontPods = NO_MORE, desired: Desired | None = None
+) -> str:
     """Hash of what a front is made from, not of what it renders to.
 
     So a newer operator that renders a front in another way leaves running fronts alone until the
     image changes.
+
+    Args:
+        image: see `front_deployment`.
+        drain_seconds: see `front_deployment`.
+        pods: see `front_deployment`.
+        desired: None for the hash of a front that is told of no policy, as older operators made.
     """
     given = pods.model_dump(mode="json", by_alias=True, exclude_defaults=True)
-    made_from = json.dumps([image, drain_seconds, *([given] if given else [])], sort_keys=True)
+    told = [] if desired is None else [policy_text(policy(desired)), desired.endpoint.client_keys]
+    parts = [image, drain_seconds, *([given] if given else []), *told]
+    made_from = json.dumps(parts, sort_keys=True)
     return hashlib.sha256(made_from.encode()).hexdigest()[:10]
+
+
+def accepted_revisions(
+    *, image: str, drain_seconds: int, pods: FrontPods, desired: Desired
+) -> frozenset[str]:
+    """The hashes of fronts that do what is wanted.
+
+    Where the deployment asks for nothing of its front, one that an older operator made does too: a
+    newer operator alone replaces no front.
+    """
+    wanted = front_revision(image=image, drain_seconds=drain_seconds, pods=pods, desired=desired)
+    endpoint = desired.endpoint
+    if endpoint.administration or endpoint.extra_paths or endpoint.client_keys:
+        return frozenset({wanted})
+    older = front_revision(image=image, drain_seconds=drain_seconds, pods=pods)
+    return frozenset({wanted, older})
 
 
 def workers_service(*, desired: Desired) -> Json:
@@ -62,8 +104,11 @@ def workers_service(*, desired: Desired) -> Json:
 
 
 def rights(*, desired: Desired) -> tuple[Json, Json, Json]:
-    """ServiceAccount, Role and RoleBinding: read EndpointSlices, and its own workers' keys."""
+    """ServiceAccount, Role and RoleBinding: read EndpointSlices and, by name, Secrets of keys."""
     name = names.front_name(desired.name)
+    secrets = [names.worker_keys_secret(desired.name)]
+    if desired.endpoint.client_keys is not None:
+        secrets.append(desired.endpoint.client_keys)
     metadata = _metadata(desired)
     return (
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
@@ -75,12 +120,12 @@ def rights(*, desired: Desired) -> tuple[Json, Json, Json]:
                 {
                     "apiGroups": ["discovery.k8s.io"],
                     "resources": ["endpointslices"],
-                    "verbs": ["get", "list", "watch"],
+                    "verbs": ["list", "watch"],
                 },
                 {
                     "apiGroups": [""],
                     "resources": ["secrets"],
-                    "resourceNames": [names.worker_keys_secret(desired.name)],
+                    "resourceNames": secrets,
                     "verbs": ["get"],
                 },
             ],
@@ -125,7 +170,7 @@ def front_deployment(
         pods: what the administrator adds.
     """
     metadata = _metadata(desired)
-    revision = front_revision(image=image, drain_seconds=drain_seconds, pods=pods)
+    revision = front_revision(image=image, drain_seconds=drain_seconds, pods=pods, desired=desired)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
@@ -221,6 +266,8 @@ def _container(name: str, image: str) -> Json:
 
 def _sidecar(desired: Desired, image: str) -> Json:
     service = f"--service={desired.namespace}/{desired.membership_service}"
+    guard = desired.endpoint.client_keys
+    memory = {"resource": "limits.memory", "containerName": "envoy"}
     return _container("membership", image) | {
         "restartPolicy": "Always",
         "command": [
@@ -230,6 +277,12 @@ def _sidecar(desired: Desired, image: str) -> Json:
             service,
             f"--keys-secret={names.worker_keys_secret(desired.name)}",
             f"--directory={FOLDER}",
+            # An argument: an older front must fail, and not answer everybody.
+            *([] if guard is None else [f"--client-keys-secret={guard}"]),
+        ],
+        "env": [
+            {"name": ENVIRONMENT, "value": policy_text(policy(desired))},
+            {"name": MEMORY_ENVIRONMENT, "valueFrom": {"resourceFieldRef": memory}},
         ],
         "startupProbe": {
             "exec": {"command": ["test", "-f", f"{FOLDER}/eds.json"]},
@@ -285,8 +338,20 @@ def _envoy(image: str, drain_seconds: int, pods: FrontPods) -> Json:
                 }
             }
         },
-        "resources": {
-            "requests": {"cpu": "100m", "memory": "128Mi"},
-            **pods.quantities(),
-        },
+        "resources": _resources(pods),
     }
+
+
+def _resources(pods: FrontPods) -> Json:
+    """What is not given has our values; a limit of memory is there always, not below a request."""
+    given = pods.quantities()
+    requests = given.get("requests", {"cpu": "100m", "memory": "128Mi"})
+    memory = max(requests.get("memory", "0"), MEMORY_LIMIT, key=_bytes)
+    return {"requests": requests, "limits": {"memory": memory, **given.get("limits", {})}}
+
+
+def _bytes(quantity: str) -> Decimal:
+    try:
+        return parse_quantity(quantity)
+    except ValueError:  # digits beyond reason: the API server judges them
+        return Decimal("Infinity")

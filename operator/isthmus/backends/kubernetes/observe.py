@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from isthmus.api import names
 from isthmus.api.conditions import PendingClass
+from isthmus.api.ip_family import host_port
 from isthmus.api.times import epoch
 from isthmus.apiserver.objects import (
     Object,
@@ -131,8 +132,7 @@ def probe_url(pod: Object) -> str | None:
     address = dig(pod, "status", "podIP")
     if not isinstance(address, str) or not address:
         return None
-    host = f"[{address}]" if ":" in address else address
-    return f"http://{host}:{CONTAINER_PORT}"
+    return f"http://{host_port(address, CONTAINER_PORT)}"
 
 
 def engine_of(pod: Object) -> str | None:

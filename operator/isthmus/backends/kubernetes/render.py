@@ -9,10 +9,12 @@ from math import ceil
 
 from isthmus.api import names
 from isthmus.api.desired import Desired, EnvironmentVariable, Pool
+from isthmus.api.ip_family import IpFamily, host_port
 from isthmus.api.keys import configuration_entry
 from isthmus.apiserver.objects import dig
 from isthmus.backends.kubernetes.firstprocess import under_first_process
 from isthmus.backends.kubernetes.prestop import pre_stop
+from isthmus.backends.kubernetes.security import container_security, pod_security
 from isthmus.engines import ENGINES
 from isthmus.engines.base import METRICS_PATH, EngineProfile, LaunchRequest
 
@@ -34,7 +36,13 @@ def model_argument(source: str) -> str:
 
 
 def pod_template(
-    *, desired: Desired, pool: Pool, revision: str, pre_stop_seconds: int, shutdown_seconds: int
+    *,
+    desired: Desired,
+    pool: Pool,
+    revision: str,
+    pre_stop_seconds: int,
+    shutdown_seconds: int,
+    family: IpFamily = IpFamily.IPV4,
 ) -> Json:
     """The pod template of one revision of one pool.
 
@@ -48,6 +56,7 @@ def pod_template(
         revision: hash of what the user wrote for this pool.
         pre_stop_seconds: floor for the propagation of the endpoints, 0 for none.
         shutdown_seconds: time for the engine between SIGTERM and SIGKILL.
+        family: of pods' addresses.
     """
     placement = pool.kubernetes
     if placement is None:
@@ -55,7 +64,7 @@ def pod_template(
     engine = ENGINES[pool.engine.type]
     drain_seconds = round(desired.drain.timeout)
     spec: Json = {
-        "containers": [_container(desired, pool, engine, pre_stop_seconds)],
+        "containers": [_container(desired, pool, engine, pre_stop_seconds, family)],
         # A Service called "vllm" would set VLLM_PORT=tcp://…, which vLLM refuses.
         "enableServiceLinks": False,
         "automountServiceAccountToken": False,
@@ -67,6 +76,12 @@ def pod_template(
         spec["volumes"] = volumes
     if placement.node_selector:
         spec["nodeSelector"] = dict(placement.node_selector)
+    if placement.image_pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in placement.image_pull_secrets]
+    if placement.runtime_class_name is not None:
+        spec["runtimeClassName"] = placement.runtime_class_name
+    if placement.security_context:
+        spec["securityContext"] = pod_security(placement.security_context)
     return {
         "metadata": {
             "labels": {
@@ -143,7 +158,9 @@ def _lost_node_tolerations() -> list[Json]:
     ]  # fmt: skip
 
 
-def _container(desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_seconds: int) -> Json:
+def _container(
+    desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_seconds: int, family: IpFamily
+) -> Json:
     drain_seconds = round(desired.drain.timeout)
     command = engine.command(
         LaunchRequest(
@@ -155,9 +172,12 @@ def _container(desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_sec
             drain_seconds=drain_seconds,
             args=pool.engine.args,
             key_file=KEY_FILE if _key_by_file(desired, engine) else None,
+            listen=family.any_address,
         )
     )
-    started = under_first_process(command, port=CONTAINER_PORT, path=engine.readiness_path)
+    started = under_first_process(
+        command, port=CONTAINER_PORT, path=engine.readiness_path, host=family.loopback
+    )
     container: Json = {
         "name": "engine",
         "image": pool.engine.image,
@@ -166,12 +186,13 @@ def _container(desired: Desired, pool: Pool, engine: EngineProfile, pre_stop_sec
         "args": started.args,
         "ports": [{"name": PORT_NAME, "containerPort": CONTAINER_PORT}],
         "resources": _resources(pool),
+        "securityContext": container_security(pool),
         **_probes(desired, engine),
         "lifecycle": {
             "preStop": pre_stop(
                 floor=pre_stop_seconds,
                 budget=drain_seconds,
-                metrics=f"http://127.0.0.1:{CONTAINER_PORT}{METRICS_PATH}",
+                metrics=f"http://{host_port(family.loopback, CONTAINER_PORT)}{METRICS_PATH}",
                 rule=engine.load,
             )
         },

@@ -8,10 +8,11 @@ nodes are often known nowhere else.
 import asyncio
 import re
 import socket
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 
+from isthmus.api.ip_family import IpFamily, family_of
 from isthmus.backends.slurm.executor import CommandExecutor
 from isthmus.backends.slurm.records import NodeRecord
 from isthmus.errors import SlurmUnavailableError
@@ -41,7 +42,7 @@ done
 
 
 async def system_lookup(names: Sequence[str]) -> Mapping[str, str]:
-    """What the resolver of this machine says, IPv4 before IPv6."""
+    """What the resolver says, of families that this machine has; IPv4 before IPv6."""
     found = await asyncio.gather(*(_system_address(name) for name in names))
     return {name: address for name, address in zip(names, found, strict=True) if address}
 
@@ -50,7 +51,9 @@ async def _system_address(name: str) -> str | None:
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(LOOKUP_SECONDS):
-            found = await loop.getaddrinfo(name, None, type=socket.SOCK_STREAM)
+            found = await loop.getaddrinfo(
+                name, None, type=socket.SOCK_STREAM, flags=socket.AI_ADDRCONFIG
+            )
     except (OSError, TimeoutError, ValueError):  # a name with an empty or a long part, too
         return None
     addresses = sorted(found, key=lambda entry: entry[0] != socket.AF_INET)
@@ -84,6 +87,12 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def nodes_family(nodes: Iterable[NodeRecord]) -> IpFamily:
+    """IPv6 where that is the address of every node; else, and where none is known, IPv4."""
+    families = {family_of(node.address) for node in nodes}
+    return IpFamily.IPV6 if families == {IpFamily.IPV6} else IpFamily.IPV4
 
 
 class AddressBook:

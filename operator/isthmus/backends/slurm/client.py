@@ -111,8 +111,8 @@ class SlurmClient(Protocol):
         """
         ...
 
-    async def remove_secret(self, *, work_directory: str, job_name: str) -> None:
-        """Delete what `place_secret` put there, if no job took it.
+    async def remove_secrets(self, *, work_directory: str, job_name: str) -> None:
+        """Delete what `place_secret` and `place_tunnel_key` put there, if no job took it.
 
         Raises:
             SlurmUnavailableError: it is not surely gone.

@@ -55,7 +55,7 @@ echo "cannot write $1 so that its owner alone can read it" >&2
 rm -f -- "$new"
 exit 1
 """
-_REMOVE_SECRET = 'rm -f -- "$1"'
+_REMOVE_SECRETS = 'rm -f -- "$@"'
 _PREPARE = """
 umask 077
 mkdir -p -- "$1" && probe=$(mktemp "$1/.probe.XXXXXX") && rm -f -- "$probe"
@@ -287,14 +287,15 @@ class CommandClient:
         place = key_path(work_directory=work_directory, job_name=job_name)
         await self._place(place, work_directory, job_name, content)
 
-    async def remove_secret(self, *, work_directory: str, job_name: str) -> None:
-        """Delete the file of `place_secret`.
+    async def remove_secrets(self, *, work_directory: str, job_name: str) -> None:
+        """Delete the files of `place_secret` and `place_tunnel_key`.
 
         Raises:
             SlurmUnavailableError: the work directory cannot be reached.
         """
-        place = key_path(work_directory=work_directory, job_name=job_name)
-        await self._shell(_REMOVE_SECRET, place)
+        key = key_path(work_directory=work_directory, job_name=job_name)
+        tunnel = tunnel_key_path(work_directory=work_directory, job_name=job_name)
+        await self._shell(_REMOVE_SECRETS, key, tunnel)
 
     async def _place(self, place: str, work_directory: str, job_name: str, content: str) -> None:
         claim = claim_path(work_directory=work_directory, job_name=job_name)

@@ -12,6 +12,7 @@ from pydantic import TypeAdapter
 
 from isthmus.api.desired import Desired, Pool
 from isthmus.api.durations import parse_duration
+from isthmus.api.ip_family import IpFamily
 from isthmus.api.quantities import whole_cores, whole_mebibytes
 from isthmus.api.slurmcluster import SlurmClusterSpec
 from isthmus.backends.slurm.records import (
@@ -28,7 +29,7 @@ MODEL_PLACEHOLDER = "@MODEL@"
 """Stands for the model in a frozen command line: its path is the cluster's matter."""
 
 
-_ON_LOOPBACK = {"--host=0.0.0.0": "--host=127.0.0.1"}
+_FROZEN_HOST = f"--host={IpFamily.IPV4.any_address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,19 +112,22 @@ def from_json(data: Mapping[str, object]) -> FrozenJob:
 
 
 def job_template(
-    frozen: FrozenJob, *, models: Mapping[str, str], private: bool = False
+    frozen: FrozenJob,
+    *,
+    models: Mapping[str, str],
+    listen: str = IpFamily.IPV4.any_address,
 ) -> JobTemplate:
     """The template with the model's place on a cluster.
 
     Args:
         frozen: the revision.
         models: `spec.models` of the SlurmCluster: source to path.
-        private: the engine is reached on its own node only, so it listens on no other address.
+        listen: address that the engine binds to.
     """
     model = models.get(frozen.source, frozen.source.removeprefix("hf://"))
     argv = tuple(element.replace(MODEL_PLACEHOLDER, model) for element in frozen.template.argv)
-    if private:
-        argv = tuple(_ON_LOOPBACK.get(element, element) for element in argv)
+    host = {_FROZEN_HOST: f"--host={listen}"}
+    argv = tuple(host.get(element, element) for element in argv)
     return replace(frozen.template, argv=argv)
 
 

@@ -16,6 +16,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from isthmus.api.texts import one_line
 from isthmus.backends.slurm.records import JobRecord, NodeRecord, UnreadableJob
 
 JOB_FIELDS = (
@@ -45,6 +46,11 @@ FEW_UNREADABLE = 3
 _NOTHING = frozenset({"", "(null)", "n/a", "N/A", "none", "None"})
 _NO_TIME = frozenset({"", "(null)", "n/a", "unknown", "none"})
 _NO_LIMIT = frozenset({"", "unlimited", "not_set", "invalid", "partition_limit", "n/a", "infinite"})
+_NO_SHELL = (
+    "The account must be able to run /bin/bash: see whether its key is bound to a command "
+    "(command=... in authorized_keys), whether a startup file of its login shell ends that or "
+    "reads standard input, and whether the account or its password has expired."
+)
 _MOST = 2**32 - 1
 _MOST_RESTARTS = 2**31 - 1
 
@@ -136,7 +142,7 @@ def sections(text: str, *, marker: str, count: int) -> tuple[Section, ...]:
     """The outputs of `framed` commands.
 
     Raises:
-        OutputError: fewer complete sections than `count`.
+        OutputError: fewer complete sections than `count`; without any mark, what came instead.
     """
     word = re.escape(marker)
     pattern = rf"^{word} BEGIN\n(.*?)\n{word} END ([0-9]{{1,10}}) ([0-9]{{1,19}})$"
@@ -144,6 +150,11 @@ def sections(text: str, *, marker: str, count: int) -> tuple[Section, ...]:
         Section(output=match[1], returncode=int(match[2]), clock=int(match[3]))
         for match in re.finditer(pattern, text, re.DOTALL | re.MULTILINE)
     )
+    if f"{marker} BEGIN" not in text and text.strip():
+        said = one_line(text.strip().splitlines()[0], limit=200)
+        raise OutputError(
+            f"no command was run there; what came instead begins with '{said}'. {_NO_SHELL}"
+        )
     if len(found) != count:
         raise OutputError(f"the answer broke off: {len(found)} of {count} parts have an end mark")
     return found

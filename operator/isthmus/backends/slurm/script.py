@@ -12,6 +12,11 @@ import re
 import shlex
 from importlib.resources import files
 
+from isthmus.api.reserved_options import (
+    READ_ONLY_ENVIRONMENT,
+    SHELL_ENVIRONMENT,
+    SHELL_ENVIRONMENT_PREFIX,
+)
 from isthmus.backends.slurm.comments import identity_comment, parse_comment
 from isthmus.backends.slurm.options import (
     TERM_LEAD_SECONDS,
@@ -37,9 +42,11 @@ MAX_SCRIPT_BYTES = 1024 * 1024
 _ATTEMPT = re.compile(r"[a-z0-9]{6}")
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SHELL = {PORT_PLACEHOLDER: '"$engine_port"', KEY_FILE_PLACEHOLDER: '"$key_file"'}
+_SHELL = {PORT_PLACEHOLDER: '"$isthmus_engine_port"', KEY_FILE_PLACEHOLDER: '"$isthmus_key_file"'}
 _PUT_IN = re.compile(f"({'|'.join(map(re.escape, _SHELL))})")
 _BODY = files(__package__).joinpath("batch.sh").read_text(encoding="utf-8")
+_OWN = "isthmus_"
+"""With which every variable of the script begins."""
 _CONSTANTS_HERE = "# @CONSTANTS@\n"
 
 
@@ -78,19 +85,19 @@ def render_script(
         raise ValueError("the engine has no command")
     key = key_path(work_directory=site.work_directory, job_name=job_name) if template.key else ""
     constants = [
-        f"work_directory={_quoted(checked_directory(site.work_directory))}",
-        f"job_name={_quoted(job_name)}",
-        f"comment={_quoted(comment)}",
-        f"port_from={site.ports_from}",
-        f"port_to={site.ports_to}",
-        f"term_lead={int(term_lead_seconds)}",
-        f"shared_key={_quoted(key)}",
-        f"key_variable={_quoted(_variable(template.key_variable))}",
-        f"modules=({' '.join(_quoted(name) for name in _modules(site))})",
-        f"setup={_quoted(site.setup, lines=True)}",
+        f"isthmus_work_directory={_quoted(checked_directory(site.work_directory))}",
+        f"isthmus_job_name={_quoted(job_name)}",
+        f"isthmus_comment={_quoted(comment)}",
+        f"isthmus_port_from={site.ports_from}",
+        f"isthmus_port_to={site.ports_to}",
+        f"isthmus_term_lead={int(term_lead_seconds)}",
+        f"isthmus_shared_key={_quoted(key)}",
+        f"isthmus_key_variable={_quoted(_variable(template.key_variable))}",
+        f"isthmus_modules=({' '.join(_quoted(name) for name in _modules(site))})",
+        f"isthmus_setup={_quoted(site.setup, lines=True)}",
         *_bastion(call, site=site, job_name=job_name),
         _function("set_environment", _exports(template, attempt)),
-        _function("set_command", [f"engine_command=({_elements(template.argv, attempt)})"]),
+        _function("set_command", [f"isthmus_engine_command=({_elements(template.argv, attempt)})"]),
     ]
     script = _BODY.replace(_CONSTANTS_HERE, "\n".join(constants) + "\n")
     if len(script.encode()) > MAX_SCRIPT_BYTES:
@@ -100,16 +107,16 @@ def render_script(
 
 def _bastion(call: BastionCall | None, *, site: SiteFacts, job_name: str) -> list[str]:
     if call is None:
-        return ["bastion_host=''"]
+        return ["isthmus_bastion_host=''"]
     place = tunnel_key_path(work_directory=site.work_directory, job_name=job_name)
     known = f"[{call.host}]:{call.port}" if call.port != 22 else call.host
     return [
-        f"bastion_host={_quoted(call.host)}",
-        f"bastion_port={int(call.port)}",
-        f"bastion_user={_quoted(call.user)}",
-        f"bastion_known={_quoted(f'{known} {call.host_key}')}",
-        f"forward_port={int(call.forward_port)}",
-        f"shared_tunnel_key={_quoted(place)}",
+        f"isthmus_bastion_host={_quoted(call.host)}",
+        f"isthmus_bastion_port={int(call.port)}",
+        f"isthmus_bastion_user={_quoted(call.user)}",
+        f"isthmus_bastion_known={_quoted(f'{known} {call.host_key}')}",
+        f"isthmus_forward_port={int(call.forward_port)}",
+        f"isthmus_shared_tunnel_key={_quoted(place)}",
     ]
 
 
@@ -131,6 +138,10 @@ def _exports(template: JobTemplate, attempt: str) -> list[str]:
     for name, value in template.env:
         if not _VARIABLE.fullmatch(name):
             raise ValueError(f"{name!r} is not the name of an environment variable")
+        if name in READ_ONLY_ENVIRONMENT:
+            continue  # of a revision from before the schema refused it; it never reached an engine
+        if name.startswith((_OWN, SHELL_ENVIRONMENT_PREFIX)) or name in SHELL_ENVIRONMENT:
+            raise ValueError(f"{name!r} is a variable of bash or of the batch script: remove it")
         lines.append(f"export {name}={_element(value, attempt)}")
     return lines
 

@@ -1,8 +1,9 @@
 """SLURM's commands on a login node, over one kept ssh connection.
 
-The remote command is a constant; what is to be run goes over standard input as one compound
-command of bash, so that a stream that breaks off runs nothing. The login shell's noise is harmless:
-`parsing.framed` marks what counts. A return code of 255 can only be ssh's own.
+The remote command is a constant; what is to be run goes over standard input, behind a first line
+that it must find, as one compound command of bash: so a stream that lacks its beginning or its end
+runs nothing. The login shell's noise is harmless: `parsing.framed` marks what counts. A return code
+of 255 can only be ssh's own.
 """
 
 from __future__ import annotations
@@ -27,7 +28,20 @@ from isthmus.ssh.options import ENVIRONMENT, session_argv
 COMMANDS_AT_ONCE: Final = 6
 """Sessions on one connection: sshd's own limit (MaxSessions) is 10."""
 
-REMOTE_SHELL: Final = "exec /bin/bash --noprofile --norc -p -s"
+FIRST_LINE: Final = "isthmus-begins-here"
+"""The first line of the input. A startup file of the account may read from it before us: without
+this line nothing is run, for the rest may be the middle of a batch script."""
+
+_BASH: Final = "/bin/bash --noprofile --norc -p"
+_LOST: Final = (
+    "isthmus: the beginning of the input is lost: "
+    "a startup file of this account reads standard input"
+)
+REMOTE_SHELL: Final = (
+    f"exec {_BASH} -c '"
+    f'IFS= read -r line && [ "$line" = {FIRST_LINE} ] && exec {_BASH} -s; '
+    f'echo "{_LOST}" >&2; exit 254\''
+)
 """What the account's login shell is asked to run; -p ignores BASH_ENV and exported functions."""
 
 KILL_AFTER: Final = 5.0
@@ -44,7 +58,7 @@ def remote_script(
     """The bash text that runs `argv` at the other end in a clean environment.
 
     Of the login's environment HOME and SLURM_CONF stay. The payload stands in the text: bash runs
-    a compound command only when it has read all of it.
+    a compound command only when it has read all of it. `FIRST_LINE` stands before it.
 
     Args:
         argv: the command.
@@ -55,6 +69,7 @@ def remote_script(
     limited = shlex.join(["timeout", "-k", f"{KILL_AFTER:g}", f"{seconds:.3f}", *argv])
     kept = 'HOME="$HOME" ${SLURM_CONF:+SLURM_CONF="$SLURM_CONF"}'
     return (
+        f"{FIRST_LINE}\n"
         f"{{ printf %s {shlex.quote(stdin)} | env -i {kept} {shlex.join(environment)} {limited}; "
         f"s=$?; [ $s -ne {_SSH_FAILED} ] || s={_SSH_FAILED - 1}; exit $s; }}\n"
     )

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 from isthmus.api.base import ConditionModel
 from isthmus.api.conditions import ConditionType, Phase, Reason, set_condition
+from isthmus.api.ip_family import host_port
 from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.api.times import epoch
 from isthmus.plan.actions import Submit
@@ -74,8 +75,7 @@ def _refuses(observed: SlurmJobObservation) -> bool:
 
 def tunnel_url(tunnel: TunnelSlice) -> str:
     """URL of the worker through a tunnel."""
-    host = f"[{tunnel.address}]" if ":" in tunnel.address else tunnel.address
-    return f"http://{host}:{tunnel.port}"
+    return f"http://{host_port(tunnel.address, tunnel.port)}"
 
 
 def routed(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
@@ -121,7 +121,8 @@ def broken(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[Reaso
     if _refuses(observed) and tunnel_url(tunnel) == observed.status.url:
         return (
             Reason.TUNNEL_DOWN,
-            f"tunnel host {tunnel.host} does not listen on {tunnel.address}:{tunnel.port}",
+            f"tunnel host {tunnel.host} does not listen on "
+            f"{host_port(tunnel.address, tunnel.port)}",
         )
     return None
 

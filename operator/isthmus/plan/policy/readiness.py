@@ -8,6 +8,7 @@ never comes from the job.
 from ipaddress import ip_address, ip_network
 
 from isthmus.api.conditions import Phase, Reason
+from isthmus.api.ip_family import host_port
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.slurm.comments import parse_comment
 from isthmus.backends.slurm.records import JobRecord
@@ -74,8 +75,7 @@ def _address(observed: SlurmJobObservation, *, record: JobRecord) -> str | None:
 
 def _at(address: str, port: int) -> dict[str, str | int]:
     """Host, port and URL of an engine as they stand in a status."""
-    host = f"[{address}]" if ":" in address else address
-    return {"host": address, "port": port, "url": f"http://{host}:{port}"}
+    return {"host": address, "port": port, "url": f"http://{host_port(address, port)}"}
 
 
 def _refused(rules: EndpointRules, *, address: str, port: int) -> str:
@@ -148,7 +148,7 @@ def _starting(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJob
         return status.model_copy(update={"phase": Phase.STARTING, "healthy": False})
     wrong = observed.probe_reason in {"WrongModel", "WrongAttempt"}
     if status.port is None:
-        message = "the job runs and has not published its port yet"
+        message = "the engine is loading: the job publishes its port once its engine listens"
     elif wrong:
         message = observed.probe_message
     else:
