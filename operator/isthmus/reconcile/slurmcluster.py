@@ -22,6 +22,7 @@ from isthmus.reconcile.access import login_refused
 from isthmus.reconcile.cluster_events import tell_of_records
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
+from isthmus.reconcile.leftovers import Leftovers
 from isthmus.reconcile.orphans import Orphans, shown
 from isthmus.reconcile.queue import Key
 from isthmus.reconcile.reading import read, read_cluster
@@ -61,6 +62,13 @@ class SlurmClusterReconciler:
             installation_id=settings.installation_id,
             watched=settings.watch_namespaces,
             after=settings.orphan_after,
+        )
+        self._leftovers = Leftovers(
+            store=store,
+            gate=gate,
+            installation_id=settings.installation_id,
+            keep=settings.keep_job_files,
+            clock=clock,
         )
 
     async def reconcile(self, key: Key) -> float | None:
@@ -122,6 +130,10 @@ class SlurmClusterReconciler:
         if snapshot is not None and orphans and cluster.spec.orphan_policy == "Cancel":
             client = self._clusters.client(reference)
             await self._orphans.cancel(reference, orphans, client=client, snapshot=snapshot)
+        if snapshot is not None:
+            client = self._clusters.client(reference)
+            folder = cluster.spec.files.work_directory
+            await self._leftovers.look(reference, snapshot, client=client, folder=folder)
         # A poller that hangs is noticed by the age of its last snapshot.
         return access.stale_after
 
@@ -144,6 +156,7 @@ class SlurmClusterReconciler:
     def _stop(self, reference: ClusterReference) -> None:
         self._clusters.stop(reference)
         self._orphans.forget(reference)
+        self._leftovers.forget(reference)
 
     def _observe(
         self, cluster: SlurmCluster, reference: ClusterReference, used: frozenset[str]
