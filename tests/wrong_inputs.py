@@ -146,6 +146,25 @@ GOOD: Mapping[str, dict] = {
 """One object of each kind that uses all its fields and is accepted."""
 
 
+ODD_BUT_RIGHT: Mapping[str, dict[str, object]] = {
+    "cpu half": {"spec.pools[0].worker.cpu": "0.5"},
+    "cpu with zeros behind": {"spec.pools[0].worker.cpu": "1.50"},
+    "memory with a fraction below one": {"spec.pools[0].worker.memory": "0.5Ti"},
+    "memory in bytes": {"spec.pools[0].worker.memory": "68719476736"},
+    "memory in bytes, a number": {"spec.pools[1].worker.memory": 68719476736},
+    "memory in Ki": {"spec.pools[1].worker.memory": "67108864Ki"},
+    "shared memory in bytes": {"spec.pools[0].worker.sharedMemory": 1073741824},
+    "a long JSON argument": {
+        "spec.pools[0].engine.args": ["--hf-overrides", "{" + "x" * 1991 + "}"]
+    },
+    "the longest argument": {"spec.pools[0].engine.args": ["x" * 4096]},
+    "many arguments": {"spec.pools[0].engine.args": ["--seed=1"] * 112},
+    "a quantisation": {"spec.model.source": "hf://org/repo-GGUF:Q4_K_M"},
+    "a path as served name": {"spec.model.servedNames": ["/models/llama", "llama"]},
+}
+"""Changes of the good ModelDeployment that real files have, and that are accepted (F12)."""
+
+
 @dataclass(frozen=True)
 class WrongInput:
     """One mistake: `changes` by path turn the good object into a wrong one.
@@ -235,6 +254,7 @@ WRONG_INPUTS = (
     _d("source ends with dots", "spec.model.source", "/models/..", SOURCE),
     _d("source with a quote", "spec.model.source", "/models/a'b", SOURCE),
     _d("source with a line feed", "spec.model.source", "hf://org/llama\n", SOURCE),
+    _d("source with two quantisations", "spec.model.source", "hf://org/llama:a:b", SOURCE),
     _d("source empty", "spec.model.source", "", None),
     _d("revision with a space", "spec.model.revision", "a b", "model.revision must be a branch"),
     _d("revision begins with a dash", "spec.model.revision", "-x", "model.revision must be"),
@@ -389,6 +409,11 @@ WRONG_INPUTS = (
     _k8s("cpu a word", "worker.cpu", "many", "worker.cpu must be a number of cores"),
     _k8s("cpu zero", "worker.cpu", 0, "worker.cpu must be a number of cores"),
     _k8s("memory without unit", "worker.memory", "64", "worker.memory must be a size with a unit"),
+    _k8s("cpu zero with a fraction", "worker.cpu", "0.0", "worker.cpu must be a number of cores"),
+    _k8s("cpu in parts of a thousandth", "worker.cpu", "0.0001", "worker.cpu must be a number"),
+    _k8s("cpu with a fraction, unquoted", "worker.cpu", 1.5, None),
+    _k8s("memory of some bytes", "worker.memory", 64, "worker.memory must be a size with a unit"),
+    _k8s("memory zero", "worker.memory", "0.00Gi", "worker.memory must be a size with a unit"),
     _k8s("memory with a wrong unit", "worker.memory", "64GB", "worker.memory must be a size"),
     _k8s("shared memory none", "worker.sharedMemory", "0", "worker.sharedMemory must be a size"),
     _hpc(
@@ -423,10 +448,11 @@ WRONG_INPUTS = (
     _k8s("argument empty", "engine.args", [""], "must not be empty or only white space"),
     _k8s("argument white space", "engine.args", ["  "], "must not be empty or only white space"),
     _k8s("argument with a line feed", "engine.args", ["--a\n--b"], "must be one line"),
+    _k8s("argument of a block scalar", "engine.args", ['--x={\n "a": 1}\n'], "in YAML write >-"),
     _k8s("argument with a NUL", "engine.args", ["--a\0"], "must be one line"),
-    _k8s("argument too long", "engine.args", ["x" * 1025], None),
+    _k8s("argument too long", "engine.args", ["x" * 4097], None),
     _k8s("arguments one string", "engine.args", "--a --b", None),
-    _k8s("too many arguments", "engine.args", ["--a"] * 49, None),
+    _k8s("too many arguments", "engine.args", ["--a"] * 113, None),
     # --- environment
     _k8s("variable with a dash", "engine.env", [{"name": "A-B", "value": "1"}], "variable's name"),
     _k8s("variable of SLURM", "engine.env", [{"name": "SLURM_JOB_ID", "value": "1"}], VARIABLE),

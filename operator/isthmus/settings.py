@@ -129,6 +129,10 @@ class Settings:
     """Seconds for which a job of ours must have been without a SlurmJob before `orphanPolicy` ends
     it; three complete looks at the queue at least."""
 
+    keep_job_files: float = 604800.0
+    """Seconds for which logs, claims and folders of ended jobs stay in a cluster's work directory:
+    seven days. Files of a job that SLURM shows, or that has a SlurmJob, stay whatever their age."""
+
     ssh_reconnect_pause: float = 30.0
     """Seconds between attempts to log in to a SLURM cluster after one that failed, and ten times as
     many after one that was refused; many sites ban addresses that knock more often."""

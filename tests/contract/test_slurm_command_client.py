@@ -24,6 +24,7 @@ from isthmus.backends.slurm.records import (
     UnreadableJob,
 )
 from isthmus.errors import SlurmCommandError, SlurmUnavailableError
+from isthmus.plan.policy.leftovers import may_go
 from tests.slurmanswers import RECORD_END, printing
 
 NODE = "gpu01\x1f10.0.0.11\x1fmixed\x1fgpu*\x1fnone" + RECORD_END
@@ -380,6 +381,51 @@ async def test_gate_is_closed_once_and_for_all(slurm: FakeSlurm, tmp_path: Path)
     with pytest.raises(SlurmUnavailableError) as caught:
         await client.close_gate(work_directory=str(tmp_path / "missing"), job_name="mine")
     assert caught.value.reason == "WorkDirectoryUnavailable"
+
+
+def _made(path: Path, *, hours: float) -> None:
+    if path.suffix == ".claim":
+        path.symlink_to("17.0.gpu01.99.1")
+    elif path.suffix:
+        path.write_text("x")
+    else:
+        path.mkdir()
+        (path / "17.0").mkdir()
+    then = time.time() - hours * 3600
+    os.utime(path, (then, then), follow_symlinks=False)
+
+
+async def test_b7_what_ended_attempts_left_goes_by_its_age(
+    slurm: FakeSlurm, tmp_path: Path
+) -> None:
+    """Logs, claims and folders stay a week, key files an hour; what is others' stays for ever."""
+    work = tmp_path / "work"
+    work.mkdir()
+    job = "llama-prod0001-0123456789-0-x7k2qp"
+    ours = [f"{job}.claim", f"{job}.17.log", job, f"{job}.key", f"{job}.tunnel"]
+    for name in ours:
+        _made(work / name, hours=200)
+    live = "llama-prod0001-0123456789-1-aaaaaa.18.log"
+    young = "llama-prod0001-0123456789-2-bbbbbb.19.log"
+    young_key = "llama-prod0001-0123456789-2-bbbbbb.key"
+    others = ["llama-prod0002-0123456789-0-x7k2qp.17.log", "my-prod0001-notes.txt", "data"]
+    for name, hours in ((live, 200), (young, 100), (young_key, 2), *((o, 999) for o in others)):
+        _made(work / name, hours=hours)
+    client = slurm.client()
+    found = await client.old_files(
+        work_directory=str(work),
+        installation_id="prod0001",
+        seconds=7 * 86400.0,
+        key_seconds=3600.0,
+    )
+    known = {live.partition(".")[0]}
+    gone = may_go(found, installation_id="prod0001", known=known)
+    assert sorted(gone) == sorted([*ours, young_key])
+    await client.remove_files(work_directory=str(work), files=(*gone, "../slip", ".", ""))
+    assert {path.name for path in work.iterdir()} == {live, young, *others}
+    await client.remove_files(work_directory=str(work), files=gone)  # again, or by two
+    with pytest.raises(SlurmUnavailableError):
+        await client.remove_files(work_directory=str(tmp_path / "missing"), files=gone)
 
 
 def files_of(folder: Path) -> list[Path]:

@@ -7,6 +7,7 @@ from hypothesis import given
 
 from isthmus.api import names
 from isthmus.api.names import parse_slurm_job_name, slurm_job_name
+from isthmus.front.workers import _workload
 
 label = st.from_regex(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True)
 token = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=6, max_size=6)
@@ -53,6 +54,48 @@ def test_composed_names_are_valid_object_names():
     assert revision == f"{'a' * 40}-{'b' * 15}-{'c' * 10}"
     assert job == f"{'a' * 40}-{'b' * 15}-511-x7k2qp"
     assert max(len(revision), len(job)) <= 253
+
+
+def _dns_subdomain(name, *, most):
+    return len(name) <= most and re.fullmatch(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", name) is not None
+
+
+def test_b3_every_derived_name_fits_for_all_lengths_that_the_schema_allows():
+    """From about 35 characters of name and pool on, a pod's name lost the end of its Deployment's.
+
+    By that the front finds which key the pod has, so it got none.
+    """
+    for length in range(1, names.MAX_DEPLOYMENT_NAME + 1):
+        deployment = ("ab-" * 20)[: length - 1] + "c"
+        for service in (
+            names.membership_service(deployment, managed=True),
+            names.membership_service(deployment, managed=False),
+        ):
+            assert _dns_subdomain(service, most=63)
+        assert len(names.front_name(deployment)) <= names.MAX_WORKLOAD_NAME
+        assert _dns_subdomain(names.front_name(deployment), most=63)
+        for secret in (names.api_key_secret(deployment), names.worker_keys_secret(deployment)):
+            assert _dns_subdomain(secret, most=253)
+        for width in range(1, names.MAX_POOL_NAME + 1):
+            pool = ("x-y" * 5)[: width - 1] + "z"
+            parts = {"deployment": deployment, "pool": pool}
+            workload = names.workload_name(**parts, revision="abcdefghij")
+            assert _dns_subdomain(workload, most=names.MAX_WORKLOAD_NAME)
+            assert workload.endswith("-abcdefghij")
+            for template_hash in ("5d8f7b9c6d", "7c4f8"):  # as long as one may be, and a short one
+                pod = f"{workload}-{template_hash}-"[:58] + "x7k2q"
+                target = {"targetRef": {"kind": "Pod", "name": pod}}
+                assert _workload(target) == workload
+            job = names.slurm_job_object_name(**parts, slot=999, attempt="x7k2qp")
+            assert _dns_subdomain(job, most=253)
+            assert _dns_subdomain(names.tunnel_slice_name(slurm_job=job, host="h" * 63), most=253)
+            assert _dns_subdomain(names.revision_object_name(**parts, revision="c" * 16), most=253)
+
+
+def test_b3_two_revisions_never_have_one_workload_name():
+    long = {"deployment": "a" * 40, "pool": "b" * 15}
+    first = names.workload_name(**long, revision="abcdefghij")
+    assert first != names.workload_name(**long, revision="abcdefghik")
 
 
 def test_identity_is_a_name_that_users_cannot_take():

@@ -11,11 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
+from isthmus.api.defaults import effective
+from isthmus.api.modeldeployment import ModelDeployment
+from isthmus.backends.kubernetes import render
+from isthmus.backends.slurm.frozen import freeze
 from isthmus.cli import schema_check
 from isthmus.cli.manifests import documents
 from isthmus.cli.schema_check import check
 from isthmus.cli.validate import findings, validate
-from tests.wrong_inputs import GOOD, WRONG_INPUTS, WrongInput, changed
+from tests.wrong_inputs import GOOD, ODD_BUT_RIGHT, WRONG_INPUTS, WrongInput, changed
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = sorted((ROOT / "deploy" / "samples").glob("*.yaml"))
@@ -39,6 +43,31 @@ def problems(*objects: object) -> list[str]:
 @pytest.mark.parametrize("kind", GOOD)
 def test_good_objects_are_valid(kind):
     assert problems(GOOD[kind]) == []
+
+
+@pytest.mark.parametrize("name", ODD_BUT_RIGHT)
+def test_f12_what_real_files_have_is_valid_and_can_be_rendered(name):
+    obj = changed(GOOD["ModelDeployment"], ODD_BUT_RIGHT[name])
+    assert problems(obj) == []
+    deployment = ModelDeployment.model_validate(obj)
+    desired = effective(deployment)
+    frozen = freeze(desired=desired, pool=desired.pools[1])
+    assert frozen.template.cpus == 8
+    assert frozen.template.memory_mib in (None, 65536)
+    render.pod_template(
+        desired=desired,
+        pool=desired.pools[0],
+        revision="r",
+        pre_stop_seconds=30,
+        shutdown_seconds=30,
+    )
+
+
+def test_f12_a_fraction_without_quotes_is_told_how_to_be_written():
+    wrong = changed(GOOD["ModelDeployment"], {"spec.pools[0].worker.cpu": 1.5})
+    assert problems(wrong) == [
+        'spec.pools[0].worker.cpu: a number with a fraction must stand in quotes: write "1.5"'
+    ]
 
 
 @pytest.mark.parametrize("wrong", WRONG_INPUTS, ids=lambda wrong: f"{wrong.kind}: {wrong.name}")

@@ -102,6 +102,21 @@ def test_every_worker_wants_the_key_and_none_shows_anywhere(world: World, keyed:
     )
 
 
+@pytest.mark.timeout(240)
+def test_b3_a_keyed_pod_serves_whose_names_are_as_long_as_they_may_be(world: World) -> None:
+    """Of a pod's name the API server keeps 58 characters; the front finds the pod's key by it."""
+    name, pool = "m" * 40, "k" * 15
+    on_pods = kubernetes_pool(pool, priority=40, maxReplicas=1)
+    world.apply(deployment(name, on_pods, slurm_pool("hpc", priority=1), replicas=1))
+    world.wait_agree(name, kubernetes=1, slurm=0, timeout=120)
+    assert status_of(workers(world, name)[pool]["url"], "/v1/models") == 401
+    url = world.service_url(name)
+    until(lambda: status_of(url, "/v1/models") == 200, "the front knows the pod's key")
+    assert world.chat(url)
+    world.delete(name)
+    until(lambda: not world.leftovers(name), "nothing is left")
+
+
 def assert_shown_nowhere(world: World, name: str, key: str) -> None:
     for what, text in places_to_look(world, name):
         assert key not in text, f"the API key shows in {what}"

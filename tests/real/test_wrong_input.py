@@ -19,7 +19,7 @@ from playground.errors import PlaygroundError
 from tests.bareapi import bare_api
 from tests.plan.builders import desired
 from tests.real.api import Api, Json, Refused, kind_of
-from tests.wrong_inputs import GOOD, WRONG_INPUTS, WrongInput, changed
+from tests.wrong_inputs import GOOD, ODD_BUT_RIGHT, WRONG_INPUTS, WrongInput, changed
 
 ROOT = Path(__file__).parents[2]
 CRDS = ROOT / "crds"
@@ -93,6 +93,11 @@ def test_definitions_are_small_enough_for_plain_apply(kubectl: Kubectl) -> None:
 @pytest.mark.parametrize("kind", GOOD)
 def test_good_objects_are_accepted(api: Api, kind: str):
     assert dry_run(api, GOOD[kind])["spec"] != {}
+
+
+@pytest.mark.parametrize("name", ODD_BUT_RIGHT)
+def test_f12_what_real_files_have_is_accepted(api: Api, name: str) -> None:
+    assert dry_run(api, changed(GOOD["ModelDeployment"], ODD_BUT_RIGHT[name]))["spec"] != {}
 
 
 def test_crds_are_structural_and_accepted_in_full(kubectl: Kubectl):

@@ -41,6 +41,18 @@ class Nodes:
     crashing: bool = False
 
 
+TEMPLATE_HASH = "5d8f7b9c6d"
+"""Of the ReplicaSet, which has no object of its own here."""
+
+
+def generated_name(deployment: str, drawn: str) -> str:
+    """The name of a pod as a ReplicaSet's controller and the API server make it.
+
+    `generateName` is cut at 58 characters, and five are drawn.
+    """
+    return f"{deployment}-{TEMPLATE_HASH}-"[:58] + drawn
+
+
 class Controllers:
     """Deployment, pod, EndpointSlice and garbage collection in one."""
 
@@ -123,7 +135,7 @@ class Controllers:
             PODS,
             {
                 "metadata": {
-                    "name": f"{k8s.name(owner)}-{next(self._names):05}",
+                    "name": generated_name(k8s.name(owner), f"{next(self._names):05}"),
                     "namespace": k8s.namespace(owner),
                     "labels": dict(template["metadata"]["labels"]),
                     "ownerReferences": [

@@ -131,4 +131,4 @@ class Ledger:
 
 def over(job: Json) -> bool:
     phase = k8s.dig(job, "status", "phase")
-    return phase is not None and Phase(str(phase)).terminal
+    return phase in list(Phase) and Phase(str(phase)).terminal

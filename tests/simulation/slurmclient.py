@@ -49,6 +49,10 @@ class SimulatedSlurmClient:
     async def place_tunnel_key(self, **_: object) -> None:
         """No simulated job calls a bastion."""
 
+    async def old_files(self, **_: object) -> tuple[str, ...]:
+        """No simulated job leaves a file that is old enough."""
+        return ()
+
     # ---- questions
 
     async def snapshot(self) -> Snapshot:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.simulation import corpus, memory, runner
+from tests.simulation import corpus, failing, memory, rolledback, runner
 
 Record = Callable[[str, object], None]
 
@@ -88,3 +88,24 @@ def test_b9_nothing_is_remembered_of_what_is_gone() -> None:
     """
     grown = memory.remembered(rounds=6)
     assert not grown, grown
+
+
+@pytest.mark.parametrize("name", rolledback.NEWER)
+def test_b5_what_a_newer_release_has_stored_loses_nothing_and_can_be_deleted(name: str) -> None:
+    wrong = rolledback.rolled_back(rolledback.NEWER[name])
+    assert not wrong, wrong
+
+
+@pytest.mark.parametrize("command", ["terminate", "cancel"])
+def test_b8_an_action_that_fails_is_told_at_the_job_and_at_its_pool(command: str) -> None:
+    """TERM was sent again and again, and the status went on to say what it had said before."""
+    found = failing.told_of(command)
+    said = found["job"]
+    assert (said["status"], said["reason"]) == ("False", "ActionFailed")
+    assert failing.WORDS in said["message"]
+    assert "times or more" in said["message"]
+    assert failing.WORDS in found["pools"][0]["why"]
+    assert said["lastTransitionTime"] in found["pools"][0]["why"]
+    assert found["events"].count("ActionFailed") == 1
+    assert found["writes"] < 10, "each try would be a write"
+    assert not found["left"], "it goes on once the command works again"

@@ -49,6 +49,14 @@ class ConditionType(StrEnum):
     CLIENT_KEYS_IN_FORCE = "ClientKeysInForce"
     """On a ModelDeployment with endpoint.clientKeysSecretRef: its front asks clients for keys."""
 
+    READABLE = "Readable"
+    """There only while it is False: some of the object's fields cannot be read, and nothing new is
+    made from it; what runs is followed and can be ended."""
+
+    ACTIONS_SUCCEED = "ActionsSucceed"
+    """On a SlurmJob, there only while it is False: something that is to be done about its job
+    fails, and is tried again. The message says what, how often, and whose words they are."""
+
 
 class Reason(StrEnum):
     """Every reason that a condition, a phase or an event may carry."""
@@ -103,6 +111,8 @@ class Reason(StrEnum):
     KEY_SHARED = "KeyShared"
     """Jobs on SLURM have the deployment's API key: who learns it on one node can use all workers;
     the message says why, and how to have that otherwise."""
+    ACTION_FAILED = "ActionFailed"
+    """What is to be done about a job (submit, end, cancel) fails and is tried again."""
     INVALID_SPEC = "InvalidSpec"
     """The object passed an older schema but cannot be read now; the message names the field."""
     RECONCILE_FAILED = "ReconcileFailed"

@@ -17,16 +17,29 @@ from isthmus.api.reserved_options import (
     RESERVED_ENVIRONMENT_PREFIXES,
     SHELL_ENVIRONMENT,
     SHELL_ENVIRONMENT_PREFIX,
-    joined,
+    with_abbreviations,
 )
 
+MAX_ARGUMENTS: Final = 112
+MAX_ARGUMENT: Final = 4096
+"""Characters: --hf-overrides of a long context has 2000. The API server bounds what a rule may cost
+by the product of both, and with more it refuses the CRD."""
+
 CONTROL_CHARACTERS: Final = r"^[^\x00-\x1f\x7f]*$"
+
+_RESERVED: Final = (
+    "this engine option (or its abbreviation) is set by Isthmus: remove it. Use model.source, "
+    "model.revision, model.servedNames and worker instead; host, port, keys, metrics, multi-node, "
+    "TLS and config-file options are not the user's; a token comes by engine.env, {name: HF_TOKEN, "
+    "valueFrom: …}"
+)
 
 ARGUMENT_RULES: Final = (
     matches(
         CONTROL_CHARACTERS,
         "an engine argument must be one line without control characters: put each argument into "
-        "its own list entry",
+        "its own list entry, and JSON into one line (in YAML write >- instead of |, and indent its "
+        "lines alike)",
     ),
     matches(
         r"\S",
@@ -41,14 +54,12 @@ ARGUMENT_RULES: Final = (
     # `--port`, `--port=1`, `--por`, `--served_model_name` and `--config.x` all name an option of
     # ours: vLLM's parser reads `_` as `-` and cuts names at a dot.
     Rule(
-        f"!('{joined(ENGINE_RESERVED)}').contains('|' + "
-        "(self.startsWith('-') ? self.split('=')[0].split('.')[0].replace('_', '-') : ' '))"
-        f" && !self.matches('^-[{ENGINE_RESERVED_SHORT}]')",
-        "this engine option (or its abbreviation) is set by Isthmus: remove it. Use model.source, "
-        "model.revision, model.servedNames and worker instead; host, port, keys, metrics, "
-        "multi-node, TLS and config-file options are not the user's; a token comes by engine.env, "
-        "{name: HF_TOKEN, valueFrom: …}",
+        "!self.startsWith('-') || !(self.split('=')[0].split('.')[0].replace('_', '-') in ["
+        + ", ".join(f"'{name}'" for name in with_abbreviations(ENGINE_RESERVED))
+        + "])",
+        _RESERVED,
     ),
+    Rule(f"!self.matches('^-[{ENGINE_RESERVED_SHORT}]')", _RESERVED),
 )
 
 _ENVIRONMENT_NAMES: Final = (
@@ -176,9 +187,12 @@ class EngineSpec(SpecModel):
     """Container image; Kubernetes pools only, default by engine type."""
     args: Annotated[
         tuple[
-            Annotated[str, Field(max_length=1024, json_schema_extra=rules(*ARGUMENT_RULES))], ...
+            Annotated[
+                str, Field(max_length=MAX_ARGUMENT, json_schema_extra=rules(*ARGUMENT_RULES))
+            ],
+            ...,
         ],
-        Field(max_length=48, json_schema_extra=rules(x_kubernetes_list_type="atomic")),
+        Field(max_length=MAX_ARGUMENTS, json_schema_extra=rules(x_kubernetes_list_type="atomic")),
     ] = ()
     """The engine's own arguments as on its manual page, for example ["--max-model-len=8192"]."""
     env: Annotated[

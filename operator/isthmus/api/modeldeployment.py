@@ -6,6 +6,7 @@ Only what is built stands in the schema; a field is added together with what it 
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from isthmus.api.base import (
     DNS_LABEL,
@@ -48,7 +49,8 @@ class ModelSpec(SpecModel):
             max_length=256,
             json_schema_extra=rules(
                 Rule(
-                    "self.matches('^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*$')"
+                    "self.matches('^hf://[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*"
+                    "(:[A-Za-z0-9][A-Za-z0-9._-]*)?$')"
                     " || (self.matches('^(/[A-Za-z0-9._+@=:-]+)+$') && "
                     "!self.contains('/../') && !self.endsWith('/..'))",
                     'model.source must be "hf://organisation/name" or an absolute path on the '
@@ -57,7 +59,8 @@ class ModelSpec(SpecModel):
             ),
         ),
     ]
-    """hf://organisation/name, or an absolute path on the worker."""
+    """hf://organisation/name (vLLM's GGUF form has :QUANTISATION behind it), or an absolute path on
+    the worker."""
     revision: Annotated[
         str | None,
         Field(
@@ -81,8 +84,8 @@ class ModelSpec(SpecModel):
                     max_length=128,
                     json_schema_extra=rules(
                         matches(
-                            "^[A-Za-z0-9][A-Za-z0-9._:/@+-]*$",
-                            "a served name must begin with a letter or digit and hold only "
+                            "^[A-Za-z0-9/][A-Za-z0-9._:/@+-]*$",
+                            "a served name must begin with a letter, digit or '/' and hold only "
                             "letters, digits and ._:/@+-",
                         ),
                         Rule(
@@ -100,7 +103,23 @@ class ModelSpec(SpecModel):
     """Model names in requests; default: organisation/name, or the last part of the path."""
 
 
-_SIZE: Final = "^[1-9][0-9]{0,8}([.][0-9]{1,3})?(M|G|T|Mi|Gi|Ti)$"
+_SIZE: Final = (
+    "type(self) == int ? int(self) >= 1000000 : string(self).matches('^([1-9][0-9]{6,14}|"
+    "(0|[1-9][0-9]{0,11})([.][0-9]{1,3})?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi))$') && "
+    "!string(self).matches('^0([.]0*)?[a-zA-Z]')"
+)
+"""A size as pods take it; a number without a unit is bytes, and a small one an oversight."""
+
+
+def _size(field: str, example: str) -> JsonDict:
+    return rules(
+        Rule(
+            _SIZE,
+            f"{field} must be a size with a unit, or bytes (1000000 or more): write for example "
+            f'"{example}"',
+        ),
+        x_kubernetes_int_or_string=True,
+    )
 
 
 def _text(value: object) -> object:
@@ -128,44 +147,37 @@ class WorkerSpec(SpecModel):
     """GPU model; SLURM pools only, looked up in the SlurmCluster's site.gpuTypes."""
     cpu: Annotated[
         str | None,
-        BeforeValidator(_text),
         Field(
             max_length=16,
             json_schema_extra=rules(
                 Rule(
                     "type(self) == int ? int(self) > 0 && int(self) < 1000000 : "
-                    "string(self).matches('^[1-9][0-9]{0,5}(m|[.][0-9]{1,3})?$')",
-                    'worker.cpu must be a number of cores: write for example "8" or "7500m"',
+                    "string(self).matches('^((0|[1-9][0-9]{0,5})([.][0-9]{1,3})?|[1-9][0-9]{0,5}m)$')"
+                    " && !string(self).matches('^0([.]0*)?$')",
+                    'worker.cpu must be a number of cores: write for example "8", "0.5" or "7500m"',
                 ),
                 x_kubernetes_int_or_string=True,
             ),
         ),
+        BeforeValidator(_text),
     ] = None
-    """CPU cores, such as "8" or "7500m"; SLURM gets whole cores, rounded up."""
+    """CPU cores, such as "8", "0.5" or "7500m"; SLURM gets whole cores, rounded up."""
     memory: Annotated[
         str | None,
         Field(
             max_length=16,
-            json_schema_extra=rules(
-                matches(
-                    _SIZE,
-                    'worker.memory must be a size with a unit: write for example "64Gi"',
-                )
-            ),
+            json_schema_extra=_size("worker.memory", "64Gi"),
         ),
+        BeforeValidator(_text),
     ] = None
-    """Main memory, such as "64Gi"."""
+    """Main memory, such as "64Gi", or bytes; SLURM gets whole MiB, rounded up."""
     shared_memory: Annotated[
         str | None,
         Field(
             max_length=16,
-            json_schema_extra=rules(
-                matches(
-                    _SIZE,
-                    'worker.sharedMemory must be a size with a unit: write for example "8Gi"',
-                )
-            ),
+            json_schema_extra=_size("worker.sharedMemory", "8Gi"),
         ),
+        BeforeValidator(_text),
     ] = None
     """Bound of the pod's /dev/shm, counted as its memory when used; default 1Gi per GPU."""
 

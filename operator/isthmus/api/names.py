@@ -143,6 +143,14 @@ MAX_DEPLOYMENT_NAME: Final = 40
 MAX_POOL_NAME: Final = 15
 """Characters of a pool's name."""
 
+MAX_WORKLOAD_NAME: Final = 46
+"""Characters of the name of a Deployment whose pods are known by their names.
+
+A pod is called `<Deployment>-<hash of ten>-<five>`, and the API server cuts what stands before the
+five characters at 58: of a longer name the last parts, by which the front finds the Deployment and
+with it the worker's key, would be lost.
+"""
+
 IDENTITY_MODEL_PREFIX: Final = "isthmus-attempt-"
 """A vLLM worker outside the cluster serves one more model name, this prefix and its attempt.
 
@@ -156,11 +164,21 @@ def identity_model_name(attempt: str) -> str:
 
 
 def revision_object_name(*, deployment: str, pool: str, revision: str) -> str:
-    """Return the name of the Deployment and of the ControllerRevision of one (pool, revision).
+    """Return the name of the ControllerRevision of one (pool, revision).
 
-    At most 40 + 15 + 10 + 2 = 67 characters; both kinds allow 253.
+    At most 40 + 15 + 10 + 2 = 67 characters; the kind allows 253.
     """
     return f"{deployment}-{pool}-{revision}"
+
+
+def workload_name(*, deployment: str, pool: str, revision: str) -> str:
+    """Return the name of the Deployment of one (pool, revision), at most MAX_WORKLOAD_NAME long.
+
+    Of a name that would be longer the front part is cut; the revision alone tells it from others,
+    for the names of deployment and pool are part of that hash.
+    """
+    room = MAX_WORKLOAD_NAME - len(revision) - 1
+    return f"{f'{deployment}-{pool}'[:room].rstrip('-.')}-{revision}"
 
 
 def front_name(deployment: str) -> str:

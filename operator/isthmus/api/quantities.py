@@ -8,7 +8,7 @@ import re
 from decimal import Decimal
 from typing import Final
 
-QUANTITY_PATTERN: Final = r"^[0-9]{1,12}(\.[0-9]{1,3})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
+QUANTITY_PATTERN: Final = r"^[0-9]{1,15}(\.[0-9]{1,3})?(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$"
 """Quantities that we accept for CPU and memory; no exponents, no sign."""
 
 _QUANTITY: Final = re.compile(QUANTITY_PATTERN, re.ASCII)

@@ -218,6 +218,15 @@ def joined(options: frozenset[str]) -> str:
     return "|" + "|".join(kept) + "|"
 
 
+def with_abbreviations(options: frozenset[str]) -> list[str]:
+    """Return the options and every prefix of one, for a rule that looks for a word in a list.
+
+    What the API server charges for that is the number of words, however long the word that is
+    looked for may be; `joined` costs the product of both lengths.
+    """
+    return sorted({option[:end] for option in options for end in range(1, len(option) + 1)})
+
+
 SBATCH_ALLOWED: Final = (
     "--begin",
     "--cluster-constraint",

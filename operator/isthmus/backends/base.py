@@ -88,6 +88,7 @@ class Worker:
         draining: it is on its way out, and how far.
         load: what its engine's metrics say, None where nobody asks.
         shares_key: an attempt that was started with the deployment's API key.
+        problem: what is to be done about it and fails; "" for nothing.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Worker:
     draining: Draining | None = None
     load: Load | None = None
     shares_key: bool = False
+    problem: str = ""
 
     @property
     def live(self) -> bool:

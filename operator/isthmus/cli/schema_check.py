@@ -170,6 +170,9 @@ def _sentence(error: jsonschema.ValidationError) -> str:
     if error.validator == "enum":
         choices = cast(Sequence[object], error.validator_value)
         return f"{error.instance!r} is not one of {', '.join(map(str, choices))}"
+    if isinstance(error.instance, float) and error.validator_value == ["integer", "string"]:
+        # Pods take such a number as it is; in a schema of our own it can be a text only.
+        return f'a number with a fraction must stand in quotes: write "{error.instance}"'
     if error.validator in _BOUNDS and isinstance(error.instance, Sized):
         return _BOUNDS[error.validator].format(error.validator_value, len(error.instance))
     return str(error.message)

@@ -8,6 +8,7 @@ from isthmus.backends.slurm.records import Snapshot
 from isthmus.backends.slurm.states import node_usable, observe
 from isthmus.plan.condition_models import models, typed
 from isthmus.plan.policy import unreadable
+from isthmus.plan.policy.telling import with_problem
 
 _HIDDEN = (
     "the site hides its nodes from us (PrivateData=nodes in slurm.conf). Jobs are submitted, "
@@ -28,6 +29,7 @@ class SlurmClusterObservation:
         warning: what should be corrected although it is fresh.
         our_jobs: job names of our SlurmJobs.
         orphans: jobs of ours that have had no SlurmJob for long; None while that is not known.
+        unread: which fields of its object cannot be read; "" if all can.
     """
 
     generation: int
@@ -40,6 +42,7 @@ class SlurmClusterObservation:
     our_jobs: frozenset[str]
     status: SlurmClusterStatus
     orphans: tuple[OrphanModel, ...] | None = None
+    unread: str = ""
 
 
 def slurm_cluster_status(observed: SlurmClusterObservation, *, now: float) -> SlurmClusterStatus:
@@ -57,7 +60,13 @@ def slurm_cluster_status(observed: SlurmClusterObservation, *, now: float) -> Sl
     status = observed.status.model_copy(
         update={
             "observed_generation": observed.generation,
-            "conditions": models(conditions),
+            "conditions": with_problem(
+                models(conditions),
+                ConditionType.READABLE,
+                reason=Reason.INVALID_SPEC,
+                problem=observed.unread,
+                now=now,
+            ),
             "version": observed.version or observed.status.version,
             "orphans": observed.status.orphans if observed.orphans is None else observed.orphans,
             "summary": summary,

@@ -10,7 +10,7 @@ says of the job cannot be read, only probes speak.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from isthmus.api.conditions import PendingClass, Phase, Reason
+from isthmus.api.conditions import ConditionType, PendingClass, Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.slurm import reasons
@@ -35,6 +35,7 @@ from isthmus.plan.policy.readiness import (
     startup_left,
 )
 from isthmus.plan.policy.stopping import stop
+from isthmus.plan.policy.telling import with_problem
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 from isthmus.plan.submitting import SOON
 
@@ -61,7 +62,15 @@ def plan_slurm_job(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan
         now: wall clock of the operator, epoch seconds.
     """
     observed = replace(observed, status=not_in_the_future(observed.status, now=now))
-    return with_forward(observed, _plan(observed, now=now), now=now)
+    plan = with_forward(observed, _plan(observed, now=now), now=now)
+    conditions = with_problem(
+        plan.status.conditions,
+        ConditionType.READABLE,
+        reason=Reason.INVALID_SPEC,
+        problem=observed.unread,
+        now=now,
+    )
+    return replace(plan, status=plan.status.model_copy(update={"conditions": conditions}))
 
 
 def _plan(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:

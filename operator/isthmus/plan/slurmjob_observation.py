@@ -28,6 +28,7 @@ class ClusterObservation:
         unresolved: submissions on this cluster of which nobody knows the outcome, as it looks in an
             outage; of each namespace only so many as are its share (`ClusterView`).
         unresolved_here: all unclear submissions on this cluster of the job's own namespace.
+        unread: which fields of its object cannot be read; "" if all can.
     """
 
     usable: bool
@@ -38,6 +39,7 @@ class ClusterObservation:
     snapshot_starts: tuple[float, ...] = ()
     unresolved: int = 0
     unresolved_here: int = 0
+    unread: str = ""
 
     @property
     def shows_all(self) -> bool:
@@ -159,6 +161,8 @@ class SlurmJobObservation:
         owner_is_there: its ModelDeployment is; without it nothing is submitted.
         told_port: what the job has written into its run folder; None where that is not known.
         excluded_nodes: that a submission is to leave out (`policy.blame`).
+        unread: which fields of its object cannot be read, "" if all can; it is followed and ended,
+            and not submitted.
     """
 
     job_name: str
@@ -190,6 +194,7 @@ class SlurmJobObservation:
     owner_is_there: bool = True
     told_port: int | None = None
     excluded_nodes: tuple[str, ...] = ()
+    unread: str = ""
 
     @property
     def clear(self) -> bool:

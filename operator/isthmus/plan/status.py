@@ -103,6 +103,7 @@ def deleting_status(observed: ModelDeploymentObservation, *, now: float) -> Mode
     workers = _workers(observed)
     message = f"{len(_shown(observed))} workers are being stopped"
     stuck = [view.message for view in observed.clusters.values() if not view.reachable]
+    stuck += [worker.problem for worker in _shown(observed) if worker.problem]
     if workers and stuck:
         message += f"; {stuck[0]}"
     conditions = _carried(observed)
@@ -259,11 +260,16 @@ def _pool_status(
         ready=available,
         revision=observed.current[pool.name],
         pending=_pending_status(observed, pool=pool.name, pending=pending, now=now),
-        why=_why(pool, target=target, old=old),
+        why=_why(
+            pool,
+            target=target,
+            old=old,
+            problems=[w.problem for group in groups for w in group.workers if w.problem],
+        ),
     )
 
 
-def _why(pool: Pool, *, target: int, old: int) -> str:
+def _why(pool: Pool, *, target: int, old: int, problems: list[str]) -> str:
     parts = [f"priority {pool.priority}"]
     if pool.max_replicas is not None and target == pool.max_replicas:
         parts.append(f"filled to maxReplicas {pool.max_replicas}")
@@ -271,6 +277,9 @@ def _why(pool: Pool, *, target: int, old: int) -> str:
         parts.append(f"kept at minReplicas {pool.min_replicas}")
     if old:
         parts.append(f"{old} workers of an older revision serve until they are replaced")
+    if problems:
+        workers = "one worker" if len(problems) == 1 else f"{len(problems)} workers"
+        parts.append(f"of {workers} {problems[0]}")
     return "; ".join(parts)
 
 

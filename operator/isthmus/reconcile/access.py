@@ -11,9 +11,26 @@ from isthmus.api.slurmcluster import SlurmCluster
 
 
 def access(
-    *, cluster: SlurmCluster | None, reference: ClusterReference, namespace: str
+    *,
+    cluster: SlurmCluster | None,
+    reference: ClusterReference,
+    namespace: str,
+    unread: str = "",
 ) -> tuple[str, str] | None:
-    """Why a namespace may not use a cluster, as (reason, sentence); None if it may."""
+    """Why a namespace may not use a cluster, as (reason, sentence); None if it may.
+
+    Args:
+        cluster: what could be read of it, None where there is none or nothing could.
+        reference: its place.
+        namespace: whose jobs are meant.
+        unread: which of its fields cannot be read.
+    """
+    if cluster is None and unread:
+        return (
+            Reason.INVALID_SPEC,
+            f"SlurmCluster {reference.namespace}/{reference.name} cannot be read ({unread}): if a "
+            "newer release of the operator wrote it, run that one again",
+        )
     if cluster is None:
         return (
             Reason.CLUSTER_NOT_FOUND,

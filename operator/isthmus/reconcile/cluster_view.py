@@ -59,6 +59,7 @@ class ClusterView:
         reference: ClusterReference,
         namespace: str,
         except_for: str,
+        unread: str = "",
     ) -> ClusterObservation:
         """The cluster as a job of `namespace` sees it.
 
@@ -67,8 +68,9 @@ class ClusterView:
             reference: its place.
             namespace: of the job.
             except_for: uid of the SlurmJob, which is not counted among the unresolved.
+            unread: which fields of the cluster's object cannot be read.
         """
-        denied = access(cluster=cluster, reference=reference, namespace=namespace)
+        denied = access(cluster=cluster, reference=reference, namespace=namespace, unread=unread)
         if denied is not None:
             reason, message = denied
             return ClusterObservation(usable=False, fresh=False, reason=reason, message=message)
@@ -95,6 +97,7 @@ class ClusterView:
                 min(SHARE, len(each.unanswered - {except_for})) for each in unclear.values()
             ),
             unresolved_here=len(here.every - {except_for}),
+            unread=unread,
         )
 
     def _changed(self, resource: Resource, old: Object | None, new: Object | None) -> None:

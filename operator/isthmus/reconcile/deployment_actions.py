@@ -14,6 +14,7 @@ from isthmus.apiserver.objects import (
     Object,
     deletion_timestamp,
     dig,
+    labels,
     metadata,
     name,
     namespace,
@@ -134,10 +135,23 @@ class DeploymentActions:
             await self._create_slurm_job(desired, action)
         elif isinstance(action, DeleteSlurmJob):
             await self._delete(SLURM_JOBS, desired.namespace, action.name, planned=action.uid)
-        elif isinstance(action, DeleteDeployment | DeleteRevision):
-            resource = DEPLOYMENTS if isinstance(action, DeleteDeployment) else CONTROLLER_REVISIONS
-            await self._delete(resource, desired.namespace, _object_name(desired, action))
+        elif isinstance(action, DeleteDeployment):
+            if (found := self._deployment(desired, action)) is not None:
+                await self._delete(DEPLOYMENTS, desired.namespace, name(found))
+        elif isinstance(action, DeleteRevision):
+            name_ = _revision_name(desired, action)
+            await self._delete(CONTROLLER_REVISIONS, desired.namespace, name_)
         return raw
+
+    def _deployment(
+        self, desired: Desired, action: FreezeDeployment | ScaleDeployment | DeleteDeployment
+    ) -> Object | None:
+        """By its labels: one that an earlier release made may have another name."""
+        wanted = {names.LABEL_POOL: action.pool, names.LABEL_REVISION: action.revision}
+        for obj in self._store.labelled(DEPLOYMENTS, desired.namespace, desired.name):
+            if desired.uid in owner_uids(obj) and wanted.items() <= labels(obj).items():
+                return obj
+        return None
 
     async def _create(self, resource: Resource, obj: Object, *, owner: str) -> None:
         """Create, or take in what is there if it is ours already."""
@@ -203,11 +217,13 @@ class DeploymentActions:
 
     async def _freeze_deployment(self, desired: Desired, action: FreezeDeployment) -> None:
         """From what is stored, not rendered again: an upgrade may have come in between."""
-        name_ = _object_name(desired, action)
-        found = await self._api.get(DEPLOYMENTS, namespace=desired.namespace, name=name_)
+        known = self._deployment(desired, action)
+        if known is None:
+            raise ApiNotFoundError(f"the Deployment of revision {action.revision} is gone")
+        found = await self._api.get(DEPLOYMENTS, namespace=desired.namespace, name=name(known))
         template = dig(found, "spec", "template")
         if found is None or desired.uid not in owner_uids(found) or not isinstance(template, dict):
-            raise ApiNotFoundError(f"Deployment {name_} is gone")
+            raise ApiNotFoundError(f"Deployment {name(known)} is gone")
         await self._create_revision(desired, action, template=template)
 
     async def _create_deployment(self, desired: Desired, action: CreateDeployment) -> None:
@@ -223,7 +239,7 @@ class DeploymentActions:
     def _template(self, desired: Desired, action: CreateDeployment) -> Object:
         """The frozen one, so that a Deployment that was lost comes back as it was."""
         frozen = self._store.get(
-            CONTROLLER_REVISIONS, desired.namespace, _object_name(desired, action)
+            CONTROLLER_REVISIONS, desired.namespace, _revision_name(desired, action)
         )
         template = dig(frozen, "data", "podTemplate")
         if frozen is not None and desired.uid in owner_uids(frozen) and isinstance(template, dict):
@@ -238,9 +254,9 @@ class DeploymentActions:
         )
 
     async def _scale(self, desired: Desired, action: ScaleDeployment) -> None:
-        found = self._store.get(DEPLOYMENTS, desired.namespace, _object_name(desired, action))
+        found = self._deployment(desired, action)
         if found is None:
-            raise ApiNotFoundError(f"Deployment {_object_name(desired, action)} is gone")
+            raise ApiNotFoundError(f"the Deployment of revision {action.revision} is gone")
         await self._api.patch(
             DEPLOYMENTS,
             namespace=desired.namespace,
@@ -301,14 +317,7 @@ def _pool(desired: Desired, name_: str) -> Pool:
     return next(pool for pool in desired.pools if pool.name == name_)
 
 
-def _object_name(
-    desired: Desired,
-    action: CreateDeployment
-    | FreezeDeployment
-    | ScaleDeployment
-    | DeleteDeployment
-    | DeleteRevision,
-) -> str:
+def _revision_name(desired: Desired, action: CreateDeployment | DeleteRevision) -> str:
     return names.revision_object_name(
         deployment=desired.name, pool=action.pool, revision=action.revision
     )

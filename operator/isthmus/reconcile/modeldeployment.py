@@ -1,9 +1,7 @@
 """The reconciler of ModelDeployment: observes its parts in the store, plans, acts, writes once."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-
-from pydantic import ValidationError
 
 from isthmus.api import names
 from isthmus.api.conditions import PendingClass, Reason
@@ -12,11 +10,19 @@ from isthmus.api.desired import ApiKey, ClusterReference, Desired
 from isthmus.api.modeldeployment import ModelDeployment
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
 from isthmus.api.revision import revision_hash
-from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob
 from isthmus.api.times import epoch
 from isthmus.apiserver.client import ApiServer
-from isthmus.apiserver.objects import Object, dig, finalizers, labels, metadata, owner_uids
+from isthmus.apiserver.objects import (
+    Object,
+    deletion_timestamp,
+    dig,
+    finalizers,
+    labels,
+    metadata,
+    name,
+    owner_uids,
+)
 from isthmus.apiserver.resources import (
     CONTROLLER_REVISIONS,
     DEPLOYMENTS,
@@ -60,6 +66,7 @@ from isthmus.reconcile.keys import DeploymentKeys
 from isthmus.reconcile.ownership import ownership
 from isthmus.reconcile.pod_actions import POD, PodActions, PodWatch
 from isthmus.reconcile.queue import Key, spread
+from isthmus.reconcile.reading import Reading, read, read_cluster, read_job, to_be_deleted
 from isthmus.reconcile.statuses import write_status
 from isthmus.reconcile.store import Store
 from isthmus.reconcile.triggers import SLURM_JOB
@@ -133,12 +140,18 @@ class ModelDeploymentReconciler:
             return None
         try:
             meaning = self._store.derived.of(raw, self._meaning)
-        except (ValidationError, ValueError) as error:
-            # An object of an older schema: nothing that runs is touched.
-            wrong = Failure(Reason.INVALID_SPEC, PendingClass.NEVER, unreadable(error))
-            await self._say(raw, wrong)
-            return None
+        except ValueError as error:
+            if deletion_timestamp(raw) is None:
+                # An object of another release's schema: nothing that runs is touched.
+                wrong = Failure(Reason.INVALID_SPEC, PendingClass.NEVER, unreadable(error))
+                await self._say(raw, wrong)
+                return None
+            meaning = _Meaning(desired=to_be_deleted(raw), current={}, status=_status_of(raw))
         desired = meaning.desired
+        if lost := self._unreadable_jobs(desired):
+            # They may run, and nobody could say of which pool they are.
+            await self._say(raw, Failure(Reason.INVALID_SPEC, PendingClass.NEVER, lost))
+            return None
         failures = Failures()
         if not desired.deleting:
             try:
@@ -195,8 +208,7 @@ class ModelDeploymentReconciler:
 
     async def _say(self, raw: Object, failed: Failure) -> None:
         """Write a failure into the conditions and leave the rest of the status as it is."""
-        found = dig(raw, "status", default={})
-        status = ModelDeploymentStatus.model_validate(found)
+        status = _status_of(raw)
         told = with_failures(status, [failed], before=status, now=self._clock())
         await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=told)
 
@@ -208,7 +220,8 @@ class ModelDeploymentReconciler:
         Raises:
             ValueError: it cannot be read (also as `pydantic.ValidationError`).
         """
-        deployment = ModelDeployment.model_validate(raw)
+        # Its status is ours, and found again; what a newer release wrote there is not missed.
+        deployment = ModelDeployment.model_validate({**raw, "status": None})
         desired = effective(
             deployment,
             operator_namespace=self._settings.namespace,
@@ -217,8 +230,18 @@ class ModelDeploymentReconciler:
         return _Meaning(
             desired=desired,
             current=_current(desired),
-            status=deployment.status or ModelDeploymentStatus(),
+            status=_status_of(raw),
         )
+
+    def _jobs(self, desired: Desired) -> Iterator[tuple[str, Reading[SlurmJob]]]:
+        for obj in self._store.labelled(SLURM_JOBS, desired.namespace, desired.name):
+            if desired.uid in owner_uids(obj) and not ownership(obj, store=self._store).problem:
+                yield name(obj), self._store.derived.of(obj, read_job)
+
+    def _unreadable_jobs(self, desired: Desired) -> str:
+        """Why jobs of the deployment cannot be read at all; "" if they can."""
+        lost = [(job, found) for job, found in self._jobs(desired) if found.value is None]
+        return "" if not lost else f"SlurmJob {lost[0][0]} cannot be read: {lost[0][1].problem}"
 
     def _observe(
         self, raw: Object, meaning: _Meaning, *, client_keys_problem: str | None
@@ -227,11 +250,7 @@ class ModelDeploymentReconciler:
         place = desired.namespace, desired.name
         slices = self._store.labelled(ENDPOINT_SLICES, *place)
         in_rotation = members(slices, service=desired.membership_service)
-        jobs = tuple(
-            self._store.derived.of(obj, SlurmJob.model_validate)
-            for obj in self._store.labelled(SLURM_JOBS, *place)
-            if desired.uid in owner_uids(obj) and not ownership(obj, store=self._store).problem
-        )
+        jobs = tuple(found.value for _, found in self._jobs(desired) if found.value is not None)
         groups = (
             *pods.groups(
                 deployments=[
@@ -317,9 +336,9 @@ class ModelDeploymentReconciler:
 
     def _reachable(self, reference: ClusterReference, namespace: str) -> Reachability:
         raw = self._store.get(SLURM_CLUSTERS, reference.namespace, reference.name)
-        parse = SlurmCluster.model_validate
-        cluster = None if raw is None else self._store.derived.of(raw, parse)
-        denied = access(cluster=cluster, reference=reference, namespace=namespace)
+        reading = None if raw is None else self._store.derived.of(raw, read_cluster)
+        cluster, unread = (None, "") if reading is None else (reading.value, reading.problem)
+        denied = access(cluster=cluster, reference=reference, namespace=namespace, unread=unread)
         if denied is not None:
             return Reachability(reachable=False, reason=denied[0], message=denied[1])
         state = self._states.get(reference)
@@ -333,6 +352,14 @@ class ModelDeploymentReconciler:
                     message=f"SlurmCluster {reference.namespace}/{reference.name} is being "
                     "deleted and waits for its last worker: move this pool elsewhere",
                 )
+            if unread:
+                message = (
+                    f"SlurmCluster {reference.namespace}/{reference.name} cannot be read in full "
+                    f"({unread}): its workers go on, and nothing new is submitted to it"
+                )
+                return Reachability(
+                    reachable=True, accepts=False, reason=Reason.INVALID_SPEC, message=message
+                )
             return Reachability(reachable=True)
         reason, message = (
             (Reason.NOT_OBSERVED_YET, "the cluster has not been looked at yet")
@@ -340,6 +367,13 @@ class ModelDeploymentReconciler:
             else state.why_not_fresh(now=now)
         )
         return Reachability(reachable=False, reason=reason, message=message)
+
+
+def _status_of(raw: Object) -> ModelDeploymentStatus:
+    """Its status as far as it can be read."""
+    found = dig(raw, "status", default={})
+    written = found if isinstance(found, Mapping) else {}
+    return read(ModelDeploymentStatus, written).value or ModelDeploymentStatus()
 
 
 def _waiting_pods(observed: ModelDeploymentObservation) -> frozenset[str]:

@@ -1,28 +1,31 @@
 """The reconciler of SlurmCluster: polls it, reports, and keeps it while jobs depend on it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from isthmus.api import names
-from isthmus.api.conditions import Phase, Reason
+from isthmus.api.conditions import ConditionType, Phase, Reason
 from isthmus.api.desired import ClusterReference
 from isthmus.api.durations import parse_duration
 from isthmus.api.slurmcluster import SlurmCluster, SlurmClusterStatus
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.gate import Gate
-from isthmus.apiserver.objects import Object, dig, finalizers
+from isthmus.apiserver.objects import Object, deletion_timestamp, dig, finalizers
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.apiserver.secrets import SecretRef
 from isthmus.backends.slurm.login import ClusterAccess, SshAccess
 from isthmus.errors import SlurmUnavailableError
 from isthmus.observe.events import EventSink
+from isthmus.plan.policy.telling import with_problem
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
 from isthmus.reconcile.access import login_refused
 from isthmus.reconcile.cluster_events import tell_of_records
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
+from isthmus.reconcile.leftovers import Leftovers
 from isthmus.reconcile.orphans import Orphans, shown
 from isthmus.reconcile.queue import Key
+from isthmus.reconcile.reading import read, read_cluster
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
@@ -60,6 +63,13 @@ class SlurmClusterReconciler:
             watched=settings.watch_namespaces,
             after=settings.orphan_after,
         )
+        self._leftovers = Leftovers(
+            store=store,
+            gate=gate,
+            installation_id=settings.installation_id,
+            keep=settings.keep_job_files,
+            clock=clock,
+        )
 
     async def reconcile(self, key: Key) -> float | None:
         """Make one pass over the SlurmCluster."""
@@ -68,10 +78,11 @@ class SlurmClusterReconciler:
         if raw is None:
             self._stop(reference)
             return None
-        cluster = self._store.derived.of(raw, SlurmCluster.model_validate)
+        reading = self._store.derived.of(raw, read_cluster)
+        cluster, deleting = reading.value, deletion_timestamp(raw) is not None
         used = self._job_names(reference)
         held = names.FINALIZER_SLURM_CLUSTER in finalizers(raw)
-        if cluster.metadata.deleting and not used:
+        if deleting and not used:
             self._stop(reference)
             if held:
                 await set_finalizer(
@@ -82,7 +93,10 @@ class SlurmClusterReconciler:
                     present=False,
                 )
             return None
-        if not held and not cluster.metadata.deleting:
+        if cluster is None:
+            await self._tell_unreadable(raw, reading.problem)  # it is polled as it was
+            return None
+        if not held and not deleting:
             raw = await set_finalizer(
                 self._api,
                 SLURM_CLUSTERS,
@@ -107,6 +121,7 @@ class SlurmClusterReconciler:
         orphans = None if snapshot is None else self._orphans.look(reference, snapshot)
         observed = replace(
             self._observe(cluster, reference, used),
+            unread=reading.problem,
             orphans=None if orphans is None else shown(orphans),
         )
         status = slurm_cluster_status(observed, now=self._clock())
@@ -115,12 +130,33 @@ class SlurmClusterReconciler:
         if snapshot is not None and orphans and cluster.spec.orphan_policy == "Cancel":
             client = self._clusters.client(reference)
             await self._orphans.cancel(reference, orphans, client=client, snapshot=snapshot)
+        if snapshot is not None:
+            client = self._clusters.client(reference)
+            folder = cluster.spec.files.work_directory
+            await self._leftovers.look(reference, snapshot, client=client, folder=folder)
         # A poller that hangs is noticed by the age of its last snapshot.
         return access.stale_after
+
+    async def _tell_unreadable(self, raw: Object, problem: str) -> None:
+        found = dig(raw, "status", default={})
+        written = found if isinstance(found, Mapping) else {}
+        before = read(SlurmClusterStatus, written).value or SlurmClusterStatus()
+        conditions = with_problem(
+            before.conditions,
+            ConditionType.READABLE,
+            reason=Reason.INVALID_SPEC,
+            problem=problem,
+            now=self._clock(),
+        )
+        told = before.model_copy(
+            update={"conditions": conditions, "summary": str(Reason.INVALID_SPEC)}
+        )
+        await write_status(self._api, SLURM_CLUSTERS, obj=raw, status=told)
 
     def _stop(self, reference: ClusterReference) -> None:
         self._clusters.stop(reference)
         self._orphans.forget(reference)
+        self._leftovers.forget(reference)
 
     def _observe(
         self, cluster: SlurmCluster, reference: ClusterReference, used: frozenset[str]

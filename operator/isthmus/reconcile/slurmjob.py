@@ -14,7 +14,7 @@ from isthmus.api.conditions import Phase, Reason
 from isthmus.api.desired import ClusterReference
 from isthmus.api.durations import parse_duration
 from isthmus.api.health import HealthSpec
-from isthmus.api.modeldeployment import DrainSpec, ModelDeployment
+from isthmus.api.modeldeployment import DrainSpec
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import epoch
@@ -39,7 +39,7 @@ from isthmus.apiserver.resources import (
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import NotSent
-from isthmus.errors import SecretMissingError
+from isthmus.errors import SecretMissingError, SlurmError
 from isthmus.observe.events import EventSink
 from isthmus.plan.actions import (
     AddFinalizer,
@@ -64,6 +64,7 @@ from isthmus.plan.slurmjob_observation import (
     SlurmJobObservation,
 )
 from isthmus.plan.submitting import after_submission
+from isthmus.reconcile.action_failures import ActionFailures
 from isthmus.reconcile.blamed_nodes import excluded_nodes, tell_of_excluded
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.cluster_view import ClusterView, cluster_of
@@ -76,10 +77,11 @@ from isthmus.reconcile.ownership import ownership
 from isthmus.reconcile.port_files import PortFiles
 from isthmus.reconcile.probes import ProbedAttempt, WorkerProbes
 from isthmus.reconcile.queue import Key, spread
+from isthmus.reconcile.reading import read_cluster, read_deployment, read_job
 from isthmus.reconcile.refused_jobs import refuse
 from isthmus.reconcile.staging import KeyStaging
 from isthmus.reconcile.startgate import StartGate, waits_for
-from isthmus.reconcile.statuses import set_finalizer, write_status
+from isthmus.reconcile.statuses import set_finalizer, tell_unreadable, write_status
 from isthmus.reconcile.store import Store
 from isthmus.reconcile.submission_line import LOOK_AGAIN, SubmissionLine, Turn
 from isthmus.reconcile.submissions import announced, submit
@@ -96,7 +98,9 @@ class _Parts:
 
     raw: Object
     job: SlurmJob
+    unread: str
     cluster: SlurmCluster | None
+    cluster_unread: str
     frozen: FrozenJob | None
     health: HealthSpec
     drain: DrainSpec
@@ -159,6 +163,7 @@ class SlurmJobReconciler:
         self._clock = clock
         self._port_files = PortFiles(clusters=clusters, states=states, clock=clock)
         self._start_gate = StartGate(clusters=clusters, gate=gate)
+        self._failures = ActionFailures()
         when_gone(store, SLURM_JOBS, self._forget)
 
     async def reconcile(self, key: Key) -> float | None:
@@ -167,14 +172,38 @@ class SlurmJobReconciler:
         if raw is None:
             self._probes.forget(key)
             self._ports.release(key)
+            self._failures.forget(key)
             return None
+        try:
+            return await self._pass(key, raw)
+        except SlurmError as error:
+            await self._tell_failure(key, error)
+            raise
+
+    async def _tell_failure(self, key: Key, error: SlurmError) -> None:
+        """Say what is tried in vain, beside what was known: nothing else is known of this pass."""
+        raw = self._store.get(SLURM_JOBS, key.namespace, key.name)
+        job = None if raw is None else self._store.derived.of(raw, read_job).value
+        if raw is None or job is None:
+            return
+        status = job.status or SlurmJobStatus()
+        told, event = self._failures.told(key, status, error, now=self._clock())
+        raw = await write_status(self._api, SLURM_JOBS, obj=raw, status=told)
+        if event:
+            self._events.emit(raw, type="Warning", reason=Reason.ACTION_FAILED, message=event)
+
+    async def _pass(self, key: Key, raw: Object) -> float | None:
         owned = ownership(raw, store=self._store, installation_id=self._installation_id)
         if owned.problem:
             self._probes.forget(key)
             self._ports.release(key)
             await refuse(self._api, raw, problem=owned.problem)
             return spread(self._resync, key=key)
-        parts = self._parts(raw)
+        job = self._store.derived.of(raw, read_job)
+        if job.value is None:
+            await tell_unreadable(self._api, SLURM_JOBS, raw, job.problem)
+            return None
+        parts = self._parts(raw, job.value, unread=job.problem)
         observed = replace(self._observe(key, parts), owner_is_there=owned.owner_is_there)
         plan = plan_slurm_job(observed, now=self._clock())
         probed = replace(_probed(parts, plan.status), detours=detours(observed, plan.status))
@@ -185,6 +214,7 @@ class SlurmJobReconciler:
         if not any(isinstance(action, Submit) for action in plan.actions):
             self._line.withdraw(_reference(parts.job), key)
         for action in plan.actions:
+            self._failures.begin(key, action)
             if isinstance(action, RemoveFinalizer):
                 await self._staging.remove(
                     job=parts.job, frozen=parts.frozen, cluster=parts.cluster
@@ -212,6 +242,7 @@ class SlurmJobReconciler:
                     return LOOK_EVERY
             else:
                 await self._act(parts, action)
+        status = self._failures.settled(key, status, done=plan.actions, now=self._clock())
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
         tell_of_excluded(self._events, raw, before=observed.status, after=status)
         tell_of_tunnel(self._events, raw, before=observed.status, after=status)
@@ -251,11 +282,11 @@ class SlurmJobReconciler:
 
     # ---- observing: no I/O
 
-    def _parts(self, raw: Object) -> _Parts:
+    def _parts(self, raw: Object, job: SlurmJob, *, unread: str) -> _Parts:
         derived = self._store.derived
-        job = derived.of(raw, SlurmJob.model_validate)
         reference = job.spec.cluster_ref
-        cluster = self._store.get(SLURM_CLUSTERS, reference.namespace, reference.name)
+        found = self._store.get(SLURM_CLUSTERS, reference.namespace, reference.name)
+        cluster = None if found is None else derived.of(found, read_cluster)
         revision = self._store.get(
             CONTROLLER_REVISIONS,
             namespace(raw),
@@ -264,12 +295,15 @@ class SlurmJobReconciler:
             ),
         )
         owner = self._store.get(MODEL_DEPLOYMENTS, namespace(raw), job.spec.deployment)
-        spec = None if owner is None else derived.of(owner, ModelDeployment.model_validate).spec
+        read_owner = None if owner is None else derived.of(owner, read_deployment).value
+        spec = None if read_owner is None else read_owner.spec
         managed = spec is None or spec.endpoint.type == "Managed"
         return _Parts(
             raw=raw,
             job=job,
-            cluster=None if cluster is None else derived.of(cluster, SlurmCluster.model_validate),
+            unread=unread,
+            cluster=None if cluster is None else cluster.value,
+            cluster_unread="" if cluster is None else cluster.problem,
             frozen=None if revision is None else derived.of(revision, _frozen),
             health=HealthSpec() if spec is None else spec.health,
             drain=DrainSpec() if spec is None else spec.drain,
@@ -289,8 +323,10 @@ class SlurmJobReconciler:
             deleting=job.metadata.deleting,
             has_finalizer=names.FINALIZER_SLURM_JOB in finalizers(raw),
             status=status,
+            unread=parts.unread,
             cluster=self._view.observe(
                 cluster=parts.cluster,
+                unread=parts.cluster_unread,
                 reference=_reference(job),
                 namespace=namespace(raw),
                 except_for=uid(raw),

@@ -4,11 +4,13 @@ import logging
 from collections.abc import Mapping
 
 from isthmus.api.base import StatusModel
+from isthmus.api.conditions import Reason
+from isthmus.api.texts import cut, printable
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, dig, metadata, name, namespace
 from isthmus.apiserver.resources import Resource
 from isthmus.errors import ApiInvalidError
-from isthmus.reconcile.status_bounds import without_prose, written
+from isthmus.reconcile.status_bounds import status_schema, without_prose, written
 
 _log = logging.getLogger(__name__)
 
@@ -32,29 +34,40 @@ async def write_status(
     wanted = written(status)
     found = dig(obj, "status", default={})
     current = dict(found) if isinstance(found, Mapping) else {}
-    if wanted == current:
+    known = status_schema(type(status))
+    changed = _difference(current, wanted, known)
+    if not changed:
         return obj
     try:
-        return await _patch(api, resource, obj=obj, status=_difference(current, wanted))
+        return await _patch(api, resource, obj=obj, status=changed)
     except ApiInvalidError as error:
         bare = without_prose(wanted)
         if bare == wanted or not isinstance(bare, dict):
             raise
-        if bare == current:
+        changed = _difference(current, bare, known)
+        if not changed:
             return obj
         where = f"{resource.kind} {namespace(obj)}/{name(obj)}"
         _log.warning("%s: status refused, written without its messages: %s", where, error)
-        return await _patch(api, resource, obj=obj, status=_difference(current, bare))
+        return await _patch(api, resource, obj=obj, status=changed)
 
 
-def _difference(current: Mapping[str, object], wanted: Mapping[str, object]) -> dict[str, object]:
-    """The merge patch: what it does not name would stay, and null takes a field away."""
-    patch: dict[str, object] = {key: None for key in current if key not in wanted}
+def _difference(
+    current: Mapping[str, object], wanted: Mapping[str, object], schema: object
+) -> dict[str, object]:
+    """The merge patch: what it does not name stays, and null takes a field away.
+
+    A field that our schema does not have is of a newer release, which will look for it.
+    """
+    found = schema.get("properties") if isinstance(schema, Mapping) else None
+    known = found if isinstance(found, Mapping) else {}
+    patch: dict[str, object] = {key: None for key in current if key in known and key not in wanted}
     for key, value in wanted.items():
         before = current.get(key)
         if isinstance(before, Mapping) and isinstance(value, Mapping):
-            patch[key] = _difference(before, value)
-        else:
+            if inner := _difference(before, value, known.get(key)):
+                patch[key] = inner
+        elif before != value:
             patch[key] = value
     return patch
 
@@ -92,3 +105,16 @@ async def set_finalizer(
             }
         },
     )
+
+
+async def tell_unreadable(api: ApiServer, resource: Resource, obj: Object, problem: str) -> None:
+    """Say of an object that cannot be read what is wrong, and leave the rest of its status."""
+    sentence = (
+        f"this object cannot be read, so nothing is done about it ({problem}): if a newer release "
+        "of the operator wrote it, run that one again"
+    )
+    told = {"reason": str(Reason.INVALID_SPEC), "message": cut(printable(sentence), limit=1024)}
+    found = dig(obj, "status", default={})
+    if isinstance(found, Mapping) and told.items() <= found.items():
+        return
+    await _patch(api, resource, obj=obj, status=told)

@@ -14,16 +14,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurm_network import BastionSpec
-from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.resources import SLURM_CLUSTERS
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import IsthmusError
 from isthmus.guarded import where
 from isthmus.processes import end
+from isthmus.reconcile.reading import read_cluster
 from isthmus.reconcile.store import Store
 from isthmus.ssh.files import PrivateFolder
 from isthmus.ssh.options import ENVIRONMENT
@@ -159,10 +157,7 @@ class Bastions:
 
     def _spec(self, reference: ClusterReference) -> BastionSpec | None:
         raw = self._store.get(SLURM_CLUSTERS, reference.namespace, reference.name)
-        try:
-            cluster = None if raw is None else SlurmCluster.model_validate(raw)
-        except ValidationError:
-            return None
+        cluster = None if raw is None else read_cluster(raw).value
         return None if cluster is None else cluster.spec.network.bastion
 
     async def _start(self, reference: ClusterReference, running: _Running) -> None:

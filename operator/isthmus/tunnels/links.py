@@ -11,17 +11,15 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from isthmus.api.conditions import Reason
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurm_login import SshLogin
-from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.objects import Object
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import SshError
-from isthmus.guarded import unreadable, where
+from isthmus.guarded import where
 from isthmus.reconcile.derived import Derived
+from isthmus.reconcile.reading import read_cluster
 from isthmus.ssh.credentials import SecretCredentials
 from isthmus.ssh.files import PrivateFolder
 from isthmus.ssh.master import Master
@@ -156,13 +154,13 @@ class Links:
         self._sites.clear()
 
     def _take_cluster(self, reference: ClusterReference, raw: Object | None) -> None:
-        try:
-            cluster = None if raw is None else self._derived.of(raw, SlurmCluster.model_validate)
-        except ValidationError as error:
-            self._problems[reference] = f"its SlurmCluster cannot be read: {unreadable(error)}"
-            return
-        if cluster is None:
+        reading = None if raw is None else self._derived.of(raw, read_cluster)
+        if reading is None:
             self._problems[reference] = "its SlurmCluster is gone"
+            return
+        cluster = reading.value
+        if cluster is None:
+            self._problems[reference] = f"its SlurmCluster cannot be read: {reading.problem}"
             return
         login = cluster.spec.login.ssh
         if login is None:

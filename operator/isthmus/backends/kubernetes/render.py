@@ -310,7 +310,7 @@ def deployment(
 ) -> Json:
     """The Deployment of one revision of one pool, from the frozen template."""
     labels = {names.LABEL_POOL: pool, names.LABEL_REVISION: revision, **_template_key(template)}
-    name = names.revision_object_name(deployment=desired.name, pool=pool, revision=revision)
+    name = names.workload_name(deployment=desired.name, pool=pool, revision=revision)
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",

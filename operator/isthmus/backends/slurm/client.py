@@ -145,6 +145,26 @@ class SlurmClient(Protocol):
         """
         ...
 
+    async def old_files(
+        self, *, work_directory: str, installation_id: str, seconds: float, key_seconds: float
+    ) -> tuple[str, ...]:
+        """Names of old files in the work directory that have the installation's id in their name.
+
+        Older than so many seconds (key files: than `key_seconds`); a few hundred at most.
+
+        Raises:
+            SlurmUnavailableError: the work directory cannot be reached.
+        """
+        ...
+
+    async def remove_files(self, *, work_directory: str, files: tuple[str, ...]) -> None:
+        """Remove files and folders of these names from the work directory.
+
+        Raises:
+            SlurmUnavailableError: they are not surely gone.
+        """
+        ...
+
     async def prepare_work_directory(self, work_directory: str) -> None:
         """Make the work directory if it is missing and check that it can be written.
 

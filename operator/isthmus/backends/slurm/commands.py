@@ -70,6 +70,14 @@ for job; do
 done
 exit 0
 """
+_OLD_FILES = r"""
+find "$1" -mindepth 1 -maxdepth 1 -name "*-$2-*" \
+  \( -mmin +"$3" -o \( -name '*.key*' -o -name '*.tunnel*' \) -mmin +"$4" \) -printf '%f\n' |
+  head -n 500
+"""
+_REMOVE_FILES = """
+cd -- "$1" && shift && rm -rf -- "$@"
+"""
 _PREPARE = """
 umask 077
 mkdir -p -- "$1" && probe=$(mktemp "$1/.probe.XXXXXX") && rm -f -- "$probe"
@@ -342,6 +350,19 @@ class CommandClient:
         claim = claim_path(work_directory=work_directory, job_name=job_name)
         size = str(len(content.encode()))  # what broke off on its way is not put into place
         await self._shell(_PLACE_SECRET, place, claim, size, stdin=content)
+
+    async def old_files(
+        self, *, work_directory: str, installation_id: str, seconds: float, key_seconds: float
+    ) -> tuple[str, ...]:
+        """See `SlurmClient`: what has the installation's id in its name."""
+        ages = [str(int(age // 60)) for age in (seconds, key_seconds)]
+        found = await self._shell(_OLD_FILES, work_directory, installation_id, *ages)
+        return tuple(found.splitlines())
+
+    async def remove_files(self, *, work_directory: str, files: tuple[str, ...]) -> None:
+        """See `SlurmClient`: by names without a slash."""
+        paths = [f"./{file}" for file in files if "/" not in file and file not in {"", ".", ".."}]
+        await self._shell(_REMOVE_FILES, work_directory, *paths)
 
     async def prepare_work_directory(self, work_directory: str) -> None:
         """Make the work directory if it is missing and check that it can be written.

@@ -98,7 +98,14 @@ def worker(job: SlurmJob, *, members: frozenset[str], load: Load | None = None) 
         load=load,
         shares_key=names.LABEL_KEY in job.metadata.labels
         and names.ANNOTATION_KEY_SOURCE not in job.metadata.annotations,
+        problem=_problem(status),
     )
+
+
+def _problem(status: SlurmJobStatus) -> str:
+    kind = ConditionType.ACTIONS_SUCCEED
+    found = next((one for one in status.conditions if one.type == kind), None)
+    return "" if found is None else f"{found.message} (since {found.last_transition_time})"
 
 
 def _tunnel(status: SlurmJobStatus) -> str | None:

@@ -52,6 +52,12 @@ def held_back_by(observed: SlurmJobObservation) -> str:
         )
     if not observed.owner_is_there:
         return "waits for its ModelDeployment: without that no job is submitted for it"
+    for what, unread in (("SlurmJob", observed.unread), ("SlurmCluster", cluster.unread)):
+        if unread:
+            return (
+                f"not submitted, for its {what} cannot be read in full ({unread}): what is left "
+                "out may be meant. If a newer release of the operator wrote it, run that one again"
+            )
     if not observed.renderable:
         return (
             "waits for the ControllerRevision of its revision, which says what to run: if it was "
