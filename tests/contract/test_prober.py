@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from random import Random
 from urllib.parse import urlsplit
@@ -532,7 +532,7 @@ async def server(behaviour: str, *, takes: float = 0.0) -> AsyncIterator[str]:
     """
     unknown = b'sglang:http_requests_total{endpoint="/%d",method="GET"} 1.0\n'
     metrics = b"".join(unknown % number for number in range(100_000)) + Engine(active=1).page()
-    connections: set[asyncio.Task[None]] = set()
+    connections: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -557,7 +557,7 @@ async def server(behaviour: str, *, takes: float = 0.0) -> AsyncIterator[str]:
 
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.create_task(serve(reader, writer))
-        connections.add(task)
+        connections[task] = writer
 
     listener = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
@@ -567,6 +567,10 @@ async def server(behaviour: str, *, takes: float = 0.0) -> AsyncIterator[str]:
         for task in connections:
             task.cancel()
         await asyncio.gather(*connections, return_exceptions=True)
+        for writer in connections.values():  # a task that never began has closed nothing
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
 
 async def until(condition: Callable[[], bool]) -> None:

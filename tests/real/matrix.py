@@ -171,7 +171,9 @@ class Site(World):
         """Every job that slurmctld still knows."""
         said = self.slurm("squeue", "-h", "-a", f"--states={states}", "-o", "%i|%j|%T|%N|%e|%r|%k")
         fields = ("id", "name", "state", "node", "end", "reason", "comment")
-        return [dict(zip(fields, line.split("|"), strict=True)) for line in said.splitlines()]
+        # A job of somebody else may have any name, also one with line feeds.
+        lines = [line.split("|") for line in said.splitlines()]
+        return [dict(zip(fields, line, strict=True)) for line in lines if len(line) == len(fields)]
 
     def job(self, job_id: object) -> Json:
         """One of them, {} where it is forgotten."""

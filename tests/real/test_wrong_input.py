@@ -10,8 +10,14 @@ from pathlib import Path
 import pytest
 import yaml
 
+from isthmus.api.defaults import effective
+from isthmus.api.modeldeployment import ModelDeployment
+from isthmus.backends.kubernetes.front import front_deployment
+from isthmus.backends.kubernetes.pending import not_created
+from isthmus.backends.kubernetes.render import pod_template
 from playground.errors import PlaygroundError
 from tests.bareapi import bare_api
+from tests.plan.builders import desired
 from tests.real.api import Api, Json, Refused, kind_of
 from tests.wrong_inputs import GOOD, WRONG_INPUTS, WrongInput, changed
 
@@ -119,7 +125,7 @@ def test_smallest_object_gets_every_static_default(api: Api):
             "failureThreshold": 3,
         },
         "drain": {"timeout": "5m"},
-        "endpoint": {"type": "Managed"},
+        "endpoint": {"type": "Managed", "administration": False, "extraPaths": []},
     }
 
 
@@ -236,3 +242,70 @@ def test_all_kinds_are_listed_by_category(kubectl: Kubectl):
     kubectl("apply", "-f", str(SAMPLES / "slurmcluster.yaml"))
     names = kubectl("get", "isthmus", "-A", "-o", "name")
     assert "slurmcluster.isthmus.dev/hpc" in names
+
+
+# ---- Pod Security: what of our pods a namespace takes that enforces its level `restricted`
+
+
+@pytest.fixture(scope="module")
+def restricted(kubectl: Kubectl) -> str:
+    """The namespace; no controller makes accounts here, so they are made."""
+    name = "restricted"
+    if f"namespace/{name}\n" not in kubectl("get", "namespaces", "-o", "name"):
+        kubectl("create", "namespace", name)
+        kubectl("label", "namespace", name, "pod-security.kubernetes.io/enforce=restricted")
+        for account in ("default", "llama-front"):
+            kubectl("create", "serviceaccount", account, "-n", name)
+    return name
+
+
+def as_pod(template: Json, namespace: str) -> Json:
+    metadata = {**template["metadata"], "name": "one", "namespace": namespace}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": template["spec"]}
+
+
+def worker(**kubernetes: object) -> Json:
+    """The pod template of a pool, as it is rendered for a user."""
+    spec = {"model": {"source": "hf://a/b"}, "pools": [{"name": "k8s", "kubernetes": kubernetes}]}
+    wanted = effective(
+        ModelDeployment.model_validate({"metadata": {"name": "llama"}, "spec": spec})
+    )
+    return pod_template(
+        desired=wanted,
+        pool=wanted.pools[0],
+        revision="r",
+        pre_stop_seconds=5,
+        shutdown_seconds=60,
+    )
+
+
+def test_l9_a_worker_with_a_security_context_is_taken(api: Api, restricted: str) -> None:
+    pool = {"runAsNonRoot": True, "runAsUser": 1000, "fsGroup": 1000}
+    taken = dry_run(api, as_pod(worker(securityContext=pool), restricted))
+    assert taken["spec"]["securityContext"]["runAsUser"] == 1000
+
+
+def test_l9_one_without_is_refused_and_told_by_its_name(api: Api, restricted: str) -> None:
+    """The real words of the admission are known as such."""
+    with pytest.raises(Refused) as refused:
+        dry_run(api, as_pod(worker(), restricted))
+    failed = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "reason": "FailedCreate",
+        "message": str(refused.value),
+    }
+    found = not_created({"status": {"conditions": [failed]}})
+    assert found is not None
+    assert found.reason == "PodSecurityRefused"
+    assert "allowPrivilegeEscalation" not in str(refused.value), "that is never allowed anyway"
+
+
+def test_l9_m9_a_front_is_taken_as_it_is(api: Api, restricted: str) -> None:
+    """And an API server gives it no further token: the projected one is the sidecar's alone."""
+    made = front_deployment(desired=desired(), image="front:1", drain_seconds=60)
+    spec: Json = made["spec"]  # type: ignore[assignment]
+    pod = dry_run(api, as_pod(spec["template"], restricted))["spec"]
+    (envoy,), (sidecar,) = pod["containers"], pod["initContainers"]
+    assert [mount["name"] for mount in envoy["volumeMounts"]] == ["run"]
+    assert [mount["name"] for mount in sidecar["volumeMounts"]] == ["run", "account"]
