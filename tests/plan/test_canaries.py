@@ -25,6 +25,7 @@ from isthmus.health.verdict import ProbeTarget
 from isthmus.reconcile.failures import failure
 from isthmus.reconcile.probes import ProbedAttempt, WorkerProbes
 from isthmus.reconcile.queue import Key
+from isthmus.routing.trust import trust
 from isthmus.ssh.credentials import SecretCredentials
 from tests.canaries import SHAPES, WORD, assert_unseen
 from tests.plan.builders import status
@@ -38,6 +39,7 @@ READERS = {
     "front/publish.py": "test_canaries: keys of the front",
     "front/clients.py": "test_canaries: keys of clients",
     "ssh/credentials.py": "test_canaries: login; test_ssh_master: test_c2_",
+    "routing/trust.py": "test_canaries: the CA of a router",
     "tunnels/bastion.py": "test_tunnel_bastion: test_c2_",
     "routing/worker_keys.py": "test_canaries: keys of the front",
 }
@@ -248,3 +250,15 @@ async def test_login(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
     put(lab, "ssh", "known_hosts", value)
     secrets.forget()
     assert_unseen(caught.value, await credentials.read(), caplog.text)
+
+
+@every_shape
+async def test_the_ca_of_a_router(value: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    """A Secret that holds no certificates, such as one that is meant for something else."""
+    caplog.set_level(logging.DEBUG)
+    lab = Lab()
+    put(lab, "ca", "ca.crt", value)
+    api: Any = lab.api
+    with pytest.raises(SecretMissingError) as caught:
+        await trust(Secrets(api, clock=lambda: 0.0), SecretRef("team-a", "ca", "ca.crt"))
+    assert_unseen(failure(caught.value), caught.value, caplog.text)

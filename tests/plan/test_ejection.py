@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from isthmus.api.conditions import Phase, Reason
-from isthmus.plan.actions import DeleteSlice
+from isthmus.plan.actions import Cancel, DeleteSlice
 from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import SlurmJobPlan
 from tests.plan.builders import MEMBER, NOW, PUBLISHED, job, record, status
@@ -40,9 +40,15 @@ def test_the_last_one_stays_and_says_so(reason: str) -> None:
     assert "no answer within 20 s" in (found.status.message or "")
 
 
-@pytest.mark.parametrize("reason", ["NotReady", "WrongModel", "WrongAttempt"])
-def test_one_that_has_answered_itself_always_leaves(reason: str) -> None:
-    assert plan(reason=reason).actions == (DeleteSlice(),)
+def test_one_that_has_answered_itself_always_leaves() -> None:
+    assert plan(reason="NotReady").actions == (DeleteSlice(),)
+
+
+@pytest.mark.parametrize("reason", ["WrongModel", "WrongAttempt"])
+def test_h1_somebody_else_at_its_address_has_it_replaced_at_once(reason: str) -> None:
+    first, *then = plan(reason=reason).actions
+    assert first == DeleteSlice()
+    assert [type(action) for action in then] == [Cancel]
 
 
 def test_one_that_had_left_does_not_come_back_by_this() -> None:

@@ -136,7 +136,7 @@ class SlurmJobStatus(StatusModel):
     """When sbatch was called last."""
     submissions: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
     """How often sbatch was called; more than once only after an answer that was not clear."""
-    last_answer: Annotated[str | None, Field(max_length=600)] = None
+    last_answer: Annotated[str | None, status_text(600)] = None
     """What sbatch said last where that was not clear; absent where it said nothing."""
     same_answers: Annotated[int | None, Field(ge=0, json_schema_extra={"format": "int32"})] = None
     """How many submissions in a row were answered so, without a job that turned up. After the third

@@ -37,7 +37,8 @@ def status_schema(kind: type[StatusModel]) -> Schema:
 def written(status: StatusModel) -> dict[str, object]:
     """Return a status as it may be written: JSON, without what is None, within its bounds.
 
-    A text is cut, a list that is too long loses its end, and what is no time is left out.
+    A text is cut, a list that is too long loses its end, and what is no time, or not of its field's
+    pattern, is left out.
     """
     document = status.model_dump(mode="json", by_alias=True, exclude_none=True)
     bind = _binding(type(status))
@@ -73,6 +74,8 @@ def _bind(schema: object) -> _Bind | None:
     if not isinstance(schema, Mapping) or "enum" in schema:
         return None
     if schema.get("type") == "string":
+        if isinstance(pattern := schema.get("pattern"), str):
+            return _word(re.compile(pattern.removesuffix("$") + r"\Z" * pattern.endswith("$")))
         return _time if schema.get("format") == "date-time" else _text(schema.get("maxLength"))
     if schema.get("type") == "object":
         return _object(schema)
@@ -81,6 +84,10 @@ def _bind(schema: object) -> _Bind | None:
 
 def _time(value: object) -> object:
     return value if isinstance(value, str) and _TIME.fullmatch(value) else None
+
+
+def _word(pattern: re.Pattern[str]) -> _Bind:
+    return lambda value: value if isinstance(value, str) and pattern.search(value) else None
 
 
 def _text(most: object) -> _Bind:
