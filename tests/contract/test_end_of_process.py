@@ -201,7 +201,7 @@ class OperatorLab(Lab):
         return self.task
 
     def add_cluster(self) -> None:
-        wanted = manifests.slurm_cluster(namespace=SYSTEM, team="team-a", random=Random(1))
+        wanted = manifests.slurm_cluster(namespace=SYSTEM, teams=["team-a"], random=Random(1))
         self.api.create(SLURM_CLUSTERS, wanted, by="user")
 
     def assemble(self, settings: Settings, **arguments: Any) -> Parts:
@@ -277,7 +277,7 @@ class TestOperator:
                 await asyncio.sleep(1)
                 told_to_end(task)
                 await asyncio.sleep(1)
-                late = manifests.slurm_cluster(namespace=SYSTEM, team="t", random=Random(1))
+                late = manifests.slurm_cluster(namespace=SYSTEM, teams=["t"], random=Random(1))
                 late["metadata"]["name"] = "late"
                 lab.api.create(SLURM_CLUSTERS, late, by="user")
                 await task
@@ -336,6 +336,8 @@ class TestOperator:
 
 class Master:
     """One ssh connection to a login host that is always there."""
+
+    forbidden = 0
 
     def __init__(self) -> None:
         self.forwards: set[Forward] = set()
@@ -396,7 +398,7 @@ class TunnelLab(Lab):
         return asyncio.create_task(tunnels.run(TUNNELS))
 
     def add_job(self) -> None:
-        wanted = manifests.slurm_cluster(namespace=SYSTEM, team="team-a", random=Random(1))
+        wanted = manifests.slurm_cluster(namespace=SYSTEM, teams=["team-a"], random=Random(1))
         ssh = {
             "hosts": ["login1"],
             "user": "svc",
