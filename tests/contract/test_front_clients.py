@@ -17,7 +17,7 @@ import pytest
 from isthmus.engines import ENGINES
 from isthmus.engines.paths import EnginePath, PathClass, union
 from isthmus.front import envoy, filters
-from isthmus.front.drain import active, drain
+from isthmus.front.drain import drain, requests_of
 from isthmus.front.files import write
 from isthmus.front.policy import Policy
 from playground.config import default_cache
@@ -125,7 +125,7 @@ class TestF1OrdinaryClients:
         with other_front(tmp_path) as (made, _), connected(made) as connection:
             connection.sendall(WEBSOCKET % b"/v1/realtime")
             assert connection.recv(4096).startswith(b"HTTP/1.1 101")
-            assert active(made.admin) == 1
+            assert requests_of(made.admin)[0] == 1
             assert not drain(admin=made.admin, budget=0.5, floor=0)
             connection.sendall(b"still here")
             assert connection.recv(4096) == b"still here"

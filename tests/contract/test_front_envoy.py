@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from isthmus.front import envoy
-from isthmus.front.drain import active, drain
+from isthmus.front.drain import drain, requests_of
 from isthmus.front.files import write
 from isthmus.front.workers import Worker
 from playground.engines.launch import EngineProcess
@@ -132,7 +132,7 @@ class TestDrain:
             served.wait_ready()
             with front(tmp_path / "a", served) as made:
                 with Traffic(made.url, stream="yes", tokens=40, concurrency=8) as traffic:
-                    until(lambda: active(made.admin) == 8, "eight streams run")
+                    until(lambda: requests_of(made.admin)[0] == 8, "eight streams run")
                     ended: list[bool] = []
 
                     def end() -> None:
@@ -142,14 +142,34 @@ class TestDrain:
                     thread.start()
                     until(lambda: self.status(made) == 503, "it is not ready any more")
                     assert get(f"{made.health}/live").status_code == 200  # type: ignore[union-attr]
-                    assert active(made.admin) > 0
+                    assert requests_of(made.admin)[0] > 0
                     said = httpx.get(f"{made.url}/v1/models", trust_env=False)
                     assert said.status_code == 200  # still serves who has not heard of it
                     assert said.headers["connection"] == "close"
                 thread.join(30)
                 assert ended == [True]
-                assert active(made.admin) == 0
+                assert requests_of(made.admin)[0] == 0
                 traffic.assert_no_failure(at_least=8)
+
+    def test_it_waits_for_nodes_that_go_on_to_send(self, tree: Path, tmp_path: Path) -> None:
+        """A stream was cut on a busy machine: kube-proxy heard of the end later than the floor."""
+        with engine(tree, tmp_path) as served:
+            served.wait_ready()
+            with front(tmp_path, served) as made:
+                ended: list[bool] = []
+
+                def end() -> None:
+                    ended.append(drain(admin=made.admin, budget=60, floor=0, quiet=3))
+
+                with Traffic(made.url, concurrency=1, connections="new") as traffic:
+                    traffic.wait_answered(5)
+                    thread = threading.Thread(target=end)
+                    thread.start()
+                    traffic.wait_answered(30)
+                    assert not ended, "requests came all the time"
+                thread.join(30)
+                assert ended == [True]
+                traffic.assert_no_failure()
 
     def test_it_gives_up_after_its_budget(self, tree: Path, tmp_path: Path) -> None:
         with engine(tree, tmp_path, SIMULATOR_TOKENS_PER_SECOND="5") as served:

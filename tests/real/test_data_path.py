@@ -385,15 +385,16 @@ def test_a_pod_that_is_replaced_while_the_operator_is_down_gets_requests(served:
                 "the new pod is a member",
                 timeout=120,
             )
-            new = {pod["metadata"]["name"] for pod in world.objects("pods", FRONTED)} - known
 
             def reached() -> object:
-                """Fronts learn of it a moment after its Service, and later on a busy machine."""
+                """The Service counts the old pod as a member until it is told that it leaves."""
                 with Traffic(world.service_url(FRONTED)) as more:
                     more.wait_answered(60, timeout=60)
-                return bool(new & set(more.report["workers"])) or Not(str(more.report["workers"]))
+                now = {pod["metadata"]["name"] for pod in world.objects("pods", FRONTED)}
+                workers = set(more.report["workers"])
+                return bool((now - known) & workers) or Not(f"{sorted(now)}: {sorted(workers)}")
 
-            until(reached, "the new pod gets requests", timeout=60)
+            until(reached, "the new pod gets requests", timeout=120)
         traffic.assert_no_failure()
     finally:
         served.operator.start()

@@ -1,8 +1,9 @@
 """`python -m isthmus.front.drain SECONDS`: the preStop of a front's pod.
 
 Envoy itself ends at once on TERM and cuts every stream. Here it is told to say goodbye with each
-answer, and waited for until no request is left. Only the standard library, because nothing may be
-slow or missing in the last moments of a pod.
+answer, and waited for until no request is left and none has come for a while: a node that is slow
+to hear that the pod is no endpoint any more sends some still, and TERM would cut them. Only the
+standard library, because nothing may be slow or missing in the last moments of a pod.
 """
 
 import argparse
@@ -15,9 +16,13 @@ from collections.abc import Callable
 FLOOR_SECONDS = 5.0
 """At least so long: every node has to hear that the pod is no endpoint any more."""
 
+QUIET_SECONDS = 2.0
+"""So long no request may have come before the pod ends."""
+
 _LOOK_EVERY = 0.2
 _CALL_SECONDS = 2.0
 _ACTIVE = "http.front.downstream_rq_active"
+_ALL = "http.front.downstream_rq_total"
 
 
 def drain(
@@ -25,6 +30,7 @@ def drain(
     admin: str,
     budget: float,
     floor: float = FLOOR_SECONDS,
+    quiet: float = QUIET_SECONDS,
     clock: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
 ) -> bool:
@@ -34,18 +40,23 @@ def drain(
         admin: URL of Envoy's administration.
         budget: most seconds to wait.
         floor: least seconds to wait.
+        quiet: least seconds without a new request at the end.
         clock: seconds, monotonic.
         sleep: waits that many seconds.
 
     Returns:
         Whether no request was left; also if Envoy is gone already.
     """
-    begin = clock()
+    begin = last = clock()
+    before = -1
     try:
         _call(f"{admin}/healthcheck/fail", post=True)
         _call(f"{admin}/drain_listeners?graceful&skip_exit", post=True)
         while clock() - begin < budget:
-            if clock() - begin >= floor and active(admin) == 0:
+            requests, came = requests_of(admin)
+            if came != before:
+                before, last = came, clock()
+            if requests == 0 and clock() - begin >= floor and clock() - last >= quiet:
                 return True
             sleep(_LOOK_EVERY)
     except (OSError, ValueError):
@@ -53,15 +64,16 @@ def drain(
     return False
 
 
-def active(admin: str) -> int:
-    """Requests that Envoy works on now.
+def requests_of(admin: str) -> tuple[int, int]:
+    """Requests that Envoy works on now, and all that it ever had.
 
     Raises:
         OSError: Envoy does not answer.
         ValueError: it answers something else.
     """
-    found = json.loads(_call(f"{admin}/stats?format=json&filter=^{_ACTIVE}$"))
-    return sum(int(stat["value"]) for stat in found["stats"] if stat.get("name") == _ACTIVE)
+    said = _call(f"{admin}/stats?format=json&filter=^http.front.downstream_rq_(active|total)$")
+    found = {stat.get("name"): int(stat["value"]) for stat in json.loads(said)["stats"]}
+    return found.get(_ACTIVE, 0), found.get(_ALL, 0)
 
 
 def _call(url: str, *, post: bool = False) -> str:
