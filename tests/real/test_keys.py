@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
+from isthmus.front.workers import workers as members
+from isthmus.routing.worker_keys import held_keys
 from playground.config import slurm_node_names
 from playground.image import SGLANG_IMAGE
 from tests.real.api import Json
@@ -109,10 +111,14 @@ def test_b3_a_keyed_pod_serves_whose_names_are_as_long_as_they_may_be(world: Wor
     on_pods = kubernetes_pool(pool, priority=40, maxReplicas=1)
     world.apply(deployment(name, on_pods, slurm_pool("hpc", priority=1), replicas=1))
     world.wait_agree(name, kubernetes=1, slurm=0, timeout=120)
-    assert status_of(workers(world, name)[pool]["url"], "/v1/models") == 401
-    url = world.service_url(name)
-    until(lambda: status_of(url, "/v1/models") == 200, "the front knows the pod's key")
-    assert world.chat(url)
+    url = workers(world, name)[pool]["url"]
+    assert status_of(url, "/v1/models") == 401
+    # As a front finds it: by the Deployment that it reads from the pod's name.
+    (found,) = members(world.listed("endpointslices", f"kubernetes.io/service-name={name}"))
+    kept = held_keys(world.get("secret", f"{name}-worker-keys"))
+    key = kept.key(digest=found.key, workload=found.workload)
+    assert key, f"no key for {found}: {kept.deployments}"
+    assert status_of(url, "/v1/models", key=key) == 200
     world.delete(name)
     until(lambda: not world.leftovers(name), "nothing is left")
 
