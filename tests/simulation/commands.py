@@ -84,7 +84,9 @@ class CommandRules(Ledger):
         As far as the statuses of its SlurmJobs have said so for long, and only one node has.
         """
         site, own = self._slurm.site, self._spec(attempt)
-        if own is None or site.nodes_hidden or self.clocks_jumped or self.caches_late:
+        if own is None or self.clocks_jumped or self.caches_late:
+            return
+        if not self._slurm.nodes_told:  # none that it knows of is left
             return
         failed: dict[str, list[float]] = {}
         for other in self.attempts.values():

@@ -87,6 +87,7 @@ class Slurm:
         self.unsent_until = 0.0
         self.snapshot_faults: deque[str] = deque()
         self.strange = StrangeFields()
+        self.nodes_told = False  # whether the last look showed nodes
         self.history: deque[tuple[JobRecord, ...]] = deque(maxlen=6)
         self.lied_at = -1e9  # when a snapshot was last complete and not true
         self.ghosts = 0  # submissions that are still under way to slurmctld
@@ -388,7 +389,8 @@ class Slurm:
         )
 
     def node_records(self) -> dict[str, NodeRecord]:
-        if self.site.nodes_hidden:
+        self.nodes_told = not self.site.nodes_hidden
+        if not self.nodes_told:
             return {}
         return {
             name: NodeRecord(
