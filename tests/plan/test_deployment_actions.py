@@ -128,6 +128,9 @@ def test_an_attempt_holds_where_its_start_gate_is() -> None:
     gate = StartGate(clusters=cast(Any, clusters), gate=OpenGate())
     assert asyncio.run(gate.close(job, later)) is Closing.CLOSED
     assert clusters.closed == [("/scratch/first", job.spec.job_name)]
+    # B5: what cannot be read is not what is gone, for a submission may be on its way there.
+    assert asyncio.run(gate.close(job, None, unread="spec.login")) is Closing.FAILED
+    assert asyncio.run(gate.close(job, None)) is Closing.CLOSED
 
 
 class Clusters:

@@ -235,7 +235,9 @@ class SlurmJobReconciler:
                 finally:
                     self._line.leave(_reference(parts.job), key)
             elif isinstance(action, CloseGate):
-                gate = await self._start_gate.close(parts.job, parts.cluster)
+                gate = await self._start_gate.close(
+                    parts.job, parts.cluster, unread=parts.cluster_unread
+                )
                 if (found := waits_for(gate, action, status, now=self._clock())) is not None:
                     await write_status(self._api, SLURM_JOBS, obj=raw, status=found)
                     self._clusters.poke(_reference(parts.job))

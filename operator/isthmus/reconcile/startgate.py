@@ -33,10 +33,18 @@ class StartGate:
         """Prepare; `gate` is the lease's."""
         self._clusters, self._gate = clusters, gate
 
-    async def close(self, job: SlurmJob, cluster: SlurmCluster | None) -> Closing:
-        """Close the gate of an attempt."""
+    async def close(
+        self, job: SlurmJob, cluster: SlurmCluster | None, *, unread: str = ""
+    ) -> Closing:
+        """Close the gate of an attempt.
+
+        Args:
+            job: the attempt.
+            cluster: its SlurmCluster, None where there is none that can be read.
+            unread: why that cannot be read: it is there, so a submission may be on its way.
+        """
         if cluster is None:
-            return Closing.CLOSED
+            return Closing.FAILED if unread else Closing.CLOSED
         self._gate.check()
         reference = ClusterReference(
             namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
