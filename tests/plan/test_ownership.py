@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import isthmus.reconcile
 from isthmus.api import names
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_CLUSTERS, SLURM_JOBS, Resource
 from isthmus.reconcile.ownership import ownership
@@ -143,3 +145,25 @@ async def test_h4_a_refused_one_that_is_deleted_is_let_go() -> None:
     api.server.delete(SLURM_JOBS, "team-a", "j", by="user")
     await refuse(api, api.server.get(SLURM_JOBS, "team-a", "j"), problem="not ours")
     assert api.server.get(SLURM_JOBS, "team-a", "j") is None
+
+
+async def test_b5_a_refused_one_that_cannot_be_read_is_told_and_keeps_its_status() -> None:
+    api: Any = Api()
+    job = slurm_job()
+    job["spec"]["slot"] = {"of": "a newer release"}
+    api.server.create(SLURM_JOBS, job, by="user")
+    status = {"status": {"phase": "Ready", "jobId": 101}}
+    made = api.server.patch(
+        SLURM_JOBS, "team-a", "j", patch=status, subresource="status", by="user"
+    )
+    await refuse(api, made, problem="not ours")
+    found = api.server.get(SLURM_JOBS, "team-a", "j")["status"]
+    assert (found["phase"], found["jobId"]) == ("Ready", 101)
+    assert "cannot be read" in found["message"]
+
+
+def test_b5_stored_slurm_jobs_are_read_in_one_place() -> None:
+    """Strictly read, one odd SlurmJob ended the passes of all others of its deployment."""
+    folder = Path(isthmus.reconcile.__file__).parent
+    strict = [p.name for p in folder.glob("*.py") if "SlurmJob.model_validate" in p.read_text()]
+    assert strict == []

@@ -10,6 +10,7 @@ from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import Snapshot
 from isthmus.observe.events import EventSink
 from isthmus.plan.policy import blame
+from isthmus.reconcile.reading import read_job
 from isthmus.reconcile.store import Store
 
 _UNSUBMITTED = frozenset({None, Phase.WAITING, Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
@@ -31,7 +32,7 @@ def excluded_nodes(
     spec, template = job.spec, frozen.template
     same = (spec.pool, spec.revision, spec.cluster_ref)
     jobs = (
-        store.derived.of(raw, SlurmJob.model_validate)
+        store.derived.of(raw, read_job).value
         for raw in store.labelled(SLURM_JOBS, job.metadata.namespace, spec.deployment)
     )
     partitions = template.partitions or (cluster.spec.defaults.partition or "",)
@@ -39,7 +40,8 @@ def excluded_nodes(
         [
             _attempt(other)
             for other in jobs
-            if (other.spec.pool, other.spec.revision, other.spec.cluster_ref) == same
+            if other is not None  # one that cannot be read speaks against no node
+            and (other.spec.pool, other.spec.revision, other.spec.cluster_ref) == same
         ],
         nodes=snapshot.nodes.values(),
         partitions=frozenset(partitions) - {""},

@@ -8,11 +8,12 @@ import logging
 
 from isthmus.api import names
 from isthmus.api.conditions import Reason
-from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, deletion_timestamp, dig, finalizers, name, namespace
 from isthmus.apiserver.resources import SLURM_JOBS
-from isthmus.reconcile.statuses import set_finalizer, write_status
+from isthmus.reconcile.reading import read_job
+from isthmus.reconcile.statuses import set_finalizer, tell_unreadable, write_status
 
 _log = logging.getLogger(__name__)
 
@@ -35,6 +36,10 @@ async def refuse(api: ApiServer, raw: Object, *, problem: str) -> None:
         return
     if dig(raw, "status", "reason") != Reason.SLURM_JOB_REFUSED:
         _log.warning("SlurmJob %s/%s counts for nothing: %s", namespace(raw), name(raw), problem)
-    status = SlurmJob.model_validate(raw).status or SlurmJobStatus()
+    job = read_job(raw)
+    if job.value is None:
+        await tell_unreadable(api, SLURM_JOBS, raw, job.problem)
+        return
+    status = job.value.status or SlurmJobStatus()
     told = status.model_copy(update={"reason": Reason.SLURM_JOB_REFUSED, "message": problem})
     await write_status(api, SLURM_JOBS, obj=raw, status=told)
