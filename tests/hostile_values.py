@@ -88,13 +88,13 @@ def like(value: Any, random: Random) -> Any:
     return type(value)() if isinstance(value, dict | list) else value
 
 
-def places(value: Any) -> Iterator[tuple[Any, Any]]:
-    """Each container with each of its keys, the whole depth."""
+def places(value: Any, *, depth: int = 30) -> Iterator[tuple[Any, Any]]:
+    """Each container with each of its keys, not deeper than so: what is nested stays as it is."""
     keys = list(value) if isinstance(value, dict) else range(len(value))
     for key in keys:
         yield value, key
-        if isinstance(value[key], dict | list):
-            yield from places(value[key])
+        if depth and isinstance(value[key], dict | list):
+            yield from places(value[key], depth=depth - 1)
 
 
 def spoiled(part: Any, random: Random, *, typed: bool) -> Any:

@@ -241,7 +241,8 @@ _FIXED = frozenset(
 
 
 def _grace(pod: Json) -> int:
-    return int(k8s.number(k8s.dig(pod, "spec", "terminationGracePeriodSeconds")) or 30)
+    seconds = int(k8s.number(k8s.dig(pod, "spec", "terminationGracePeriodSeconds")) or 30)
+    return min(seconds, 10**6)  # no larger one is a date
 
 
 _NO_CONTENT = frozenset({"metadata", "status"})

@@ -55,7 +55,7 @@ class Secrecy:
 
     def staged(self, job_name: str, content: str) -> None:
         """A key was placed for a job: written down before, and no other job's."""
-        found = (o for o in self._api.all(SLURM_JOBS) if o["spec"]["jobName"] == job_name)
+        found = (o for o in self._api.all(SLURM_JOBS) if k8s.dig(o, "spec", "jobName") == job_name)
         job = next(found, None)
         if job is None or names.ANNOTATION_KEY_SOURCE not in k8s.annotations(job):
             marked = content.startswith(SECRET_MARK) or content in self._staged
@@ -64,10 +64,11 @@ class Secrecy:
         self._require(SECRET_MARK not in content, f"{job_name} is given the deployment's key")
         other = self._staged.setdefault(content, job_name)
         self._require(other == job_name, f"{job_name} is given the key of {other}")
-        place = k8s.namespace(job), k8s.labels(job)[names.LABEL_DEPLOYMENT]
-        held = self._api.get(SECRETS, place[0], names.worker_keys_secret(place[1]))
+        labels = k8s.labels(job)  # a hostile tenant's may lack any
+        secret = names.worker_keys_secret(labels.get(names.LABEL_DEPLOYMENT, ""))
+        held = self._api.get(SECRETS, k8s.namespace(job), secret)
         if held is not None and self._of_today(job):
-            said = k8s.dig(held, "data", k8s.labels(job)[names.LABEL_KEY])
+            said = k8s.dig(held, "data", labels.get(names.LABEL_KEY, ""))
             self._require(said == _encoded(content), f"the key of {job_name} is not written down")
 
     def _made(self, job: "Json") -> None:
