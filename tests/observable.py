@@ -32,10 +32,12 @@ from isthmus.apiserver.secrets import Secrets
 from isthmus.backends.kubernetes import front, render
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm import login
+from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.backends.slurm.records import SubmitRequest
 from isthmus.errors import SlurmUnavailableError
 from isthmus.front import routes
 from isthmus.health.client import EngineAnswer
+from isthmus.plan.modeldeployment import plan_model_deployment
 from isthmus.plan.policy.placement import by_priority, place
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_view import cluster_of
@@ -46,6 +48,7 @@ from isthmus.settings import Settings
 from isthmus.tunnels import bastion
 from isthmus.tunnels.desired import Wanted
 from isthmus.tunnels.links import LinkKey, Links
+from tests.plan import builders
 from tests.simulation import operators
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.engines import ProbeClient
@@ -203,7 +206,7 @@ def endpoint(deployment: Json, cluster: Json) -> object:
 
 
 def attempt(job: Json, cluster: Json) -> object:
-    """What is made of one SlurmJob: its submission, and the objects that it leads to."""
+    """What is made of one SlurmJob: its submission, its line in the status, what it leads to."""
     read = SlurmJob.model_validate(job)
     wanted = desired(_DEPLOYMENT)
     (pool,) = wanted.pools
@@ -220,7 +223,9 @@ def attempt(job: Json, cluster: Json) -> object:
     revision = names.revision_object_name(
         deployment=read.spec.deployment, pool=read.spec.pool, revision=read.spec.revision
     )
-    return request, revision, cluster_of(job)
+    groups = slurm_workers.groups(jobs=[read], members=frozenset())
+    status = plan_model_deployment(builders.deployment(wanted, *groups), now=builders.NOW).status
+    return request, revision, cluster_of(job), [one.model_dump() for one in status.workers]
 
 
 _DEPLOYMENT: Json = {

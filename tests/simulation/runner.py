@@ -19,6 +19,7 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_CLUSTERS
 from tests.simulation import events, faults, manifests, slurm_faults, users
 from tests.simulation.clock import SimulationLoop
+from tests.simulation.drained_nodes import DRAIN_HAPPENINGS, drained
 from tests.simulation.ending import unsettled
 from tests.simulation.intruders import INTRUDER_HAPPENINGS, intruded
 from tests.simulation.node_faults import NODE_HAPPENINGS, goes_bad
@@ -47,6 +48,7 @@ _ALL = ChainMap(
     INTRUDER_HAPPENINGS,
     TENANT_HAPPENINGS,
     NODE_HAPPENINGS,
+    DRAIN_HAPPENINGS,
 )
 
 FAULT_SECONDS = 600.0
@@ -101,7 +103,7 @@ def plan(seed: int) -> tuple[Happening, ...]:
         for _ in range(count)
     ]
     found += _of_tunnels(seed) + _of_reading(seed) + _of_refusals(seed)
-    found += _of_intruders(seed) + _of_tenants(seed) + _of_nodes(seed)
+    found += _of_intruders(seed) + _of_tenants(seed) + _of_nodes(seed) + _of_drains(seed)
     return tuple(sorted(found, key=lambda happening: happening.at))
 
 
@@ -160,6 +162,13 @@ def _of_nodes(seed: int) -> list[Happening]:
     if not goes_bad(str(seed)):
         return []
     return _drawn(NODE_HAPPENINGS, Random(f"{seed}/node plan"), counts=(1, 2))
+
+
+def _of_drains(seed: int) -> list[Happening]:
+    """Which nodes are drained, drawn apart too."""
+    if not drained(str(seed)):
+        return []
+    return _drawn(DRAIN_HAPPENINGS, Random(f"{seed}/drain plan"), counts=(1, 2, 3))
 
 
 def _drawn(

@@ -10,7 +10,7 @@ import re
 import shlex
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
@@ -67,6 +67,7 @@ class Site:
     clock_skew: float = 0.0
     nodes_hidden: bool = False
     bad_node: str = ""  # engines that start there fail
+    drained: dict[str, str] = field(default_factory=dict)  # node → the administrator's reason
 
 
 class Slurm:
@@ -210,9 +211,11 @@ class Slurm:
             if option.startswith("--exclude=")
             for name in option.partition("=")[2].split(",")
         }
-        drawn = self.random.choice(sorted(self.nodes.keys() - excluded))
+        free = self.nodes.keys() - excluded
+        drawn = self.random.choice(sorted(free - self.site.drained.keys() or free))
         bad = self.site.bad_node
-        return bad if bad and bad not in excluded and job.request is not None else drawn
+        gone = excluded | self.site.drained.keys()
+        return bad if bad and bad not in gone and job.request is not None else drawn
 
     def grant(self, job: Job, seconds: float) -> None:
         """A started job ends in so many seconds, by its limit, unless that is moved again."""
@@ -396,8 +399,8 @@ class Slurm:
             name: NodeRecord(
                 name=name,
                 address=address,
-                states=frozenset({"MIXED"}),
-                reason="",
+                states=frozenset({"MIXED", "DRAIN"} if name in self.site.drained else {"MIXED"}),
+                reason=self.site.drained.get(name, ""),
                 partitions=frozenset({"gpu"}),
             )
             for name, address in self.nodes.items()

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.simulation import corpus, failing, memory, rolledback, runner
+from tests.simulation import corpus, drained_nodes, failing, memory, rolledback, runner
 
 Record = Callable[[str, object], None]
 
@@ -94,6 +94,20 @@ def test_b9_nothing_is_remembered_of_what_is_gone() -> None:
 def test_b5_what_a_newer_release_has_stored_loses_nothing_and_can_be_deleted(name: str) -> None:
     wrong = rolledback.rolled_back(rolledback.NEWER[name])
     assert not wrong, wrong
+
+
+@pytest.mark.parametrize("replicas", [1, 2, 4])
+def test_workers_of_a_drained_node_move_and_none_is_missing_meanwhile(replicas: int) -> None:
+    """A drained node kept its workers until their time limit: whoever drained it waited."""
+    found = drained_nodes.emptied(replicas=replicas)
+    assert found["nodes"] == set()
+    assert found["running"] == replicas
+    assert found["least"] == replicas
+    assert {name for name, _, _ in found["told"]} == set(found["left"])
+    assert {reason for _, reason, _ in found["told"]} == {"NodeDraining"}
+    assert all(drained_nodes.REASON in message for _, _, message in found["told"])
+    assert sorted(found["replaces"]) == sorted(found["left"])
+    assert found["events"].count("NodeDraining") >= 1
 
 
 @pytest.mark.parametrize("command", ["terminate", "cancel"])

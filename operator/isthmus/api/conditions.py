@@ -221,6 +221,9 @@ class Reason(StrEnum):
     """Out of rotation; waits for running requests, then ends."""
     DRAIN_TIMEOUT = "DrainTimeout"
     """Requests had not finished within `drain.timeout` and were cut: raise it, or accept it."""
+    NODE_DRAINING = "NodeDraining"
+    """A node is drained in SLURM, mostly by an administrator: its workers serve until their
+    successors on other nodes do, and end then. Nothing to do."""
     JOB_TERMINATING = "JobTerminating"
     """The job is ending and may still hold its nodes (COMPLETING)."""
     JOB_REMOVED = "JobRemoved"

@@ -73,6 +73,15 @@ class DrainingStatus(StatusModel):
     """What it waits for, or what was cut."""
 
 
+class DisplacedStatus(StatusModel):
+    """A worker that is replaced by another of the same revision, which comes first."""
+
+    reason: Annotated[str | None, status_text(64)] = None
+    """Why, in one word."""
+    message: Sentence = None
+    """Why."""
+
+
 class WorkerStatus(StatusModel):
     """One worker: a pod or a SLURM job."""
 
@@ -104,6 +113,10 @@ class WorkerStatus(StatusModel):
     """When SLURM will end it."""
     draining: DrainingStatus | None = None
     """Present on its way out."""
+    displaced: DisplacedStatus | None = None
+    """Present while it serves until its successor does."""
+    replaces: Annotated[str | None, status_text(253)] = None
+    """Name of the displaced worker that it was made for."""
 
 
 class ApiKeyStatus(StatusModel):

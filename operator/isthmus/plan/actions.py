@@ -147,11 +147,16 @@ class DeleteDeployment:
 
 @dataclass(frozen=True, slots=True)
 class CreateSlurmJob:
-    """Record the intent to run one attempt; the attempt's token is drawn at execution."""
+    """Record the intent to run one attempt; the attempt's token is drawn at execution.
+
+    Attributes:
+        replaces: name of the SlurmJob whose successor it is, None for nobody in particular.
+    """
 
     pool: str
     revision: str
     slot: int
+    replaces: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

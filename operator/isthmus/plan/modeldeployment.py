@@ -23,6 +23,7 @@ from isthmus.plan.actions import (
     FreezeDeployment,
     RemoveFinalizer,
 )
+from isthmus.plan.displaced import displaced
 from isthmus.plan.modeldeployment_observation import (
     ModelDeploymentObservation,
     ModelDeploymentPlan,
@@ -54,7 +55,8 @@ def plan_model_deployment(
     if observed.desired.deleting:
         return _delete(observed, now=now)
     states = pool_states(observed, now=now)
-    step = next_step(states, strategy=STRATEGY, now=now)
+    leaving = displaced(observed, now=now)
+    step = next_step(states, strategy=STRATEGY, displaced=leaving, now=now)
     actions: list[DeploymentAction] = []
     if not observed.has_finalizer:
         actions.append(AddFinalizer(later=not _holds_attempts(observed)))
@@ -74,7 +76,9 @@ def plan_model_deployment(
     actions.extend(_front(observed))
     targets = place(replicas=observed.desired.replicas, pools=observed.desired.pools)
     return ModelDeploymentPlan(
-        status=deployment_status(observed, targets=targets, blocked=step.blocked, now=now),
+        status=deployment_status(
+            observed, targets=targets, blocked=step.blocked, displaced=leaving, now=now
+        ),
         actions=tuple(actions),
         requeue_after=min((wait for wait in waits if wait is not None), default=None),
     )
@@ -250,11 +254,21 @@ def _start_jobs(
     group: WorkerGroup,
     created: Sequence[Create],
 ) -> list[DeploymentAction]:
+    """A successor takes the slot of the one that it replaces, any other worker a free one."""
     if not created:
         return []
+    slot_of = {w.name: w.slot for w in group.live_workers}
     taken = {w.slot for other in state.groups for w in other.workers if not w.failed}
-    slots = free_slots(taken=taken, count=len(created))
-    create = [CreateSlurmJob(pool=group.pool, revision=group.revision, slot=slot) for slot in slots]
+    free = iter(free_slots(taken=taken, count=sum(one.replaces is None for one in created)))
+    create = [
+        CreateSlurmJob(
+            pool=group.pool,
+            revision=group.revision,
+            slot=next(free) if one.replaces is None else slot_of[one.replaces],
+            replaces=one.replaces,
+        )
+        for one in created
+    ]
     return [*_freeze(observed, group), *create]
 
 

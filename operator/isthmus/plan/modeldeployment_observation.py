@@ -16,12 +16,15 @@ class Reachability:
     Attributes:
         accepts: new workers may be made there; False while its SlurmCluster is being deleted,
             which waits for the last worker to go.
+        draining: nodes that take no new jobs because they are drained, each with the reason that
+            SLURM has for it ("" for none).
     """
 
     reachable: bool
     reason: str = ""
     message: str = ""
     accepts: bool = True
+    draining: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

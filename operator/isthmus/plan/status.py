@@ -5,7 +5,7 @@ every pool that lacks workers says why. The same observation gives the same stat
 written when nothing changed.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from isthmus.api import names
 from isthmus.api.conditions import (
@@ -17,25 +17,24 @@ from isthmus.api.conditions import (
 )
 from isthmus.api.desired import Desired, Pool
 from isthmus.api.modeldeployment_status import (
-    MAX_LISTED_WORKERS,
     ApiKeyStatus,
-    DrainingStatus,
     ModelDeploymentStatus,
     PendingStatus,
     PoolStatus,
     TunnelsStatus,
-    WorkerStatus,
 )
 from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.base import Pending, Worker
 from isthmus.engines import ENGINES
 from isthmus.plan.condition_models import models, typed
+from isthmus.plan.listed_workers import listed, omitted, shown
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
-from isthmus.plan.policy.drain import Proceed, told
+from isthmus.plan.policy.displacement.base import Displacement
 from isthmus.plan.policy.rollout import Blocked
 from isthmus.plan.verdicts import (
     SEVERITY,
     Totals,
+    Verdict,
     available,
     behind_front,
     client_keys,
@@ -55,6 +54,7 @@ def deployment_status(
     targets: Mapping[str, int],
     now: float,
     blocked: Blocked | None = None,
+    displaced: Sequence[Displacement] = (),
 ) -> ModelDeploymentStatus:
     """The status of a deployment that is not being deleted.
 
@@ -63,13 +63,16 @@ def deployment_status(
         targets: pool name to the workers placed there.
         now: epoch seconds; only moments of change are taken from it.
         blocked: why the rollout takes no step, None where it does or is complete.
+        displaced: workers to be replaced while they run.
     """
+    due = tuple(one for one in displaced if one.due(now=now))
     totals = _count(observed, targets)
     pools = tuple(
         _pool_status(observed, pool=pool, target=targets[pool.name], now=now)
         for pool in observed.desired.pools
     )
-    conditions = _conditions(observed, totals=totals, pools=pools, blocked=blocked, now=now)
+    progress = progressing(totals=totals, pools=pools, blocked=blocked, displaced=due)
+    conditions = _conditions(observed, totals=totals, pools=pools, progress=progress, now=now)
     ready = next(c for c in conditions if c["type"] == ConditionType.READY)
     engines = sorted({str(pool.engine.type) for pool in observed.desired.pools}, reverse=True)
     return ModelDeploymentStatus(
@@ -89,8 +92,8 @@ def deployment_status(
         tunnels=_tunnels(observed),
         conditions=models(conditions),
         pools=pools,
-        workers=_workers(observed),
-        omitted_workers=_omitted(observed),
+        workers=listed(observed, displaced=due),
+        omitted_workers=omitted(observed),
         draining=_number_draining(observed),
     )
 
@@ -106,10 +109,10 @@ def _tunnels(observed: ModelDeploymentObservation) -> TunnelsStatus | None:
 
 def deleting_status(observed: ModelDeploymentObservation, *, now: float) -> ModelDeploymentStatus:
     """The status while the last workers end."""
-    workers = _workers(observed)
-    message = f"{len(_shown(observed))} workers are being stopped"
+    workers = listed(observed)
+    message = f"{len(shown(observed))} workers are being stopped"
     stuck = [view.message for view in observed.clusters.values() if not view.reachable]
-    stuck += [worker.problem for worker in _shown(observed) if worker.problem]
+    stuck += [worker.problem for worker in shown(observed) if worker.problem]
     if workers and stuck:
         message += f"; {stuck[0]}"
     conditions = _carried(observed)
@@ -135,7 +138,7 @@ def deleting_status(observed: ModelDeploymentObservation, *, now: float) -> Mode
             "conditions": models(conditions),
             "pools": (),
             "workers": workers,
-            "omitted_workers": _omitted(observed),
+            "omitted_workers": omitted(observed),
             "draining": _number_draining(observed),
         }
     )
@@ -200,54 +203,12 @@ def _selector(observed: ModelDeploymentObservation) -> str:
     return f"{wanted},!{names.LABEL_COMPONENT if only_pods else label}"
 
 
-def _shown(observed: ModelDeploymentObservation) -> list[Worker]:
-    found = [worker for group in observed.groups for worker in group.workers if not worker.failed]
-    return sorted(found, key=lambda worker: (worker.pool, worker.name))
-
-
-def _omitted(observed: ModelDeploymentObservation) -> int | None:
-    """How many workers the status has no room for; None for none."""
-    return max(0, len(_shown(observed)) - MAX_LISTED_WORKERS) or None
-
-
-def _workers(observed: ModelDeploymentObservation) -> tuple[WorkerStatus, ...]:
-    return tuple(
-        WorkerStatus(
-            name=worker.name,
-            pool=worker.pool,
-            backend=worker.backend,
-            pod=worker.name if worker.backend == "kubernetes" else None,
-            job_id=worker.job_id,
-            node=worker.node,
-            phase=worker.phase,
-            healthy=worker.healthy,
-            url=worker.url,
-            tunnel=worker.tunnel,
-            revision=worker.revision,
-            started_at=worker.started_at,
-            ends_at=worker.ends_at,
-            draining=_draining(observed, worker),
-        )
-        for worker in _shown(observed)[:MAX_LISTED_WORKERS]
-    )
-
-
 def _number_draining(observed: ModelDeploymentObservation) -> int:
     return sum(
         worker.draining is not None and not worker.failed
         for group in observed.groups
         for worker in group.workers
     )
-
-
-def _draining(observed: ModelDeploymentObservation, worker: Worker) -> DrainingStatus | None:
-    state = worker.draining
-    if state is None:
-        return None
-    reason = "waits for its requests" if state.waits else "is told to end"
-    if state.cut:
-        reason = told(Proceed(cut=state.cut, over=True), budget=observed.desired.drain.timeout)
-    return DrainingStatus(since=rfc3339(int(state.since)), reason=reason)
 
 
 def _pool_status(
@@ -339,7 +300,7 @@ def _conditions(
     *,
     totals: Totals,
     pools: tuple[PoolStatus, ...],
-    blocked: Blocked | None,
+    progress: Verdict,
     now: float,
 ) -> tuple[Condition, ...]:
     judged = ready(totals=totals, pools=pools), available(totals)
@@ -352,7 +313,7 @@ def _conditions(
     found: list[tuple[ConditionType, bool, str, str]] = [
         (ConditionType.READY, *judged[0]),
         (ConditionType.AVAILABLE, *judged[1]),
-        (ConditionType.PROGRESSING, *progressing(totals=totals, pools=pools, blocked=blocked)),
+        (ConditionType.PROGRESSING, *progress),
     ]
     conditions = _carried(observed)
     wanted = {pool.name for pool in observed.desired.pools if pool.backend == "slurm"}

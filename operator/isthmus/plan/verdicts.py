@@ -3,7 +3,7 @@
 Apart from the status, which aggregates; here is the judgement, in the order in which causes count.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -12,6 +12,7 @@ from isthmus.api.conditions import PendingClass, Reason
 from isthmus.api.desired import Desired
 from isthmus.api.modeldeployment_status import PoolStatus
 from isthmus.backends.base import Pending, Worker
+from isthmus.plan.policy.displacement.base import Displacement
 from isthmus.plan.policy.rollout import Blocked, Hold
 
 Verdict: TypeAlias = tuple[bool, str, str]
@@ -218,7 +219,11 @@ def blocked_told(blocked: Blocked | None) -> str:
 
 
 def progressing(
-    *, totals: Totals, pools: tuple[PoolStatus, ...], blocked: Blocked | None = None
+    *,
+    totals: Totals,
+    pools: tuple[PoolStatus, ...],
+    blocked: Blocked | None = None,
+    displaced: Sequence[Displacement] = (),
 ) -> Verdict:
     """Whether the wanted state is reached or being approached; False where waiting cannot help."""
     worst = _worst(pools)
@@ -228,6 +233,11 @@ def progressing(
     if totals.outdated:
         why = ("" if worst is None else _cause(worst)[1], blocked_told(blocked))
         return True, Reason.ROLLOUT_IN_PROGRESS, "; ".join(filter(None, (told, *why)))
+    if displaced:
+        first = displaced[0]
+        count = "one worker is" if len(displaced) == 1 else f"{len(displaced)} workers are"
+        why = (f"{count} being replaced; {first.worker}: {first.message}", blocked_told(blocked))
+        return True, first.reason, "; ".join(filter(None, (told, *why)))
     if totals.live > totals.placed:
         return True, Reason.SCALING_DOWN, told
     if totals.updated_available < totals.placed:

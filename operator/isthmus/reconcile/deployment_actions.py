@@ -398,5 +398,6 @@ def slurm_job_object(
             "revision": action.revision,
             "jobName": job_name,
             **({} if work_directory is None else {"workDirectory": work_directory}),
+            **({} if action.replaces is None else {"replaces": action.replaces}),
         },
     }

@@ -36,6 +36,8 @@ from isthmus.apiserver.resources import (
 from isthmus.backends.kubernetes import observe as pods
 from isthmus.backends.kubernetes.render import service_spec
 from isthmus.backends.slurm import workers as slurm_workers
+from isthmus.backends.slurm.records import Snapshot
+from isthmus.backends.slurm.states import node_draining
 from isthmus.errors import SecretMissingError
 from isthmus.guarded import unreadable
 from isthmus.health.prober import Prober
@@ -59,6 +61,7 @@ from isthmus.plan.modeldeployment_observation import (
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.deployment_actions import DeploymentActions
+from isthmus.reconcile.displacement_events import tell_of_displaced
 from isthmus.reconcile.drain_events import tell_of_cut_pod
 from isthmus.reconcile.failures import REFUSALS, Failure, Failures, failure, with_failures
 from isthmus.reconcile.front_actions import front_state, service_waits
@@ -194,6 +197,7 @@ class ModelDeploymentReconciler:
             requeue = min(requeue or _REFUSED_RETRY_SECONDS, _REFUSED_RETRY_SECONDS)
         await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=status)
         tell_of_tunnels(self._events, raw, before=observed.status, after=status)
+        tell_of_displaced(self._events, raw, before=observed.status, after=status)
         resync = spread(self._settings.resync_interval, key=key)
         return resync if requeue is None else min(requeue, resync)
 
@@ -360,13 +364,19 @@ class ModelDeploymentReconciler:
                 return Reachability(
                     reachable=True, accepts=False, reason=Reason.INVALID_SPEC, message=message
                 )
-            return Reachability(reachable=True)
+            return Reachability(reachable=True, draining=draining(state.snapshot))
         reason, message = (
             (Reason.NOT_OBSERVED_YET, "the cluster has not been looked at yet")
             if state is None
             else state.why_not_fresh(now=now)
         )
         return Reachability(reachable=False, reason=reason, message=message)
+
+
+def draining(snapshot: Snapshot | None) -> Mapping[str, str]:
+    """Drained nodes of a snapshot, each with SLURM's reason for it."""
+    nodes = () if snapshot is None else snapshot.nodes.values()
+    return {node.name: node.reason for node in nodes if node_draining(node)}
 
 
 def _status_of(raw: Object) -> ModelDeploymentStatus:
