@@ -19,6 +19,17 @@ PASS = 1.0
 """Most seconds of one pass in good weather: what came during it is seen by the next one."""
 
 
+LEAD = 3600.0
+"""More seconds than a successor comes before the end of a job, whatever is in a specification."""
+
+
+def _hurried(live: list[Json], *, now: float) -> int:
+    """Jobs near their end of which a successor lives: those come beyond the surge."""
+    replaced = {k8s.dig(job, "spec", "replaces") for job in live}
+    ends = (epoch(k8s.dig(job, "status", "endTime")) for job in live if k8s.name(job) in replaced)
+    return sum(end is not None and end - now < LEAD for end in ends)
+
+
 class MembershipRules(Ledger):
     """Judges what is written of slices, pods, replicas and counts."""
 
@@ -184,9 +195,10 @@ class MembershipRules(Ledger):
         total = len(live) + pods
         if not self.caches_late:
             said = f"{place}: {total} workers ({waiting} of them waiting) for {wanted}"
-            self.require(total - max(0, waiting - 1) <= wanted + 1, said)
+            surge = max(1, _hurried(live, now=EPOCH + self.now))
+            self.require(total - max(0, waiting - 1) <= wanted + surge, said)
             kinds = {tuple(k8s.labels(obj).get(key) for key in _KIND) for obj in (*live, *owned)}
-            most = wanted + 1 if len(kinds) == 1 else 2 * wanted + 1
+            most = wanted + surge if len(kinds) == 1 else 2 * wanted + surge
             self.require(total <= most, said)
 
     def wanted(self, place: tuple[str, str]) -> int:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.simulation import corpus, drained_nodes, failing, memory, rolledback, runner
+from tests.simulation import corpus, drained_nodes, failing, memory, rolledback, runner, walltime
 
 Record = Callable[[str, object], None]
 
@@ -108,6 +108,17 @@ def test_workers_of_a_drained_node_move_and_none_is_missing_meanwhile(replicas: 
     assert all(drained_nodes.REASON in message for _, _, message in found["told"])
     assert sorted(found["replaces"]) == sorted(found["left"])
     assert found["events"].count("NodeDraining") >= 1
+
+
+@pytest.mark.parametrize("replicas", [1, 3])
+def test_jobs_that_end_at_the_same_moment_hand_over_before_that(replicas: int) -> None:
+    """At a common time limit all workers were gone at once, until their next jobs had started."""
+    found = walltime.handed_over(replicas=replicas)
+    assert found["least"] == replicas
+    assert sorted(found["replaces"]) == sorted(found["before"])
+    assert found["timeouts"] == 0
+    assert {reason for _, reason in found["told"]} == {"TimeLimitNear"}
+    assert found["events"].count("TimeLimitNear") >= 1
 
 
 @pytest.mark.parametrize("command", ["terminate", "cancel"])

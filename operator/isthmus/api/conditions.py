@@ -224,6 +224,8 @@ class Reason(StrEnum):
     NODE_DRAINING = "NodeDraining"
     """A node is drained in SLURM, mostly by an administrator: its workers serve until their
     successors on other nodes do, and end then. Nothing to do."""
+    TIME_LIMIT_NEAR = "TimeLimitNear"
+    """A job comes to its time limit: its worker serves until its successor does. Nothing to do."""
     JOB_TERMINATING = "JobTerminating"
     """The job is ending and may still hold its nodes (COMPLETING)."""
     JOB_REMOVED = "JobRemoved"

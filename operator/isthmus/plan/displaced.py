@@ -1,14 +1,14 @@
 """All that displaces workers of one ModelDeployment: the only place that knows the sources."""
 
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
-from isthmus.plan.policy.displacement import node_drain
+from isthmus.plan.policy.displacement import node_drain, walltime
 from isthmus.plan.policy.displacement.base import Displacement
 
 
 def displaced(observed: ModelDeploymentObservation, *, now: float) -> tuple[Displacement, ...]:
     """Each displaced worker once, for its most urgent cause; `now` in epoch seconds."""
     found: dict[str, Displacement] = {}
-    for one in (*node_drain.displaced(observed),):
+    for one in (*walltime.displaced(observed), *node_drain.displaced(observed)):
         before = found.get(one.worker)
         if before is None or _urgency(one, now=now) < _urgency(before, now=now):
             found[one.worker] = one

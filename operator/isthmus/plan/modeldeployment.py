@@ -62,6 +62,7 @@ def plan_model_deployment(
         actions.append(AddFinalizer(later=not _holds_attempts(observed)))
     # What goes, goes first: whatever fails in between, there is never more than the surge.
     waits: list[float | None] = [_next_retry(observed, states, now=now)]
+    waits += [one.ready_by - now for one in leaving if one.ready_by and not one.due(now=now)]
     for shrinking in (True, False):
         for state in states:
             found = _pool_steps(observed, state=state, step=step, shrinking=shrinking, now=now)
