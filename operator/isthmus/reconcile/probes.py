@@ -124,5 +124,10 @@ class WorkerProbes:
             if header.value_from is not None:
                 source = header.value_from.secret_key_ref
                 ref = SecretRef(job.metadata.namespace, source.name, source.key)
-                found.append((header.name, await self._secrets.header(ref)))
+                try:
+                    found.append((header.name, await self._secrets.header(ref)))
+                except SecretMissingError as error:
+                    if not source.optional:
+                        raise
+                    _log.warning("Probes go without the optional header %s: %s", header.name, error)
         return tuple(found)
