@@ -233,7 +233,6 @@ PARTS: Final[Mapping[str, Mapping[Reason, Text]]] = {
             "SLURM, sbatch or the site's rules refused the job; the message has their words.",
             "Correct the pool's `slurm` fields.",
         ),
-        Reason.SUBMITTED: Text("sbatch returned a job ID."),
         Reason.NODES_EXCLUDED: Text(
             "The revision failed twice within ten minutes on a node: its next attempts avoid "
             "that node for half an hour.",

@@ -77,7 +77,6 @@ class Reason(StrEnum):
     SUBMIT_UNKNOWN = "SubmitUnknown"
     NOT_SUBMITTED = "NotSubmitted"
     SUBMIT_REFUSED = "SubmitRefused"
-    SUBMITTED = "Submitted"
     NODES_EXCLUDED = "NodesExcluded"
     PENDING_RESOURCES = "PendingResources"
     PENDING_QUOTA = "PendingQuota"
