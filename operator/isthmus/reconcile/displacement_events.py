@@ -1,7 +1,7 @@
 """Events of workers that are to be replaced while they run, from the status before and after."""
 
-from isthmus.api.conditions import Reason
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
+from isthmus.api.reasons import Reason
 from isthmus.apiserver.objects import Object
 from isthmus.observe.events import EventSink
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from isthmus.api.conditions import Reason
+from isthmus.api.reasons import Reason
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ is empty, mostly for maintenance, and without this would wait until the time lim
 hurry, so it is voluntary: within the surge, and never below the wanted number.
 """
 
-from isthmus.api.conditions import Reason
+from isthmus.api.reasons import Reason
 from isthmus.api.texts import one_line
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
 from isthmus.plan.policy.displacement.base import Displacement

@@ -9,8 +9,8 @@ replaced from its first minute on.
 from collections.abc import Iterator
 from typing import Final
 
-from isthmus.api.conditions import Reason
 from isthmus.api.desired import Desired
+from isthmus.api.reasons import Reason
 from isthmus.api.times import epoch
 from isthmus.backends.base import Worker
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
