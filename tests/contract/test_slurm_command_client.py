@@ -344,9 +344,8 @@ async def test_answers_of_scancel(slurm: FakeSlurm, error: str, code: int, expec
     if expected == "":
         await cancelling
     elif expected == "P":
-        with pytest.raises(SlurmCommandError) as caught:
+        with pytest.raises(SlurmCommandError):
             await cancelling
-        assert caught.value.reason == "PermissionDenied"
     else:
         with pytest.raises(SlurmUnavailableError):
             await cancelling

@@ -44,10 +44,10 @@ from isthmus.errors import EngineError, EngineRefusedError
 from isthmus.guarded import where
 from isthmus.health.client import ProbeClient
 from isthmus.health.verdict import (
+    ProbeReason,
     ProbeResult,
     ProbeState,
     ProbeTarget,
-    Reason,
     advance,
     interval_after,
     visible,
@@ -340,7 +340,7 @@ class Prober:
         self._told.add(told)
         _log.error("%s of %s failed unexpectedly: %s", what, target.url_base, where(error))
 
-    async def _ask(self, target: ProbeTarget, *, full: bool) -> tuple[Reason, str]:
+    async def _ask(self, target: ProbeTarget, *, full: bool) -> tuple[ProbeReason, str]:
         path = target.health_path
         if target.engine == "sglang" and not full:
             path = "/ready"
@@ -351,7 +351,7 @@ class Prober:
             return "HttpError", f"{path} says {status}"
         return await self._identify(target) if full else ("Healthy", "")
 
-    async def _identify(self, target: ProbeTarget) -> tuple[Reason, str]:
+    async def _identify(self, target: ProbeTarget) -> tuple[ProbeReason, str]:
         status, answer = await self._get(target, "/v1/models")
         if status != 200:
             return "HttpError", f"/v1/models says {status}"

@@ -137,7 +137,7 @@ def _unread(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
 
 
 def _unseen(
-    observed: SlurmJobObservation, *, reason: str, message: str, now: float
+    observed: SlurmJobObservation, *, reason: Reason, message: str, now: float
 ) -> SlurmJobStatus:
     """The status while the cluster cannot be seen: what was, but probes go on."""
     status = observed.status

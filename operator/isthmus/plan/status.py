@@ -349,7 +349,7 @@ def _conditions(
             behind_front(judged[0], deployment=desired.name, why=observed.front_problem),
             behind_front(judged[1], deployment=desired.name, why=observed.front_problem),
         )
-    found: list[tuple[ConditionType, bool, str, str]] = [
+    found: list[tuple[ConditionType, bool, Reason, str]] = [
         (ConditionType.READY, *judged[0]),
         (ConditionType.AVAILABLE, *judged[1]),
         (ConditionType.PROGRESSING, *progressing(totals=totals, pools=pools, blocked=blocked)),

@@ -14,7 +14,7 @@ from isthmus.api.modeldeployment_status import PoolStatus
 from isthmus.backends.base import Pending, Worker
 from isthmus.plan.policy.rollout import Blocked, Hold
 
-Verdict: TypeAlias = tuple[bool, str, str]
+Verdict: TypeAlias = tuple[bool, Reason, str]
 """Status, reason and message of a condition."""
 
 SEVERITY: tuple[PendingClass, ...] = (
@@ -41,7 +41,10 @@ _READY_REASONS: Mapping[PendingClass, Reason] = {
     PendingClass.QUOTA: Reason.PENDING_QUOTA,
     PendingClass.UNSCHEDULABLE: Reason.UNSCHEDULABLE,
     PendingClass.RESOURCES: Reason.PENDING_RESOURCES,
+    PendingClass.FAILING: Reason.WORKERS_FAILING,
 }
+
+_WORDS = frozenset(map(str, Reason))
 
 _REFUSED = frozenset({Reason.SUBMIT_REFUSED, Reason.POD_SECURITY_REFUSED})
 """Refusals that have a reason of their own, which says who must change something."""
@@ -73,17 +76,22 @@ def _worst(pools: tuple[PoolStatus, ...]) -> PoolStatus | None:
     )
 
 
-def _cause(pool: PoolStatus) -> tuple[str, str]:
-    """Reason and message of a pool that waits."""
+def _cause(pool: PoolStatus) -> tuple[Reason, str]:
+    """Reason and message of a pool that waits; the words of its scheduler stand in the message."""
     pending = pool.pending
     if pending is None or pending.pending_class is None:
         return Reason.WORKERS_NOT_READY, ""
-    reason: str = _READY_REASONS.get(pending.pending_class, Reason.WORKERS_NOT_READY)
+    reason = _READY_REASONS.get(pending.pending_class, Reason.WORKERS_NOT_READY)
     if pending.pending_class in {PendingClass.UNREACHABLE, PendingClass.FAILING}:
-        reason = pending.reason or reason
+        reason = _ours(pending.reason) or reason
     if pending.pending_class is PendingClass.NEVER and pending.reason in _REFUSED:
-        reason = pending.reason
+        reason = Reason(pending.reason)
     return reason, f"pool {pool.name}: {pending.reason}: {pending.message}"
+
+
+def _ours(word: str | None) -> Reason | None:
+    """The word as one of ours, None for one of a scheduler."""
+    return Reason(word) if word in _WORDS else None
 
 
 def tunnels(workers: Iterable[Worker]) -> Verdict | None:

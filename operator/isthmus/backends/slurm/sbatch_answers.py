@@ -17,6 +17,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from isthmus.api.reasons import Reason
 from isthmus.api.texts import one_line
 from isthmus.backends.slurm import parsing, reasons
 from isthmus.backends.slurm.parsing import Section
@@ -230,7 +231,7 @@ def outcome(section: Section, errors: str) -> SubmitOutcome:
     if code == 0:
         return Unclear(f"sbatch succeeded and printed no job id: {words}", words=words)
     if code in (126, 127):
-        advice = reasons.OUTAGE_ADVICE["CommandNotFound"]
+        advice = reasons.OUTAGE_ADVICE[Reason.COMMAND_NOT_FOUND]
         return Refused(reason="CommandNotFound", message=f"{words} {advice}".strip())
     made = _ID_PRINTED.search(section.output) is not None
     spoke = bool(words) and (code <= _MOST_CODE or _is_about_options(section.output, errors))
