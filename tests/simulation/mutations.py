@@ -335,6 +335,16 @@ def go_to_a_bad_node_again_and_again() -> Patches:
     return [patch.object(blame, "excluded", lambda attempts, **others: ())]
 
 
+@mutation("node_is_drained")
+def a_displaced_worker_goes_at_once() -> Patches:
+    original = rollout._Budget.takes
+
+    def takes(self: Any, worker: Any, *, displaced: bool) -> bool:
+        return displaced or original(self, worker, displaced=displaced)
+
+    return [patch.object(rollout._Budget, "takes", takes)]
+
+
 @mutation("record_unreadable")
 def an_unreadable_record_is_an_end() -> Patches:
     ended = {"phase": Phase.FINISHED, "reason": Reason.JOB_VANISHED, "healthy": False}
