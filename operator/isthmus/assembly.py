@@ -22,7 +22,7 @@ from isthmus.apiserver.secrets import Secrets
 from isthmus.backends.slurm.login import make_client
 from isthmus.health.client import ProbeClient
 from isthmus.health.prober import Prober
-from isthmus.observe.events import EventRecorder
+from isthmus.telemetry.events import EventRecorder
 from isthmus.plan.slurmjob_observation import Limits
 from isthmus.reconcile.attempt_keys import AttemptKeys, InstallationSeed
 from isthmus.reconcile.cluster_state import ClusterStates

@@ -8,7 +8,7 @@ from isthmus.apiserver.objects import Object
 from isthmus.apiserver.resources import SLURM_JOBS
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import Snapshot
-from isthmus.observe.events import EventSink
+from isthmus.telemetry.events import EventSink
 from isthmus.plan.policy import blame
 from isthmus.reconcile.reading import read_job
 from isthmus.reconcile.store import Store

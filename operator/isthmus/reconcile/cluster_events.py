@@ -3,7 +3,7 @@
 from isthmus.api.conditions import ConditionType, Reason
 from isthmus.api.slurmcluster import SlurmClusterStatus
 from isthmus.apiserver.objects import Object
-from isthmus.observe.events import EventSink
+from isthmus.telemetry.events import EventSink
 
 _TOLD = frozenset({Reason.RECORDS_UNREADABLE, Reason.UNKNOWN_FORMAT})
 

@@ -3,7 +3,7 @@
 from isthmus.api.conditions import Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.apiserver.objects import Object
-from isthmus.observe.events import EventSink
+from isthmus.telemetry.events import EventSink
 from isthmus.plan.actions import ReleasePod
 from isthmus.plan.policy.drain import Proceed, told
 

@@ -39,7 +39,7 @@ from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.errors import SecretMissingError
 from isthmus.guarded import unreadable
 from isthmus.health.prober import Prober
-from isthmus.observe.events import EventSink
+from isthmus.telemetry.events import EventSink
 from isthmus.plan.actions import (
     AsksForWorkers,
     DeploymentAction,

@@ -40,7 +40,7 @@ from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import NotSent
 from isthmus.errors import SecretMissingError, SlurmError
-from isthmus.observe.events import EventSink
+from isthmus.telemetry.events import EventSink
 from isthmus.plan.actions import (
     AddFinalizer,
     Cancel,

@@ -5,7 +5,7 @@ from isthmus.api.conditions import ConditionType, Reason
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.apiserver.objects import Object
-from isthmus.observe.events import EventSink
+from isthmus.telemetry.events import EventSink
 
 
 def tell_of_tunnel(
