@@ -253,6 +253,9 @@ PARTS: Final[Mapping[str, Mapping[Reason, Text]]] = {
         ),
     },
     "A worker on SLURM": {
+        Reason.SUBMITTED: Text(
+            "sbatch returned a job ID, or a job of the attempt was found in the queue.",
+        ),
         Reason.JOB_STARTING: Text(
             "The job runs; its engine is loading, or its port is not published yet.",
         ),

@@ -84,6 +84,7 @@ class Reason(StrEnum):
     PENDING_NEVER = "PendingNever"
 
     # --- A worker on SLURM
+    SUBMITTED = "Submitted"
     JOB_STARTING = "JobStarting"
     HEALTHY = "Healthy"
     PROBE_FAILED = "ProbeFailed"

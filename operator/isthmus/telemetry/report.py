@@ -1,7 +1,7 @@
 """Hands the transitions of an object to whoever tells of them."""
 
 from isthmus.apiserver.objects import Object
-from isthmus.telemetry.events import EventSink
+from isthmus.telemetry.events import EventSink, EventType
 from isthmus.telemetry.transitions import Status, transitions
 
 
@@ -15,5 +15,5 @@ def report(events: EventSink, obj: Object, *, before: Status | None, after: Stat
         after: as the pass wrote it.
     """
     for one in transitions(before, after):
-        kind = "Warning" if one.warning else "Normal"
+        kind: EventType = "Warning" if one.warning else "Normal"
         events.emit(obj, type=kind, reason=one.reason, message=one.message)

@@ -1,7 +1,7 @@
 """What has changed between two statuses of one object that is worth telling. Pure.
 
-Apart from those who read it (events, counters), so that all of them tell the same: a status says what
-is, a transition only what became so. The kind follows from the status; equal statuses have none.
+Apart from those who read it (events, counters), so that all of them tell the same: a status says
+what is, a transition only what became so. The kind follows from the status; equal ones have none.
 """
 
 from collections.abc import Iterator
@@ -56,7 +56,9 @@ def transitions(before: Status | None, after: Status) -> tuple[Transition, ...]:
         job = before if isinstance(before, SlurmJobStatus) else SlurmJobStatus()
         return tuple(_of_job(job, after))
     if isinstance(after, ModelDeploymentStatus):
-        deployment = before if isinstance(before, ModelDeploymentStatus) else ModelDeploymentStatus()
+        deployment = (
+            before if isinstance(before, ModelDeploymentStatus) else ModelDeploymentStatus()
+        )
         return tuple(_of_deployment(deployment, after))
     cluster = before if isinstance(before, SlurmClusterStatus) else SlurmClusterStatus()
     return tuple(_of_cluster(cluster, after))

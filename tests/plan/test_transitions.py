@@ -1,0 +1,236 @@
+"""What is told of changes: a table, and properties over all statuses."""
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from isthmus.api.conditions import ConditionType, Phase
+from isthmus.api.modeldeployment_status import ModelDeploymentStatus
+from isthmus.api.reasons import Reason
+from isthmus.api.slurmcluster import SlurmClusterStatus
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.telemetry.report import report
+from isthmus.telemetry.transitions import Status, transitions
+
+THEN = "2026-01-01T00:00:00Z"
+THROUGH, LOST = "a: through svc@login1", "tunnel of a: login1 does not answer"
+
+
+def condition(kind: str, status: str, reason: str = "TunnelDown", message: str = "m") -> Any:
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastTransitionTime": THEN,
+    }
+
+
+def job(*conditions: Any, **fields: Any) -> SlurmJobStatus:
+    return SlurmJobStatus.model_validate({"conditions": conditions, **fields})
+
+
+def deployment(*conditions: Any, desired: int = 1) -> ModelDeploymentStatus:
+    pools = [{"name": "p", "desired": desired}]
+    return ModelDeploymentStatus.model_validate({"conditions": conditions, "pools": pools})
+
+
+def cluster(status: str, reason: str) -> SlurmClusterStatus:
+    made = [condition("SlurmReachable", status, reason)] if status else []
+    return SlurmClusterStatus.model_validate({"conditions": made})
+
+
+def told(*steps: Status) -> list[str]:
+    """Reasons over a few passes, a warning with an exclamation mark."""
+    return [
+        f"{one.reason}{'!' if one.warning else ''}"
+        for before, after in itertools.pairwise(steps)
+        for one in transitions(before, after)
+    ]
+
+
+def tunnel(status: str, *, ready: bool = False) -> SlurmJobStatus:
+    message = THROUGH if status == "True" else LOST
+    return job(condition("TunnelUp", status, message=message), everReady=ready)
+
+
+def progress(reason: str, status: str = "True") -> Any:
+    return condition("Progressing", status, reason)
+
+
+def available(status: str) -> Any:
+    reason = "WorkersAvailable" if status == "True" else "NoWorkersReady"
+    return condition("Available", status, reason)
+
+
+WAITING, SUBMITTING = job(phase="Waiting"), job(phase="Submitting")
+PENDING = job(phase="Pending", jobId=7)
+STARTING = job(phase="Starting", jobId=7)
+READY = job(phase="Ready", jobId=7, everReady=True, url="http://n1:4000")
+PROBES = job(phase="Degraded", jobId=7, everReady=True, reason="ProbeFailed", message="timeout")
+NO_PATH = job(phase="Degraded", jobId=7, everReady=True, reason="TunnelDown")
+FAILED = job(phase="Failed", jobId=7, reason="JobFailed", message="exit code 1")
+EXPIRED = job(phase="Expired", jobId=7, reason="JobTimeLimit")
+DRAINING = job(phase="Draining", jobId=7, reason="Draining")
+CUT = job(phase="Draining", jobId=7, reason="Draining", cut=3, terminatedAt=THEN)
+FAILING = job(condition("ActionsSucceed", "False", "ActionFailed"), phase="Pending", jobId=7)
+OLDER = job(phase="Failed", jobId=7, reason="AWordOfAnotherRelease")
+DELETING = deployment(condition("Ready", "False", "Deleting"), desired=0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "expected"),
+    [
+        ((WAITING, SUBMITTING, PENDING), ["Submitted"]),
+        ((SUBMITTING, job(phase="SubmitUnknown", reason="SubmitUnknown")), ["SubmitUnknown!"]),
+        ((PENDING, STARTING, READY, READY), ["Healthy"]),
+        ((READY, PROBES, PROBES, READY), ["ProbeFailed!", "Healthy"]),
+        ((READY, NO_PATH), []),
+        ((STARTING, FAILED, FAILED), ["JobFailed!"]),
+        ((READY, EXPIRED), ["JobTimeLimit"]),
+        ((READY, DRAINING, CUT, CUT), ["DrainTimeout!"]),
+        ((PENDING, FAILING, FAILING, PENDING), ["ActionFailed!"]),
+        ((WAITING, job(phase="Submitting", excludedNodes=["n1"])), ["NodesExcluded!"]),
+        ((STARTING, OLDER), []),
+        # tunnels: a break and its end, and nothing of a normal start
+        ((job(), tunnel("Unknown"), tunnel("True")), []),
+        ((tunnel("True"), tunnel("True", ready=True)), []),
+        (
+            (tunnel("True", ready=True), tunnel("False", ready=True), tunnel("True", ready=True)),
+            ["TunnelDown!", "TunnelRestored"],
+        ),
+        (
+            (tunnel("Unknown"), tunnel("False"), tunnel("True")),
+            ["TunnelDown!", "TunnelEstablished"],
+        ),
+        (
+            (
+                deployment(condition("TunnelsUp", "True")),
+                deployment(condition("TunnelsUp", "False")),
+                deployment(condition("TunnelsUp", "True")),
+            ),
+            ["TunnelDown!", "TunnelRestored"],
+        ),
+        # a ModelDeployment
+        ((ModelDeploymentStatus(), deployment(desired=2)), ["ScalingUp"]),
+        ((deployment(desired=2), deployment(desired=1)), ["ScalingDown"]),
+        (
+            (
+                deployment(progress("RolloutComplete")),
+                deployment(progress("RolloutInProgress")),
+                deployment(progress("ScalingUp")),
+                deployment(progress("RolloutComplete")),
+            ),
+            ["RolloutInProgress", "RolloutComplete"],
+        ),
+        (
+            (deployment(progress("ScalingUp")), deployment(progress("PendingNever", "False"))),
+            ["PendingNever!"],
+        ),
+        (
+            (deployment(available("True")), deployment(available("False"))),
+            ["NoWorkersReady!"],
+        ),
+        (
+            (deployment(available("False")), deployment(available("True"))),
+            ["WorkersAvailable"],
+        ),
+        ((deployment(), deployment(available("False"))), []),
+        ((deployment(desired=2), DELETING, DELETING), ["Deleting"]),
+        # a SlurmCluster
+        ((cluster("", ""), cluster("True", "SnapshotComplete")), []),
+        (
+            (
+                cluster("True", "SnapshotComplete"),
+                cluster("False", "CommandTimeout"),
+                cluster("False", "ControllerUnreachable"),
+                cluster("True", "SnapshotComplete"),
+            ),
+            ["CommandTimeout!", "SnapshotComplete"],
+        ),
+        (
+            (
+                cluster("True", "SnapshotComplete"),
+                cluster("False", "NotObservedYet"),
+                cluster("True", "SnapshotComplete"),
+            ),
+            [],
+        ),
+        (
+            (cluster("False", "NotObservedYet"), cluster("False", "SshUnreachable")),
+            ["SshUnreachable!"],
+        ),
+        (
+            (cluster("True", "SnapshotComplete"), cluster("True", "RecordsUnreadable")),
+            ["RecordsUnreadable!"],
+        ),
+    ],
+)
+def test_what_is_told(steps: tuple[Status, ...], expected: list[str]) -> None:
+    assert told(*steps) == expected
+
+
+def test_the_number_of_cut_requests_is_told_whatever_the_status_says_by_then() -> None:
+    """A job whose record cannot be read says that, and its event said it too."""
+    after = CUT.model_copy(update={"message": "SLURM shows job 7 in a form that ..."})
+    (one,) = transitions(DRAINING, after)
+    assert "3 requests" in one.message
+    assert "SLURM shows" not in one.message
+
+
+def test_each_transition_is_one_event() -> None:
+    said: list[tuple[str, Reason, str]] = []
+
+    class Events:
+        def emit(self, obj: object, *, type: str, reason: Reason, message: str) -> None:
+            said.append((type, reason, message))
+
+    report(Events(), {}, before=STARTING, after=FAILED)
+    report(Events(), {}, before=WAITING, after=PENDING)
+    assert said == [
+        ("Warning", Reason.JOB_FAILED, "exit code 1"),
+        ("Normal", Reason.SUBMITTED, "the attempt is job 7 in SLURM"),
+    ]
+
+
+_WORDS = st.sampled_from([*map(str, Reason), "AnotherRelease", ""])
+_CONDITIONS = st.lists(
+    st.builds(
+        condition, st.sampled_from(ConditionType), st.sampled_from(["True", "False"]), _WORDS
+    ),
+    max_size=3,
+    unique_by=lambda one: str(one["type"]),
+)
+_JOBS = st.builds(
+    lambda conditions, **fields: job(*conditions, **fields),
+    _CONDITIONS,
+    phase=st.none() | st.sampled_from(Phase),
+    reason=st.none() | _WORDS,
+    jobId=st.none() | st.integers(1, 3),
+    cut=st.none() | st.integers(0, 3),
+    terminatedAt=st.sampled_from([None, THEN]),
+    everReady=st.booleans(),
+)
+_DEPLOYMENTS = st.builds(
+    lambda conditions, desired: deployment(*conditions, desired=desired),
+    _CONDITIONS,
+    st.integers(0, 3),
+)
+_CLUSTERS = st.builds(
+    lambda conditions: SlurmClusterStatus.model_validate({"conditions": conditions}), _CONDITIONS
+)
+_PAIRS: Any = st.one_of(*(st.tuples(kind, kind) for kind in (_JOBS, _DEPLOYMENTS, _CLUSTERS)))
+
+
+@settings(max_examples=300)
+@given(_PAIRS)
+def test_every_transition_has_a_reason_and_equal_statuses_have_none(pair: Any) -> None:
+    before, after = pair
+    found = transitions(before, after)
+    assert all(isinstance(one.reason, Reason) for one in found)
+    assert len({one.reason for one in found}) == len(found), "each is told once"
+    assert transitions(after, after) == ()
+    assert transitions(after, after.model_copy()) == ()
