@@ -22,6 +22,7 @@ from isthmus.apiserver.secrets import Secrets
 from isthmus.backends.slurm.login import make_client
 from isthmus.health.client import ProbeClient
 from isthmus.health.prober import Prober
+from isthmus.observe.events import EventRecorder
 from isthmus.plan.slurmjob_observation import Limits
 from isthmus.reconcile.attempt_keys import AttemptKeys, InstallationSeed
 from isthmus.reconcile.cluster_state import ClusterStates
@@ -43,7 +44,6 @@ from isthmus.reconcile.store import Store
 from isthmus.reconcile.submission_line import SubmissionLine
 from isthmus.reconcile.triggers import MODEL_DEPLOYMENT, SLURM_CLUSTER, SLURM_JOB, Triggers
 from isthmus.settings import Settings
-from isthmus.telemetry.events import EventRecorder
 
 _ATTEMPT_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _KILL_AFTER_SECONDS = 5.0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from isthmus.api.conditions import Reason
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import namespace
-from isthmus.telemetry.events import EventRecorder
+from isthmus.observe.events import EventRecorder
 from isthmus.turns import Places, Turns
 from tests.virtualtime import run_virtual
 

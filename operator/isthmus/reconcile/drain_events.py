@@ -5,9 +5,9 @@ No status says that of a pod, so this is none of the transitions.
 
 from isthmus.api.conditions import Reason
 from isthmus.apiserver.objects import Object
+from isthmus.observe.events import EventSink
 from isthmus.plan.actions import ReleasePod
 from isthmus.plan.policy.drain import Proceed, told
-from isthmus.telemetry.events import EventSink
 
 
 def tell_of_cut_pod(events: EventSink, raw: Object, action: ReleasePod) -> None:

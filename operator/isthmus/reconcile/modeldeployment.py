@@ -39,6 +39,7 @@ from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.errors import SecretMissingError
 from isthmus.guarded import unreadable
 from isthmus.health.prober import Prober
+from isthmus.observe.events import EventSink
 from isthmus.plan.actions import (
     AsksForWorkers,
     DeploymentAction,
@@ -71,7 +72,6 @@ from isthmus.reconcile.store import Store
 from isthmus.reconcile.triggers import SLURM_JOB
 from isthmus.routing.slices import members
 from isthmus.settings import Settings
-from isthmus.telemetry.events import EventSink
 from isthmus.telemetry.report import report
 
 _REFUSED_RETRY_SECONDS = 30.0

@@ -15,6 +15,7 @@ from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.apiserver.secrets import SecretRef
 from isthmus.backends.slurm.login import ClusterAccess, SshAccess
 from isthmus.errors import SlurmUnavailableError
+from isthmus.observe.events import EventSink
 from isthmus.plan.policy.telling import with_problem
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
 from isthmus.reconcile.access import login_refused
@@ -27,7 +28,6 @@ from isthmus.reconcile.reading import read, read_cluster
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
-from isthmus.telemetry.events import EventSink
 from isthmus.telemetry.report import report
 
 _TERMINAL = frozenset(phase for phase in Phase if phase.terminal)

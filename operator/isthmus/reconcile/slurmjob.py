@@ -40,6 +40,7 @@ from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import NotSent
 from isthmus.errors import SecretMissingError, SlurmError
+from isthmus.observe.events import EventSink
 from isthmus.plan.actions import (
     AddFinalizer,
     Cancel,
@@ -85,7 +86,6 @@ from isthmus.reconcile.submission_line import LOOK_AGAIN, SubmissionLine, Turn
 from isthmus.reconcile.submissions import announced, submit
 from isthmus.reconcile.worker_slices import delete_slice, ensure_slice, withdraw_tunnels
 from isthmus.routing.slices import slice_service, slice_target
-from isthmus.telemetry.events import EventSink
 from isthmus.telemetry.report import report
 
 _log = logging.getLogger(__name__)
