@@ -112,7 +112,8 @@ def test_a_deployment_whose_labels_were_taken_gets_them_again() -> None:
     assert before is not None
     bare = {"metadata": {"labels": dict.fromkeys(before["metadata"]["labels"])}}
     stripped = api.server.patch(DEPLOYMENTS, "team-a", NAME, patch=bare, subresource="", by="user")
-    api.store.remove(DEPLOYMENTS, "team-a", NAME, stripped["metadata"]["uid"])  # as a watch tells
+    told = stripped["metadata"]["uid"], int(stripped["metadata"]["resourceVersion"])
+    api.store.remove(DEPLOYMENTS, "team-a", NAME, *told)  # as a watch tells of it
     api.execute(CREATE)
     after = api.server.get(DEPLOYMENTS, "team-a", NAME)
     assert after is not None
