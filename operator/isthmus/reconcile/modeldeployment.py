@@ -365,7 +365,7 @@ class ModelDeploymentReconciler:
             if unread:
                 message = (
                     f"SlurmCluster {reference.namespace}/{reference.name} cannot be read in full "
-                    f"({unread}): its workers go on, and nothing new is submitted to it"
+                    f"({unread}): its workers continue, and nothing new is submitted to it"
                 )
                 return Reachability(
                     reachable=True, accepts=False, reason=Reason.INVALID_SPEC, message=message
