@@ -221,6 +221,8 @@ class TunnelOracle:
         )
         if pods or len(kinds) > 1 or self._oracle.caches_late:
             return
+        if k8s.dig(obj, "spec", "replaces") in map(k8s.name, live):
+            return  # it is made for one whose node is drained, or whose time ends
         wanted = self._oracle.wanted(place)
         if live and len(live) >= wanted and all(map(self._steady, live)):
             said = f"{k8s.name(obj)} is made, and all {len(live)} workers of {wanted} serve"
