@@ -25,9 +25,14 @@ LEAD = 3600.0
 
 def _hurried(live: list[Json], *, now: float) -> int:
     """Jobs near their end of which a successor lives: those come beyond the surge."""
-    replaced = {k8s.dig(job, "spec", "replaces") for job in live}
-    ends = (epoch(k8s.dig(job, "status", "endTime")) for job in live if k8s.name(job) in replaced)
+    ends = (epoch(k8s.dig(job, "status", "endTime")) for job in _replaced(live))
     return sum(end is not None and end - now < LEAD for end in ends)
+
+
+def _replaced(live: list[Json]) -> list[Json]:
+    """Jobs of which a successor lives."""
+    named = {k8s.dig(job, "spec", "replaces") for job in live}
+    return [job for job in live if k8s.name(job) in named]
 
 
 class MembershipRules(Ledger):
@@ -198,7 +203,9 @@ class MembershipRules(Ledger):
             surge = max(1, _hurried(live, now=EPOCH + self.now))
             self.require(total - max(0, waiting - 1) <= wanted + surge, said)
             kinds = {tuple(k8s.labels(obj).get(key) for key in _KIND) for obj in (*live, *owned)}
-            most = wanted + surge if len(kinds) == 1 else 2 * wanted + surge
+            # Successors that wait for a place are not counted, as in a rollout.
+            alike = len(kinds) == 1 and not _replaced(live)
+            most = wanted + surge if alike else 2 * wanted + surge
             self.require(total <= most, said)
 
     def wanted(self, place: tuple[str, str]) -> int:
