@@ -75,7 +75,7 @@ def test_slurm_prefix_is_a_folder_or_a_release(
 
 
 def test_a_record_of_a_killed_playground_is_whole_or_not_there(tmp_path, monkeypatch):
-    """One was read empty between its creation and its writing (a run of all tests, beside others)."""
+    """One was read empty between its creation and its writing, in a run of all tests."""
     record = tmp_path / "instance"
 
     def killed(self: Path, *_: object, **__: object) -> None:
