@@ -24,8 +24,8 @@ from isthmus.plan.actions import (
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
 from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
-from isthmus.reconcile.cluster_events import tell_of_records
 from isthmus.reconcile.cluster_state import ClusterState
+from isthmus.telemetry.transitions import transitions
 from tests.plan.builders import (
     JOB_NAME,
     MEMBER,
@@ -255,14 +255,6 @@ def test_a_submission_seen_unreadable_is_absent_only_after_two_later_looks() -> 
     assert [type(action) for action in plan(gone, now=now).actions] == [Submit]
 
 
-class Events:
-    def __init__(self) -> None:
-        self.told: list[tuple[str, Reason, str]] = []
-
-    def emit(self, obj: object, *, type: str, reason: Reason, message: str) -> None:
-        self.told.append((type, reason, message))
-
-
 class TestSlurmCluster:
     """What an administrator is told."""
 
@@ -322,14 +314,12 @@ class TestSlurmCluster:
         assert (found.nodes, found.jobs, found.summary) == ("hidden", 1, "Reachable")
 
     def test_an_event_once(self) -> None:
-        events = Events()
         good = self.status(snapshot(record()))
         bad = self.status(snapshot(unreadable=(STRANGE,)), good)
-        for before, after in ((good, good), (good, bad), (bad, bad), (bad, good)):
-            tell_of_records(events, {}, before=before, after=after)
-        ((kind, reason, message),) = events.told
-        assert (kind, reason) == ("Warning", Reason.RECORDS_UNREADABLE)
-        assert PROBLEM in message
+        pairs = ((good, good), (good, bad), (bad, bad), (bad, good))
+        (told,) = (one for before, after in pairs for one in transitions(before, after))
+        assert (told.warning, told.reason) == (True, Reason.RECORDS_UNREADABLE)
+        assert PROBLEM in told.message
 
 
 def test_a_worker_on_hidden_nodes_is_where_its_nodes_name_leads() -> None:
