@@ -28,6 +28,7 @@ RECORDED = {
         "SlurmJob: spec.revision",
         "SlurmJob: spec.jobName",
         "SlurmJob: spec.workDirectory",
+        "SlurmJob: spec.replaces",
         "SlurmJob: status.forward.mode",
         "SlurmJob: status.forward.port",
         "SlurmJob: status.forward.publicKey",
