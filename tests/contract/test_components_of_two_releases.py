@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from isthmus.api.names import ANNOTATION_DEPLOYMENT_KEYS
+from isthmus.api import names
 from tests.contract.test_front_sidecar import ApiServer, Sidecar
 from tests.plan.test_tunnel_rules import slurm_job
 from tests.traffic.client import REPOSITORY
@@ -102,7 +102,7 @@ def test_a_front_serves_drains_and_takes_new_workers_of_another_release(
     writer, reader = trees
     said = run(writer, "write", OLD_KEY)
     api.slices = [POD, said["direct"]]
-    note = {ANNOTATION_DEPLOYMENT_KEYS: said["deployments"]}
+    note = {names.ANNOTATION_DEPLOYMENT_KEYS: said["deployments"]}
     api.secrets["llama-worker-keys"], api.annotations = dict(KEYS), note
     words = [
         word
@@ -149,3 +149,15 @@ def test_a_forward_of_a_worker_that_drains_gets_no_requests(trees: tuple[Path, P
     assert found["wanted"] == [
         ["llama-hpc-1-y7k2qp", 20001, "10.10.0.1", 41000, False, "llama-workers"]
     ]
+
+
+def test_a_supervisor_of_before_sets_aside_what_it_does_not_know(older: Path) -> None:
+    """Why nothing new may stand in SlurmJob.spec; a successor's bond stood there once."""
+    said = run(REPOSITORY, "write", OLD_KEY)
+    job = slurm_job("llama-hpc-1-y7k2qp") | {"status": said["status"]}
+    objects = {"forwarded": said["forwarded"], "job": job}
+    assert run(older, "read", json.dumps(objects))["wanted"]
+    job["metadata"]["annotations"] = {names.ANNOTATION_REPLACES: "llama-hpc-1-x7k2qp"}
+    assert run(older, "read", json.dumps(objects))["wanted"]
+    job["spec"]["replaces"] = "llama-hpc-1-x7k2qp"
+    assert not run(older, "read", json.dumps(objects))["wanted"]

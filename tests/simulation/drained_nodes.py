@@ -8,6 +8,7 @@ import asyncio
 from random import Random
 from typing import Any
 
+from isthmus.api import names
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import EVENTS, MODEL_DEPLOYMENTS, SLURM_JOBS
 from tests.simulation import manifests, users
@@ -82,9 +83,9 @@ async def _live(replicas: int) -> dict[str, Any]:
         "nodes": {job.node for job in _running(world)} & {node},
         "running": len(_running(world)),
         "replaces": [
-            k8s.dig(obj, "spec", "replaces")
+            k8s.annotations(obj).get(names.ANNOTATION_REPLACES)
             for obj in world.api.all(SLURM_JOBS)
-            if k8s.dig(obj, "spec", "replaces")
+            if k8s.annotations(obj).get(names.ANNOTATION_REPLACES)
         ],
         "events": [k8s.dig(one, "reason") for one in world.api.all(EVENTS)],
     }

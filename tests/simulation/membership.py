@@ -31,7 +31,7 @@ def _hurried(live: list[Json], *, now: float) -> int:
 
 def _replaced(live: list[Json]) -> list[Json]:
     """Jobs of which a successor lives."""
-    named = {k8s.dig(job, "spec", "replaces") for job in live}
+    named = {k8s.annotations(job).get(names.ANNOTATION_REPLACES) for job in live}
     return [job for job in live if k8s.name(job) in named]
 
 

@@ -227,7 +227,7 @@ class TunnelOracle:
         )
         if pods or len(kinds) > 1 or self._oracle.caches_late:
             return
-        if k8s.dig(obj, "spec", "replaces") in map(k8s.name, live):
+        if k8s.annotations(obj).get(names.ANNOTATION_REPLACES) in map(k8s.name, live):
             return  # it is made for one whose node is drained, or whose time ends
         wanted = self._oracle.wanted(place)
         if live and len(live) >= wanted and all(map(self._steady, live)):

@@ -4,6 +4,7 @@ import asyncio
 from random import Random
 from typing import Any
 
+from isthmus.api import names
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import EVENTS, MODEL_DEPLOYMENTS, SLURM_JOBS
 from tests.simulation import manifests, users
@@ -48,7 +49,9 @@ async def _live(replicas: int) -> dict[str, Any]:
         "before": before,
         "least": least,
         "told": told,
-        "replaces": [k8s.dig(obj, "spec", "replaces") for obj in world.api.all(SLURM_JOBS)],
+        "replaces": [
+            k8s.annotations(obj).get(names.ANNOTATION_REPLACES) for obj in world.api.all(SLURM_JOBS)
+        ],
         "timeouts": sum(job.state == "TIMEOUT" for job in world.slurm.jobs.values()),
         "events": [k8s.dig(one, "reason") for one in world.api.all(EVENTS)],
     }

@@ -97,6 +97,13 @@ ANNOTATION_KEY_SOURCE: Final = f"{GROUP}/key-source"
 Absent where the attempt has the deployment's key itself.
 """
 
+ANNOTATION_REPLACES: Final = f"{GROUP}/replaces"
+"""On a SlurmJob: name of the one whose successor it is; that one ends when this one serves.
+
+No field of its spec: a supervisor of an older release sets a SlurmJob aside whose spec has a field
+that it does not know, and the successor would be reached by nobody.
+"""
+
 ANNOTATION_CURRENT_KEY: Final = f"{GROUP}/current-key"
 """On the Secret of worker keys: digest of the key that new workers get."""
 

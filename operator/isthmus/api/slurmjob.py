@@ -82,8 +82,6 @@ class SlurmJobSpec(SpecModel):
     ] = None
     """The cluster's work directory when the attempt was made: its start gate, log and key are there
     whatever is lost of the status and whatever the SlurmCluster says later."""
-    replaces: ObjectName | None = None
-    """Name of the SlurmJob whose successor this is; that one ends when this one serves."""
 
 
 class ForwardStatus(StatusModel):

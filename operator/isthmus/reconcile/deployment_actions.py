@@ -400,8 +400,13 @@ def slurm_job_object(
             **(render.key_label(desired) if key is None else {names.LABEL_KEY: key}),
         },
     )
+    notes = {}
     if key is not None and desired.api_key is not None:
-        obj_metadata["annotations"] = {names.ANNOTATION_KEY_SOURCE: desired.api_key.digest}
+        notes[names.ANNOTATION_KEY_SOURCE] = desired.api_key.digest
+    if action.replaces is not None:
+        notes[names.ANNOTATION_REPLACES] = action.replaces
+    if notes:
+        obj_metadata["annotations"] = notes
     return {
         "apiVersion": names.API_VERSION,
         "kind": "SlurmJob",
@@ -415,6 +420,5 @@ def slurm_job_object(
             "revision": action.revision,
             "jobName": job_name,
             **({} if work_directory is None else {"workDirectory": work_directory}),
-            **({} if action.replaces is None else {"replaces": action.replaces}),
         },
     }

@@ -99,7 +99,7 @@ def worker(job: SlurmJob, *, members: frozenset[str], load: Load | None = None) 
         shares_key=names.LABEL_KEY in job.metadata.labels
         and names.ANNOTATION_KEY_SOURCE not in job.metadata.annotations,
         problem=_problem(status),
-        replaces=job.spec.replaces,
+        replaces=job.metadata.annotations.get(names.ANNOTATION_REPLACES),
     )
 
 
