@@ -224,7 +224,7 @@ async def test_c2_no_secret_shows_in_what_sshd_says_of_it(
 
 async def test_l2_no_address_takes_all_places_of_those_who_log_in(site: Site) -> None:
     """Fewer than sshd has places for: of one address it refuses some all the same."""
-    await site.bastions.admit({"a": wanted(await new_key_pair(), await free_port())})
+    await site.bastions.admit({"a": wanted(await new_key_pair(), free_port())})
     await until(lambda: listens(site.port))
     idle = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(120)]
     try:
