@@ -39,9 +39,9 @@ class Budgets:
     modules: Mapping[str, float]
 
     def key(self, module: str) -> str | None:
-        """The entry that a module counts into: its own, or that of its folder."""
-        folder = str(Path(module).parent)
-        return next((key for key in (module, folder) if key in self.modules), None)
+        """The entry that a module counts into: its own, or that of a folder above it."""
+        above = (str(folder) for folder in Path(module).parents)
+        return next((key for key in (module, *above) if key in self.modules), None)
 
 
 def read(path: Path = FILE) -> Budgets:
@@ -91,8 +91,8 @@ def write(report: Path, *, former: Budgets, path: Path = FILE) -> None:
     folders = {key for key in former.modules if (FILE.parent / key).is_dir()}
     measured: dict[str, float] = {}
     for module in plain["modules"]:
-        folder = str(Path(module["name"]).parent)
-        key = folder if folder in folders else module["name"]
+        above = (str(folder) for folder in Path(module["name"]).parents)
+        key = next((folder for folder in above if folder in folders), module["name"])
         measured[key] = measured.get(key, 0.0) + module["cpu"]
     there = {key for key in former.modules if key == LINT or (FILE.parent / key).exists()}
     sums = {key: former.modules[key] for key in there} | measured

@@ -66,7 +66,7 @@ TEXTS = (
 )
 """For every form of a text that a field of ours may have, two at least."""
 
-MANY_TRIES = 200
+TRIES_OF_A_PART = 5
 
 
 @functools.cache
@@ -125,7 +125,9 @@ def _ruled_along(node: Mapping[str, Any], path: Path | None) -> Json:
 
 
 def _on(path: Path | None, step: str) -> Path | None:
-    return path[1:] if path and path[0] == step else None
+    if not path:
+        return path  # below the field that is meant, all rules count
+    return path[1:] if path[0] == step else None
 
 
 def values(node: Mapping[str, Any], random: Random) -> list[Any]:
@@ -205,10 +207,18 @@ def _with(here: Any, path: Path, value: Any) -> Iterator[Any]:
 # ---- whole specs
 
 
-def drawn(node: Mapping[str, Any], random: Random, *, given: Any = None, chance: float) -> Any:
+def drawn(
+    node: Mapping[str, Any],
+    random: Random,
+    *,
+    given: Any = None,
+    chance: float,
+    absent: frozenset[str] = frozenset(),
+) -> Any:
     """A value of a schema; optional fields are there by `chance`, required ones always.
 
-    `given` is kept as it is, with what is drawn around it.
+    `given` is kept as it is, with what is drawn around it; fields of the names `absent` are not
+    drawn, wherever they stand.
     """
     if given is not None and not isinstance(given, dict):
         return copy.deepcopy(given)
@@ -218,23 +228,47 @@ def drawn(node: Mapping[str, Any], random: Random, *, given: Any = None, chance:
         return found[0] if found else None
     if ITEM in below:
         many = range(random.choice([1, 1, 2]))
-        return [drawn(below[ITEM], random, chance=chance) for _ in many]
+        return [drawn(below[ITEM], random, chance=chance, absent=absent) for _ in many]
     if VALUE in below:
-        return {random.choice(["alpha", "beta"]): drawn(below[VALUE], random, chance=chance)}
+        value = drawn(below[VALUE], random, chance=chance, absent=absent)
+        return {random.choice(["alpha", "beta"]): value}
     required = set(node.get("required", ()))
-    found = {}
+    fields = {}
     for name, child in below.items():
         mine = (given or {}).get(name)
-        if name in required or mine is not None or random.random() < chance:
-            found[name] = drawn(child, random, given=mine, chance=chance)
-    return found
+        wanted = name not in absent and random.random() < chance
+        if name in required or mine is not None or wanted:
+            fields[name] = drawn(child, random, given=mine, chance=chance, absent=absent)
+    return fields
 
 
-def drawn_valid(obj: Json, random: Random, *, chance: float = 0.2) -> Json:
-    """An object of ours with what is given and more; drawn until the schema takes it."""
-    node = schema(str(obj["kind"]))["properties"]["spec"]
-    for _ in range(MANY_TRIES):
-        wanted = {**obj, "spec": drawn(node, random, given=obj["spec"], chance=chance)}
-        if not problems(wanted):
-            return wanted
-    raise AssertionError(f"no valid {obj['kind']} was drawn in {MANY_TRIES} tries")
+def enriched(
+    obj: Json, random: Random, *, count: int, absent: frozenset[str] = frozenset()
+) -> Json:
+    """A valid object with so many parts of its spec drawn, each kept if the schema takes it.
+
+    Args:
+        obj: valid.
+        random: decides.
+        count: parts that are tried; some of them cannot stand beside what is there.
+        absent: names of fields that stay as they are, wherever they stand.
+    """
+    nodes = [
+        (path, node)
+        for path, node in _nodes(schema(str(obj["kind"]))["properties"]["spec"], ("spec",))
+        if not absent & {step for below, _ in leaves(node, path) for step in below}
+    ]
+    for path, node in random.choices(nodes, k=count):
+        for _ in range(TRIES_OF_A_PART):
+            value = drawn(node, random, chance=0.4, absent=absent)
+            new = random.choice(list(_with(obj, path, value)) or [obj])
+            if not problems(new, along=path):
+                obj = new
+                break
+    return obj
+
+
+def _nodes(node: Mapping[str, Any], path: Path) -> Iterator[tuple[Path, Json]]:
+    for step, child in _below(node):
+        yield (*path, step), child
+        yield from _nodes(child, (*path, step))

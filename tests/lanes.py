@@ -37,7 +37,7 @@ class Lane:
         found: list[str] = []
         for entry in self.entries:
             path = TESTS / entry
-            parts = sorted(path.glob("test_*.py")) if path.is_dir() else [path]
+            parts = sorted(path.rglob("test_*.py")) if path.is_dir() else [path]
             found += [str(part.relative_to(TESTS)) for part in parts]
         return tuple(found)
 

@@ -383,7 +383,7 @@ async def _life(deployment: Json, cluster: Json, told: list[object]) -> list[obj
     world = World("life1", replicas=1)
     world.oracle.off = True
     world.api.listeners[:] = [world.controllers._changed, _teller(world, told)]
-    for name, data in _named_secrets(deployment, cluster):
+    for name, data in named_secrets(deployment, cluster):
         for namespace in ("team-a", SYSTEM):
             secret = {"metadata": {"namespace": namespace, "name": name}, "data": data}
             world.api.create(SECRETS, secret, by="user")
@@ -423,7 +423,7 @@ def _orphan() -> Job:
     )
 
 
-def _named_secrets(*objects: Json) -> Iterator[tuple[str, Mapping[str, str]]]:
+def named_secrets(*objects: Json) -> Iterator[tuple[str, Mapping[str, str]]]:
     """Every Secret that an object names, with a value of its own under each key."""
     seen: set[str] = set()
     for name, key in _references(list(objects)):

@@ -26,6 +26,8 @@
         └── SlurmCommandError            a command was understood and refused
 """
 
+from isthmus.api.reasons import Reason
+
 
 class IsthmusError(Exception):
     """Root of all errors raised by this package."""
@@ -113,28 +115,28 @@ class SshError(IsthmusError):
     """A connection over ssh could not be made, was refused or was lost.
 
     Attributes:
-        reason: a CamelCase word for conditions, e.g. `HostKeyMismatch`.
+        reason: for conditions.
     """
 
-    def __init__(self, message: str, *, reason: str) -> None:
+    def __init__(self, message: str, *, reason: Reason) -> None:
         super().__init__(message)
         self.reason = reason
 
 
 class SlurmError(IsthmusError):
-    """An answer of SLURM, or none.
-
-    Attributes:
-        reason: a CamelCase word for conditions, e.g. `ControllerUnreachable`.
-    """
-
-    def __init__(self, message: str, *, reason: str) -> None:
-        super().__init__(message)
-        self.reason = reason
+    """An answer of SLURM, or none."""
 
 
 class SlurmUnavailableError(SlurmError):
-    """No complete, trustworthy observation could be had; says nothing about any job."""
+    """No complete, trustworthy observation could be had; says nothing about any job.
+
+    Attributes:
+        reason: for conditions.
+    """
+
+    def __init__(self, message: str, *, reason: Reason) -> None:
+        super().__init__(message)
+        self.reason = reason
 
 
 class SlurmNotAskedError(SlurmUnavailableError):

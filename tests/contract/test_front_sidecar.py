@@ -43,6 +43,7 @@ class ApiServer:
         self.status = 200
         self.lists = 0
         self.secrets: dict[str, dict[str, str]] = {}
+        self.annotations: dict[str, str] = {}  # of every Secret
         self.events: queue.Queue[Any] = queue.Queue()
         outer = self
 
@@ -84,7 +85,7 @@ class ApiServer:
             handler.send_error(self.status if self.status != 200 else 404)
             return
         data = {k: base64.b64encode(v.encode()).decode() for k, v in found.items()}
-        self.send(handler, {"data": data})
+        self.send(handler, {"metadata": {"annotations": self.annotations}, "data": data})
 
     def watch(self, handler: BaseHTTPRequestHandler) -> None:
         """Events until one is None, which breaks the connection."""
@@ -108,7 +109,14 @@ def api() -> Iterator[ApiServer]:
 
 
 class Sidecar:
-    def __init__(self, folder: Path, api: ApiServer, *words: str, **variables: str) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        api: ApiServer,
+        *words: str,
+        tree: Path = REPOSITORY,
+        **variables: str,
+    ) -> None:
         self.folder = folder / "run"
         kubeconfig = folder / "kubeconfig"
         server = f"http://127.0.0.1:{api.server.server_port}"
@@ -129,7 +137,7 @@ class Sidecar:
                     *("--directory", str(self.folder), "--kubeconfig", str(kubeconfig)),
                     *words,
                 ],
-                env={"PYTHONPATH": str(REPOSITORY / "operator"), **variables},
+                env={"PYTHONPATH": str(tree / "operator"), **variables},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -29,6 +29,7 @@ from isthmus.plan.modeldeployment_observation import (
     ModelDeploymentObservation,
     Reachability,
 )
+from isthmus.plan.policy.rollout import PoolState, Step, key_of
 from isthmus.plan.slurmjob_observation import (
     ClusterObservation,
     EndpointRules,
@@ -188,6 +189,16 @@ def group(
 
 def slurm_group(*states: str, pool: str = "hpc", revision: str = "new") -> WorkerGroup:
     return group(*states, pool=pool, backend="slurm", revision=revision)
+
+
+def asked(pools: Sequence[PoolState], step: Step) -> Mapping[tuple[str, str], int]:
+    """(pool, revision) to the number of workers asked for after a step."""
+    return {
+        (key.pool, key.revision): one.wanted + len(step.created(key)) - len(step.retired(key))
+        for pool in pools
+        for one in pool.groups
+        for key in [key_of(one)]
+    }
 
 
 REACHABLE = Reachability(reachable=True)

@@ -315,6 +315,30 @@ async def test_a_changed_key_is_kept_beside_the_old_one_while_a_worker_has_that(
     assert lab.api.data("llama-worker-keys").keys() == {second, f"{second}.yaml"}
 
 
+async def test_a_key_that_is_not_wanted_any_more_is_forgotten_with_its_last_worker() -> None:
+    """Found by the differential oracle: the keys of workers that are gone stayed for ever."""
+    lab = Lab()
+    digest, _ = await lab.settle()
+    lab.pod_with(digest)
+    lab.desired = replace(lab.desired, api_key=None)
+    await lab.settle()
+    assert digest in lab.api.data("llama-worker-keys")
+    assert lab.keys()[0].in_use(lab.desired)
+    lab.store.remove(PODS, "team-a", f"pod-{digest}", digest)
+    assert not lab.keys()[0].in_use(lab.desired)
+    lab.had_key = True  # as the status said as long as a worker had it
+    await lab.settle()
+    assert lab.api.data("llama-worker-keys") == {}
+
+
+async def test_a_key_that_no_worker_ever_had_is_forgotten_by_the_operator_that_kept_it() -> None:
+    lab = Lab()
+    keys, _ = lab.keys()
+    await keys.settled(lab.desired)
+    await keys.settled(replace(lab.desired, api_key=None))
+    assert lab.api.data("llama-worker-keys") == {}
+
+
 async def test_a_users_key_that_is_lost_leaves_the_last_one_in_use() -> None:
     lab = Lab(USERS)
     with pytest.raises(SecretMissingError, match="team-a/mine does not exist"):

@@ -210,6 +210,15 @@ class TestUpdate:
             ScaleDeployment(pool="k8s", revision="new", replicas=2),
         ]
 
+    @pytest.mark.parametrize("new", ["starting", "pending"])
+    def test_a_rollout_that_waits_says_for_what(self, new: str) -> None:
+        wanted = desired(slurm_pool(), replicas=1)
+        old = slurm_group("ready", revision="old")
+        found = plan_model_deployment(deployment(wanted, slurm_group(new), old), now=NOW)
+        assert found.actions == ()
+        (message,) = [one.message for one in found.status.conditions if one.type == "Progressing"]
+        assert "pool hpc: the workers that are to go are kept until another one" in message
+
     def test_the_empty_deployment_of_an_old_revision_goes(self) -> None:
         for old, expected in (
             (group("stopping", wanted=0, revision="old"), []),

@@ -37,7 +37,7 @@ class Client:
 
     async def cancel(self, *, job_id: int, job_name: str) -> None:
         if job_id in self.refused:
-            raise SlurmCommandError("Access/permission denied", reason="PermissionDenied")
+            raise SlurmCommandError("Access/permission denied")
         self.cancelled.append((job_id, job_name))
 
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 import pytest
 
 from isthmus.backends.base import WorkerGroup
-from isthmus.plan.policy.rollout import PoolState, empty_group, next_step
-from tests.plan.builders import group, slurm_group
+from isthmus.plan.policy.rollout import PoolState, Strategy, next_step
+from tests.plan.builders import NOW, asked, group, slurm_group
 
 
 def pool(
@@ -36,7 +36,7 @@ def pool(
 
 
 def step(*pools: PoolState) -> Mapping[tuple[str, str], int]:
-    return next_step(pools)
+    return asked(pools, next_step(pools, strategy=Strategy(), now=NOW))
 
 
 R3 = ("ready",) * 3
@@ -134,9 +134,3 @@ def test_pods_beyond_the_wanted_number_are_no_capacity() -> None:
     assert (old.available, old.serving) == (1, 1)
     state = PoolState(name="k8s", target=2, current=group("ready"), others=(old,))
     assert step(state) == {("k8s", "new"): 2, ("k8s", "old"): 1}
-
-
-def test_an_empty_group_asks_for_nothing() -> None:
-    empty = empty_group(like=group(*R3), revision="next")
-    assert (empty.wanted, empty.available, empty.serving, empty.exists) == (0, 0, 0, False)
-    assert (empty.pool, empty.backend, empty.revision) == ("k8s", "kubernetes", "next")

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.backends.base import Worker, WorkerGroup
-from isthmus.plan.policy.rollout import SURGE, WAITING_FOR_PLACE, PoolState, next_step
-from tests.plan.builders import group, worker
+from isthmus.plan.policy.removal import removal_order
+from isthmus.plan.policy.rollout import WAITING_FOR_PLACE, PoolState, Strategy, key_of
+from isthmus.plan.policy.rollout import next_step as next_named_step
+from tests.plan import reference_rollout
+from tests.plan.builders import NOW, asked, group, worker
 
 Counts = Mapping[tuple[str, str], int]
+
+
+def next_step(pools: Sequence[PoolState]) -> Counts:
+    """What is asked for after a step without displacements."""
+    return asked(pools, next_named_step(pools, strategy=Strategy(), now=NOW))
+
 
 OLD = ("ready", "joining", "degraded", "starting", "pending", "crashing", "stopping", "failed")
 STATES = st.lists(st.sampled_from(OLD), max_size=4)
@@ -91,6 +100,37 @@ def brought_about(before: WorkerGroup, count: int) -> WorkerGroup:
     return replace(before, wanted=count, exists=True, workers=(*kept, *born))
 
 
+@settings(max_examples=500)
+@given(some_pools())
+def test_a_step_without_displacements_is_the_one_that_spoke_in_counts(
+    pools: tuple[PoolState, ...],
+) -> None:
+    """The numbers, and of jobs the names: those that were chosen later by the order of removal."""
+    step = next_named_step(pools, strategy=Strategy(), now=NOW)
+    counts = reference_rollout.next_step(pools)
+    assert asked(pools, step) == counts
+    assert all(one.replaces is None for one in step.create)
+    for one in groups_of(pools):
+        gone = [retired.worker for retired in step.retired(key_of(one))]
+        if one.backend == "slurm":
+            cheapest = sorted(one.live_workers, key=removal_order)
+            assert (
+                gone
+                == [w.name for w in cheapest][: max(0, one.wanted - counts[one.pool, one.revision])]
+            )
+
+
+@given(some_pools())
+def test_nothing_moves_for_a_reason_or_because_all_is_as_wanted(
+    pools: tuple[PoolState, ...],
+) -> None:
+    step = next_named_step(pools, strategy=Strategy(), now=NOW)
+    if step.create or step.retire:
+        assert step.blocked is None
+    else:
+        assert (step.blocked is None) is _settled(pools)
+
+
 @given(some_pools(shrinking=False))
 def test_a_second_step_asks_for_nothing_new(pools: tuple[PoolState, ...]) -> None:
     """Unless a Deployment grows again before it has shrunk: it keeps pods that were to go."""
@@ -136,7 +176,7 @@ def test_no_step_asks_for_too_much(pools: tuple[PoolState, ...]) -> None:
                 grown = True
     if grown:
         excused = sum(_excused(pool, counts) for pool in pools)
-        assert sum(counts.values()) <= target + SURGE + excused
+        assert sum(counts.values()) <= target + Strategy().surge + excused
 
 
 def _excused(pool: PoolState, counts: Counts) -> int:

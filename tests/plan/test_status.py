@@ -139,9 +139,9 @@ def stuck(kind: PendingClass, reason: str) -> Any:
         pytest.param(
             1,
             [stuck(PendingClass.FAILING, "CrashLoopBackOff"), group("ready", revision="old")],
-            ("False", "CrashLoopBackOff"),
+            ("False", Reason.WORKERS_FAILING),
             ("True", Reason.WORKERS_AVAILABLE),
-            ("False", "CrashLoopBackOff"),
+            ("False", Reason.WORKERS_FAILING),
             id="update to what crashes",
         ),
         pytest.param(

@@ -54,14 +54,14 @@ def test_of_a_break_and_its_end() -> None:
     up, down = job("True", THROUGH, ready=True), job("False", LOST, ready=True)
     assert told(up, down, down, up) == [
         ("Warning", Reason.TUNNEL_DOWN, LOST),
-        ("Normal", Reason.TUNNEL_RESTORED, f"the way works again: {THROUGH}"),
+        ("Normal", Reason.TUNNEL_RESTORED, f"tunnel restored: {THROUGH}"),
     ]
 
 
 def test_a_way_that_never_worked_is_not_restored() -> None:
     assert told(job("Unknown", MADE), job("False", LOST), job("True", THROUGH)) == [
         ("Warning", Reason.TUNNEL_DOWN, LOST),
-        ("Normal", Reason.TUNNEL_ESTABLISHED, f"the way works: {THROUGH}"),
+        ("Normal", Reason.TUNNEL_ESTABLISHED, f"tunnel established: {THROUGH}"),
     ]
 
 

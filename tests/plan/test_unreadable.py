@@ -206,7 +206,7 @@ class TestDeletion:
         assert last.actions == (Cancel(job_id=101),)
         again = plan(unreadable(status=last.status, deleting=True), now=ends + 30)
         assert again.actions == ()
-        assert "cannot be let go yet" in again.status.message
+        assert "cannot be released yet" in again.status.message
         assert PROBLEM in again.status.message
 
     def test_it_is_let_go_when_it_is_read_to_be_over(self) -> None:

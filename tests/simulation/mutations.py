@@ -233,7 +233,7 @@ def drain_by_the_gauges_of_the_scheduler() -> Patches:
 
 @mutation()
 def surge_without_a_limit() -> Patches:
-    return [patch.object(rollout, "SURGE", 4)]
+    return [patch.object(planner, "STRATEGY", rollout.Strategy(surge=4))]
 
 
 @mutation()

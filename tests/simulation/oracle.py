@@ -24,6 +24,7 @@ from tests.simulation.engines import Machines
 from tests.simulation.fairness import FairnessRules
 from tests.simulation.ledger import INTRUDERS, Attempt, over
 from tests.simulation.membership import MembershipRules
+from tests.simulation.reason_words import unknown_reasons
 from tests.simulation.secrecy import Secrecy
 from tests.simulation.slurm import Job, Slurm
 
@@ -59,6 +60,9 @@ class Oracle(CommandRules, MembershipRules, FairnessRules):
 
     def changed(self, resource: Resource, event: str, obj: Json, by: str) -> None:
         ours = by.startswith("op")
+        if ours and k8s.namespace(obj) != INTRUDERS:
+            unknown = unknown_reasons(resource, obj)
+            self.require(not unknown, f"{k8s.name(obj)} is given no reason of ours: {unknown}")
         if resource is MODEL_DEPLOYMENTS:
             place = k8s.namespace(obj), k8s.name(obj)
             wanted = 0 if k8s.deletion_timestamp(obj) else int(obj["spec"].get("replicas", 1))

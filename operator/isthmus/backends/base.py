@@ -89,6 +89,7 @@ class Worker:
         load: what its engine's metrics say, None where nobody asks.
         shares_key: an attempt that was started with the deployment's API key.
         problem: what is to be done about it and fails; "" for nothing.
+        replaces: name of the displaced worker that it was made for, None for nobody in particular.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Worker:
     load: Load | None = None
     shares_key: bool = False
     problem: str = ""
+    replaces: str | None = None
 
     @property
     def live(self) -> bool:

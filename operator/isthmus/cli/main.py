@@ -5,6 +5,7 @@ import typer
 from isthmus import __version__
 from isthmus.cli.crds import crds
 from isthmus.cli.front import front
+from isthmus.cli.reasons import reasons
 from isthmus.cli.render import render
 from isthmus.cli.run import run
 from isthmus.cli.tunnels import tunnels
@@ -43,3 +44,4 @@ app.command(
 app.command()(validate)
 app.command()(render)
 app.command()(crds)
+app.command()(reasons)

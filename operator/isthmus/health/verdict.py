@@ -6,10 +6,10 @@ Apart from the prober, which asks: thresholds and back-off are rules, and have n
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
-Reason = Literal[
+ProbeReason = Literal[
     "Healthy", "Refused", "NotReady", "Timeout", "WrongModel", "WrongAttempt", "HttpError"
 ]
-_IDENTITY: frozenset[Reason] = frozenset({"WrongModel", "WrongAttempt"})
+_IDENTITY: frozenset[ProbeReason] = frozenset({"WrongModel", "WrongAttempt"})
 _MOST_INTERVAL: Final = 60.0
 
 
@@ -52,7 +52,7 @@ class ProbeResult:
     """The outcome of one probe; `checked_at` is the prober's clock at its end."""
 
     ok: bool
-    reason: Reason
+    reason: ProbeReason
     message: str
     checked_at: float
 
@@ -99,6 +99,6 @@ def interval_after(state: ProbeState, target: ProbeTarget) -> float:
     return max(target.interval, min(_MOST_INTERVAL, target.interval * 2.0 ** min(beyond, 10)))
 
 
-def visible(state: ProbeState) -> tuple[bool | None, Reason]:
+def visible(state: ProbeState) -> tuple[bool | None, ProbeReason]:
     """Return what of a state its observers are told about."""
     return state.healthy, state.last.reason

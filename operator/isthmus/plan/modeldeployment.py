@@ -5,10 +5,9 @@ exist towards the targets (policy.rollout), translate the numbers into actions o
 forget what is no longer needed, and say what is (plan.status).
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
-from isthmus.api.conditions import Phase
-from isthmus.backends.base import Worker, WorkerGroup
+from isthmus.backends.base import WorkerGroup
 from isthmus.plan.actions import (
     AddFinalizer,
     CreateDeployment,
@@ -31,7 +30,8 @@ from isthmus.plan.modeldeployment_observation import (
 from isthmus.plan.policy.backoff import retry_at
 from isthmus.plan.policy.drain import DrainTimes
 from isthmus.plan.policy.placement import by_priority, place
-from isthmus.plan.policy.rollout import Counts, PoolState, next_step
+from isthmus.plan.policy.removal import removal_order
+from isthmus.plan.policy.rollout import Create, PoolState, Retire, Step, Strategy, key_of, next_step
 from isthmus.plan.policy.scaledown import Steps, steps
 from isthmus.plan.slots import free_slots
 from isthmus.plan.status import deleting_status, deployment_status
@@ -39,6 +39,7 @@ from isthmus.plan.status import deleting_status, deployment_status
 ENDED_ATTEMPTS_KEPT = 6
 ENDED_ATTEMPTS_SECONDS = 3600.0
 OLD_REVISIONS_KEPT = 3
+STRATEGY = Strategy()
 
 
 def plan_model_deployment(
@@ -53,7 +54,7 @@ def plan_model_deployment(
     if observed.desired.deleting:
         return _delete(observed, now=now)
     states = pool_states(observed, now=now)
-    counts = next_step(states)
+    step = next_step(states, strategy=STRATEGY, now=now)
     actions: list[DeploymentAction] = []
     if not observed.has_finalizer:
         actions.append(AddFinalizer(later=not _holds_attempts(observed)))
@@ -61,7 +62,7 @@ def plan_model_deployment(
     waits: list[float | None] = [_next_retry(observed, states, now=now)]
     for shrinking in (True, False):
         for state in states:
-            found = _pool_steps(observed, state=state, counts=counts, shrinking=shrinking, now=now)
+            found = _pool_steps(observed, state=state, step=step, shrinking=shrinking, now=now)
             actions.extend(found.actions)
             waits.append(found.again)
     for state in states:
@@ -73,7 +74,7 @@ def plan_model_deployment(
     actions.extend(_front(observed))
     targets = place(replicas=observed.desired.replicas, pools=observed.desired.pools)
     return ModelDeploymentPlan(
-        status=deployment_status(observed, targets=targets, now=now),
+        status=deployment_status(observed, targets=targets, blocked=step.blocked, now=now),
         actions=tuple(actions),
         requeue_after=min((wait for wait in waits if wait is not None), default=None),
     )
@@ -158,7 +159,7 @@ def _pool_steps(
     observed: ModelDeploymentObservation,
     *,
     state: PoolState,
-    counts: Counts,
+    step: Step,
     shrinking: bool,
     now: float,
 ) -> Steps:
@@ -166,8 +167,9 @@ def _pool_steps(
         return Steps()
     actions: list[DeploymentAction] = []
     waits: list[float] = []
-    for group in (state.current, *state.others):
-        count = counts[group.pool, group.revision]
+    for group in state.groups:
+        created, retired = step.created(key_of(group)), step.retired(key_of(group))
+        count = group.wanted + len(created) - len(retired)
         if (count < group.wanted) is not shrinking:
             continue
         if group.backend == "kubernetes":
@@ -175,7 +177,8 @@ def _pool_steps(
             actions.extend(found.actions)
             waits += [] if found.again is None else [found.again]
         else:
-            actions.extend(_slurm_actions(observed, group=group, count=count, state=state))
+            actions.extend(_end_jobs(group, retired))
+            actions.extend(_start_jobs(observed, state=state, group=group, created=created))
     return Steps(actions=tuple(actions), again=min(waits, default=None))
 
 
@@ -224,47 +227,35 @@ def _deployment_steps(
     return steps(
         group,
         count=count,
-        order=_removal_order,
+        order=removal_order,
         times=DrainTimes(floor=observed.floor, budget=observed.desired.drain.timeout),
         shutdown=observed.shutdown,
         now=now,
     )
 
 
-def _slurm_actions(
-    observed: ModelDeploymentObservation, *, group: WorkerGroup, count: int, state: PoolState
+def _end_jobs(group: WorkerGroup, retired: Sequence[Retire]) -> list[DeploymentAction]:
+    uids = {worker.name: worker.uid for worker in group.live_workers}
+    return [
+        DeleteSlurmJob(name=one.worker, uid=uids[one.worker])
+        for one in retired
+        if one.worker is not None
+    ]
+
+
+def _start_jobs(
+    observed: ModelDeploymentObservation,
+    *,
+    state: PoolState,
+    group: WorkerGroup,
+    created: Sequence[Create],
 ) -> list[DeploymentAction]:
-    live = group.live_workers
-    if count < len(live):
-        victims = sorted(live, key=_removal_order)[: len(live) - count]
-        return [DeleteSlurmJob(name=worker.name, uid=worker.uid) for worker in victims]
-    if count == len(live):
+    if not created:
         return []
-    taken = {
-        worker.slot
-        for other in (state.current, *state.others)
-        for worker in other.workers
-        if not worker.failed
-    }
-    slots = free_slots(taken=taken, count=count - len(live))
+    taken = {w.slot for other in state.groups for w in other.workers if not w.failed}
+    slots = free_slots(taken=taken, count=len(created))
     create = [CreateSlurmJob(pool=group.pool, revision=group.revision, slot=slot) for slot in slots]
     return [*_freeze(observed, group), *create]
-
-
-_EARLINESS: Mapping[str, int] = {Phase.WAITING: 0, Phase.PENDING: 1, Phase.STARTING: 2}
-
-
-def _removal_order(worker: Worker) -> tuple[int, int, float, int, str]:
-    """The cheapest worker first: not serving and earliest, then degraded, then the least loaded.
-
-    Of degraded ones, one that has left the rotation before one that was left in it.
-    """
-    cost = 3 if worker.available else 0
-    if worker.serving and not worker.available:
-        cost = 2 if worker.in_rotation else 1
-    known = worker.load is not None and worker.load.requests is not None
-    load = float(worker.load.requests or 0) if worker.load is not None and known else float("inf")
-    return cost, _EARLINESS.get(worker.phase, 3), load, -worker.slot, worker.name
 
 
 def _forget_attempts(state: PoolState, *, now: float) -> list[DeploymentAction]:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from isthmus.api.desired import Desired, Pool
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
+from isthmus.api.reasons import Reason
 from isthmus.backends.base import Pending, WorkerGroup
 from isthmus.plan.actions import DeploymentAction
 
@@ -19,7 +20,7 @@ class Reachability:
     """
 
     reachable: bool
-    reason: str = ""
+    reason: Reason = Reason.SNAPSHOT_COMPLETE
     message: str = ""
     accepts: bool = True
 

@@ -34,7 +34,7 @@ class SlurmClusterObservation:
 
     generation: int
     fresh: bool
-    reason: str
+    reason: Reason
     message: str
     warning: str
     snapshot: Snapshot | None
@@ -80,7 +80,7 @@ def slurm_cluster_status(observed: SlurmClusterObservation, *, now: float) -> Sl
     return _with_nodes(observed, status, snapshot, now=now).model_copy(update={"jobs": live})
 
 
-def _said(observed: SlurmClusterObservation) -> tuple[str, str, str]:
+def _said(observed: SlurmClusterObservation) -> tuple[Reason, str, str]:
     """Reason, summary and sentence of the condition SlurmReachable."""
     if not observed.fresh:
         return observed.reason, observed.reason, observed.message

@@ -5,6 +5,7 @@ Apart from the planner because the reconciler makes one and executes the other.
 
 from dataclasses import dataclass
 
+from isthmus.api.reasons import Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch
 from isthmus.backends.base import Load
@@ -33,7 +34,7 @@ class ClusterObservation:
 
     usable: bool
     fresh: bool
-    reason: str = ""
+    reason: Reason = Reason.SNAPSHOT_COMPLETE
     message: str = ""
     snapshot: Snapshot | None = None
     snapshot_starts: tuple[float, ...] = ()

@@ -32,6 +32,7 @@ from isthmus.engines import ENGINES
 from isthmus.plan.condition_models import models, typed
 from isthmus.plan.modeldeployment_observation import ModelDeploymentObservation
 from isthmus.plan.policy.drain import Proceed, told
+from isthmus.plan.policy.rollout import Blocked
 from isthmus.plan.verdicts import (
     SEVERITY,
     Totals,
@@ -49,7 +50,11 @@ _MESSAGE_LIMIT = 1000
 
 
 def deployment_status(
-    observed: ModelDeploymentObservation, *, targets: Mapping[str, int], now: float
+    observed: ModelDeploymentObservation,
+    *,
+    targets: Mapping[str, int],
+    now: float,
+    blocked: Blocked | None = None,
 ) -> ModelDeploymentStatus:
     """The status of a deployment that is not being deleted.
 
@@ -57,13 +62,14 @@ def deployment_status(
         observed: everything known of it.
         targets: pool name to the workers placed there.
         now: epoch seconds; only moments of change are taken from it.
+        blocked: why the rollout takes no step, None where it does or is complete.
     """
     totals = _count(observed, targets)
     pools = tuple(
         _pool_status(observed, pool=pool, target=targets[pool.name], now=now)
         for pool in observed.desired.pools
     )
-    conditions = _conditions(observed, totals=totals, pools=pools, now=now)
+    conditions = _conditions(observed, totals=totals, pools=pools, blocked=blocked, now=now)
     ready = next(c for c in conditions if c["type"] == ConditionType.READY)
     engines = sorted({str(pool.engine.type) for pool in observed.desired.pools}, reverse=True)
     return ModelDeploymentStatus(
@@ -238,7 +244,7 @@ def _draining(observed: ModelDeploymentObservation, worker: Worker) -> DrainingS
     state = worker.draining
     if state is None:
         return None
-    reason = "waits for its requests" if state.waits else "is told to end"
+    reason = "waiting for open requests" if state.waits else "is being terminated"
     if state.cut:
         reason = told(Proceed(cut=state.cut, over=True), budget=observed.desired.drain.timeout)
     return DrainingStatus(since=rfc3339(int(state.since)), reason=reason)
@@ -333,6 +339,7 @@ def _conditions(
     *,
     totals: Totals,
     pools: tuple[PoolStatus, ...],
+    blocked: Blocked | None,
     now: float,
 ) -> tuple[Condition, ...]:
     judged = ready(totals=totals, pools=pools), available(totals)
@@ -342,10 +349,10 @@ def _conditions(
             behind_front(judged[0], deployment=desired.name, why=observed.front_problem),
             behind_front(judged[1], deployment=desired.name, why=observed.front_problem),
         )
-    found: list[tuple[ConditionType, bool, str, str]] = [
+    found: list[tuple[ConditionType, bool, Reason, str]] = [
         (ConditionType.READY, *judged[0]),
         (ConditionType.AVAILABLE, *judged[1]),
-        (ConditionType.PROGRESSING, *progressing(totals=totals, pools=pools)),
+        (ConditionType.PROGRESSING, *progressing(totals=totals, pools=pools, blocked=blocked)),
     ]
     conditions = _carried(observed)
     wanted = {pool.name for pool in observed.desired.pools if pool.backend == "slurm"}

@@ -12,8 +12,9 @@ from isthmus.api.conditions import PendingClass, Reason
 from isthmus.api.desired import Desired
 from isthmus.api.modeldeployment_status import PoolStatus
 from isthmus.backends.base import Pending, Worker
+from isthmus.plan.policy.rollout import Blocked, Hold
 
-Verdict: TypeAlias = tuple[bool, str, str]
+Verdict: TypeAlias = tuple[bool, Reason, str]
 """Status, reason and message of a condition."""
 
 SEVERITY: tuple[PendingClass, ...] = (
@@ -40,7 +41,10 @@ _READY_REASONS: Mapping[PendingClass, Reason] = {
     PendingClass.QUOTA: Reason.PENDING_QUOTA,
     PendingClass.UNSCHEDULABLE: Reason.UNSCHEDULABLE,
     PendingClass.RESOURCES: Reason.PENDING_RESOURCES,
+    PendingClass.FAILING: Reason.WORKERS_FAILING,
 }
+
+_WORDS = frozenset(map(str, Reason))
 
 _REFUSED = frozenset({Reason.SUBMIT_REFUSED, Reason.POD_SECURITY_REFUSED})
 """Refusals that have a reason of their own, which says who must change something."""
@@ -72,17 +76,22 @@ def _worst(pools: tuple[PoolStatus, ...]) -> PoolStatus | None:
     )
 
 
-def _cause(pool: PoolStatus) -> tuple[str, str]:
-    """Reason and message of a pool that waits."""
+def _cause(pool: PoolStatus) -> tuple[Reason, str]:
+    """Reason and message of a pool that waits; the words of its scheduler stand in the message."""
     pending = pool.pending
     if pending is None or pending.pending_class is None:
         return Reason.WORKERS_NOT_READY, ""
-    reason: str = _READY_REASONS.get(pending.pending_class, Reason.WORKERS_NOT_READY)
+    reason = _READY_REASONS.get(pending.pending_class, Reason.WORKERS_NOT_READY)
     if pending.pending_class in {PendingClass.UNREACHABLE, PendingClass.FAILING}:
-        reason = pending.reason or reason
+        reason = _ours(pending.reason) or reason
     if pending.pending_class is PendingClass.NEVER and pending.reason in _REFUSED:
-        reason = pending.reason
+        reason = Reason(pending.reason)
     return reason, f"pool {pool.name}: {pending.reason}: {pending.message}"
+
+
+def _ours(word: str | None) -> Reason | None:
+    """The word as one of ours, None for one of a scheduler."""
+    return Reason(word) if word in _WORDS else None
 
 
 def tunnels(workers: Iterable[Worker]) -> Verdict | None:
@@ -201,15 +210,32 @@ def available(totals: Totals) -> Verdict:
     return False, Reason.NO_WORKERS_READY, "no worker serves: requests fail"
 
 
-def progressing(*, totals: Totals, pools: tuple[PoolStatus, ...]) -> Verdict:
+_HOLDS: Mapping[Hold, str] = {
+    Hold.UNSEEN: "its cluster cannot be seen, so nothing is started or removed there",
+    Hold.NOT_STARTABLE: "no other worker is started yet: the latest ones failed, or its cluster "
+    "takes no new ones",
+    Hold.ROOM: "as many workers as may exist at once do: the next one is started when one of them "
+    "serves",
+    Hold.AVAILABILITY: "the workers that are to go are kept until another one serves",
+}
+
+
+def blocked_told(blocked: Blocked | None) -> str:
+    """Why a rollout takes no step now, for people; "" where it takes one or is complete."""
+    return "" if blocked is None else f"pool {blocked.pool}: {_HOLDS[blocked.hold]}"
+
+
+def progressing(
+    *, totals: Totals, pools: tuple[PoolStatus, ...], blocked: Blocked | None = None
+) -> Verdict:
     """Whether the wanted state is reached or being approached; False where waiting cannot help."""
     worst = _worst(pools)
     if worst is not None and worst.pending and worst.pending.pending_class in STUCK:
         return False, *_cause(worst)
     told = f"{totals.updated_available} of {totals.placed} workers are ready and up to date"
     if totals.outdated:
-        extra = "" if worst is None else f"; {_cause(worst)[1]}"
-        return True, Reason.ROLLOUT_IN_PROGRESS, told + extra
+        why = ("" if worst is None else _cause(worst)[1], blocked_told(blocked))
+        return True, Reason.ROLLOUT_IN_PROGRESS, "; ".join(filter(None, (told, *why)))
     if totals.live > totals.placed:
         return True, Reason.SCALING_DOWN, told
     if totals.updated_available < totals.placed:

@@ -16,7 +16,7 @@ def access(
     reference: ClusterReference,
     namespace: str,
     unread: str = "",
-) -> tuple[str, str] | None:
+) -> tuple[Reason, str] | None:
     """Why a namespace may not use a cluster, as (reason, sentence); None if it may.
 
     Args:

@@ -28,7 +28,7 @@ from isthmus.reconcile.queue import Key
 _STEPS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _WORDS: Final[dict[type, str]] = {
     Submit: "what comes before its submission",
-    Terminate: "telling its engine to end",
+    Terminate: "sending TERM to its engine",
     Cancel: "cancelling its job",
     ConfirmGone: "asking SLURM whether its job is gone",
     CloseGate: "closing its start gate",

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from isthmus.api.desired import ClusterReference
+from isthmus.api.reasons import Reason
 from isthmus.backends.slurm.records import JobRecord, Snapshot, UnreadableJob
 from isthmus.errors import SlurmUnavailableError
 
@@ -100,14 +101,17 @@ class ClusterState:
             and -_SET_BACK <= now - self.snapshot.taken_at <= self.stale_after
         )
 
-    def why_not_fresh(self, *, now: float) -> tuple[str, str]:
+    def why_not_fresh(self, *, now: float) -> tuple[Reason, str]:
         """Reason and sentence for a cluster that cannot be seen."""
         if self.failure is not None:
             return self.failure.reason, str(self.failure)
         if self.snapshot is None:
-            return "NotObservedYet", "the cluster has not been looked at since the operator started"
+            return (
+                Reason.NOT_OBSERVED_YET,
+                "the cluster has not been looked at since the operator started",
+            )
         age = now - self.snapshot.taken_at
-        return "SnapshotStale", f"the last complete look at the cluster is {age:.0f} s old"
+        return Reason.SNAPSHOT_STALE, f"the last complete look at the cluster is {age:.0f} s old"
 
     def records(self, name: str) -> tuple[JobRecord, ...]:
         """Jobs of the last complete snapshot with exactly this name."""

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import Phase, Reason
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.objects import Object, dig, namespace, uid
@@ -79,7 +79,7 @@ class ClusterView:
             return ClusterObservation(
                 usable=True,
                 fresh=False,
-                reason="NotObservedYet",
+                reason=Reason.NOT_OBSERVED_YET,
                 message="the cluster has not been looked at since the operator started",
             )
         now = self._clock()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from isthmus.api.desired import ClusterReference
 from isthmus.api.ip_family import IpFamily
+from isthmus.api.reasons import Reason
 from isthmus.backends.slurm.addresses import nodes_family
 from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.login import ClusterAccess
@@ -125,7 +126,7 @@ class Clusters:
         if running is None:
             raise SlurmUnavailableError(
                 f"SlurmCluster {reference.namespace}/{reference.name} is not being polled",
-                reason="NotObservedYet",
+                reason=Reason.NOT_OBSERVED_YET,
             )
         return running.client
 

@@ -10,7 +10,7 @@ rollout replaces the workers.
 Apart from the reconciler, which has no I/O but its actions.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import replace
 
 from isthmus.api import names
@@ -20,7 +20,7 @@ from isthmus.api.keys import configuration_entry, engine_configuration, key_dige
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, annotations, dig, labels, owner_uids, uid
 from isthmus.apiserver.objects import name as name_of
-from isthmus.apiserver.resources import DEPLOYMENTS, PODS, SECRETS, SLURM_JOBS
+from isthmus.apiserver.resources import DEPLOYMENTS, MODEL_DEPLOYMENTS, PODS, SECRETS, SLURM_JOBS
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.backends.kubernetes.render import object_metadata
 from isthmus.errors import (
@@ -32,6 +32,7 @@ from isthmus.errors import (
     SecretMissingError,
 )
 from isthmus.reconcile.attempt_keys import AttemptKeys, InstallationSeed, encoded, key_source
+from isthmus.reconcile.forgetting import when_gone
 from isthmus.reconcile.store import Store
 from isthmus.routing.worker_keys import deployments_annotation
 
@@ -65,6 +66,9 @@ class DeploymentKeys:
         self._attempts = attempts
         self._seed = seed
         self._new_key = new_key
+        self._holding: set[str] = set()
+        """Uids of deployments whose Secret of worker keys may hold some."""
+        when_gone(store, MODEL_DEPLOYMENTS, lambda gone: self._holding.discard(uid(gone)))
 
     async def settled(self, desired: Desired, *, had_key: bool = False) -> tuple[Desired, str]:
         """Return `desired` with the digest of its key, whose value workers can be given.
@@ -84,9 +88,10 @@ class DeploymentKeys:
         """
         wanted = desired.api_key
         if wanted is None:
-            if had_key or any(self._digests(desired)):
+            if had_key or desired.uid in self._holding or any(self._digests(desired)):
                 await self._retire(desired)
             return desired, ""
+        self._holding.add(desired.uid)
         held = await self._held(desired)
         try:
             key = await self._source(desired, wanted)
@@ -147,7 +152,7 @@ class DeploymentKeys:
         try:
             found = await self._secrets.read(namespace=desired.namespace, name=name)
         except ApiForbiddenError:
-            return f"{place} may not be read by the operator; the front reads it by itself"
+            return f"{place} may not be read by the operator; the front reads it itself"
         if found is None:
             return f"{place} does not exist, so nobody gets in: create it, an entry per client"
         clients = client_keys(dig(found, "data"))
@@ -155,6 +160,10 @@ class DeploymentKeys:
             return f"{place} has no entry, so nobody gets in: add one per client"
         told = "; ".join(clients.problems[:3])
         return told and f"{place}: {told}; keys in force: {len(clients.keys)}"
+
+    def in_use(self, desired: Desired) -> bool:
+        """Whether workers have a key, which may be none that is wanted any more."""
+        return any(self._digests(desired))
 
     async def forget_unused(self, desired: Desired) -> None:
         """Delete keys that no worker has any more and that new workers do not get.
@@ -165,14 +174,20 @@ class DeploymentKeys:
         if desired.api_key is None:
             return
         held = await self._held(desired)
-        data = dig(held, "data", default={})
-        if held is None or not isinstance(data, Mapping):
+        if held is None:
             return
         used = {desired.api_key.digest, annotations(held).get(names.ANNOTATION_CURRENT_KEY)}
-        used.update(self._digests(desired))
-        unused = [entry for entry in data if entry.partition(".")[0] not in used]
+        await self._forget(desired, held, used={*used, *self._digests(desired)})
+
+    async def _forget(
+        self, desired: Desired, held: Object, *, used: Collection[str | None]
+    ) -> bool:
+        """Delete all keys but these; returns whether no other is left."""
+        data = dig(held, "data", default={})
+        entries = data if isinstance(data, Mapping) else {}
+        unused = [entry for entry in entries if entry.partition(".")[0] not in used]
         if not unused:
-            return
+            return True
         version = dig(held, "metadata", "resourceVersion")
         try:
             await self._patch(
@@ -183,6 +198,8 @@ class DeploymentKeys:
             self._secrets.forget_one(
                 namespace=desired.namespace, name=names.worker_keys_secret(desired.name)
             )
+            return False
+        return True
 
     def _digests(self, desired: Desired) -> Iterator[str]:
         """Digests of the keys that workers have now."""
@@ -193,12 +210,23 @@ class DeploymentKeys:
                         yield digest
 
     async def _retire(self, desired: Desired) -> None:
-        """Tell the front, before it meets one, that workers from now on have no key."""
+        """Tell the front, before it meets one, that workers from now on have no key.
+
+        The keys of those that have one are kept for as long as one of them is there.
+        """
+        used = frozenset(self._digests(desired))
+        self._holding.add(desired.uid)
         held = await self._secrets.read(
             namespace=desired.namespace, name=names.worker_keys_secret(desired.name)
         )
         if held is not None and desired.uid in owner_uids(held):
             await self._tell_front(desired, held, others_have_none=True)
+            # Only now, from what is stored by now: a front is told first.
+            held = await self._held(desired)
+            if held is not None and not await self._forget(desired, held, used=used):
+                return
+        if not used:
+            self._holding.discard(desired.uid)
 
     async def _tell_front(
         self, desired: Desired, held: Object, *, others_have_none: bool = False

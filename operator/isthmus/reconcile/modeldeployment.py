@@ -169,7 +169,7 @@ class ModelDeploymentReconciler:
         self._pod_watch.follow(desired, _waiting_pods(observed))
         now = self._clock()
         plan = plan_model_deployment(observed, now=now)
-        status, requeue = plan.status, plan.requeue_after
+        status, requeue = self._with_last_key(plan.status, observed), plan.requeue_after
         for waits in (False, True):
             asked = False
             for action in (each for each in plan.actions if may_wait(each) is waits):
@@ -196,6 +196,16 @@ class ModelDeploymentReconciler:
         tell_of_tunnels(self._events, raw, before=observed.status, after=status)
         resync = spread(self._settings.resync_interval, key=key)
         return resync if requeue is None else min(requeue, resync)
+
+    def _with_last_key(
+        self, status: ModelDeploymentStatus, observed: ModelDeploymentObservation
+    ) -> ModelDeploymentStatus:
+        """Clients are told of the key until no worker has it; by that it is known to be there."""
+        last = observed.status.api_key
+        if status.api_key is not None or last is None or observed.desired.deleting:
+            return status
+        in_use = self._keys.in_use(observed.desired)
+        return status.model_copy(update={"api_key": last}) if in_use else status
 
     async def _act(self, action: DeploymentAction, *, raw: Object, desired: Desired) -> Object:
         """Execute one action; returns the ModelDeployment as it is stored then."""
@@ -355,7 +365,7 @@ class ModelDeploymentReconciler:
             if unread:
                 message = (
                     f"SlurmCluster {reference.namespace}/{reference.name} cannot be read in full "
-                    f"({unread}): its workers go on, and nothing new is submitted to it"
+                    f"({unread}): its workers continue, and nothing new is submitted to it"
                 )
                 return Reachability(
                     reachable=True, accepts=False, reason=Reason.INVALID_SPEC, message=message

@@ -163,7 +163,9 @@ class SlurmClusterReconciler:
     ) -> SlurmClusterObservation:
         state = self._states.get(reference)
         now = self._clock()
-        reason, message = ("NotObservedYet", "") if state is None else state.why_not_fresh(now=now)
+        reason, message = (
+            (Reason.NOT_OBSERVED_YET, "") if state is None else state.why_not_fresh(now=now)
+        )
         return SlurmClusterObservation(
             generation=cluster.metadata.generation,
             fresh=state is not None and state.fresh(now=now),

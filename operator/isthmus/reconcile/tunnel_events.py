@@ -48,10 +48,8 @@ def _tell(
         events.emit(raw, type="Warning", reason=Reason.TUNNEL_DOWN, message=after.message)
     elif after.status == "True" and before.status == "False":
         reason = Reason.TUNNEL_RESTORED if worked else Reason.TUNNEL_ESTABLISHED
-        again = " again" if worked else ""
-        events.emit(
-            raw, type="Normal", reason=reason, message=f"the way works{again}: {after.message}"
-        )
+        word = "restored" if worked else "established"
+        events.emit(raw, type="Normal", reason=reason, message=f"tunnel {word}: {after.message}")
 
 
 def _find(conditions: tuple[ConditionModel, ...], kind: ConditionType) -> ConditionModel | None:

@@ -56,7 +56,7 @@ class SlurmClient(Protocol):
 
         Raises:
             SlurmUnavailableError: it is not known whether the signal was sent.
-            SlurmCommandError: SLURM refused (`PermissionDenied`).
+            SlurmCommandError: SLURM refused.
         """
         ...
 
@@ -67,7 +67,7 @@ class SlurmClient(Protocol):
 
         Raises:
             SlurmUnavailableError: it is not known whether the job was cancelled.
-            SlurmCommandError: SLURM refused (`PermissionDenied`).
+            SlurmCommandError: SLURM refused.
         """
         ...
 

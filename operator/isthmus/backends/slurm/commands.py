@@ -13,6 +13,7 @@ import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from isthmus.api.reasons import Reason
 from isthmus.api.texts import one_line
 from isthmus.backends.slurm import parsing, reasons, sbatch_answers, snapshots
 from isthmus.backends.slurm.addresses import AddressBook, Lookup, system_lookup
@@ -151,7 +152,7 @@ class CommandClient:
         except FormatError as error:
             raise await self._unknown_format(error) from error
         except OutputError as error:
-            raise _unavailable("IncompleteOutput", str(error)) from error
+            raise _unavailable(Reason.INCOMPLETE_OUTPUT, str(error)) from error
         hosts = snapshots.unlisted_hosts(found.jobs, nodes=listed)
         return Snapshot(
             jobs=found.jobs,
@@ -170,7 +171,7 @@ class CommandClient:
             release = await self.version()
         except SlurmUnavailableError:
             release = "of an unknown release"
-        return _unavailable("UnknownFormat", f"SLURM {release}: {error}")
+        return _unavailable(Reason.UNKNOWN_FORMAT, f"SLURM {release}: {error}")
 
     async def ping(self) -> bool:
         """Whether a slurmctld answers `scontrol ping`; never raises."""
@@ -191,7 +192,7 @@ class CommandClient:
         (section,), _ = await self._ask(((self._path("sinfo"), "--version"),))
         match = re.search(r"\d+\.\d+(\.\d+)?\S*", section.output)
         if match is None:
-            raise _unavailable("IncompleteOutput", f"no release in {section.output[:60]!r}")
+            raise _unavailable(Reason.INCOMPLETE_OUTPUT, f"no release in {section.output[:60]!r}")
         return match[0]
 
     async def submit(self, request: SubmitRequest) -> SubmitOutcome:
@@ -243,9 +244,7 @@ class CommandClient:
 
     async def _scancel(self, job_id: int, job_name: str, *options: str) -> None:
         if not _JOB_NAME.fullmatch(job_name):
-            raise SlurmCommandError(
-                f"{job_name!r} is not the name of a job of ours", reason="InvalidRequest"
-            )
+            raise SlurmCommandError(f"{job_name!r} is not the name of a job of ours")
         command = (self._path("scancel"), *options, f"--name={job_name}", str(job_id))
         (section,), result = await self._ask((command,), check=False)
         text = one_line(result.stderr)
@@ -257,7 +256,7 @@ class CommandClient:
         if any(part in text for part in harmless):
             return
         if "denied" in text:
-            raise SlurmCommandError(text, reason="PermissionDenied")
+            raise SlurmCommandError(text)
         if section.returncode != 0:
             raise _failed(section, result)
 
@@ -278,7 +277,7 @@ class CommandClient:
         except FormatError as error:
             raise await self._unknown_format(error) from error
         except OutputError as error:
-            raise _unavailable("IncompleteOutput", str(error)) from error
+            raise _unavailable(Reason.INCOMPLETE_OUTPUT, str(error)) from error
 
     async def close_gate(self, *, work_directory: str, job_name: str) -> bool:
         """Claim an attempt for nobody, by the same atomic step as the batch script.
@@ -377,7 +376,7 @@ class CommandClient:
         (section,), result = await self._ask((command,), check=False, stdin=stdin)
         if section.returncode != 0:
             text = one_line(result.stderr)
-            raise _unavailable("WorkDirectoryUnavailable", text or "no answer in time")
+            raise _unavailable(Reason.WORK_DIRECTORY_UNAVAILABLE, text or "no answer in time")
         return section.output
 
     def _path(self, command: str) -> str:
@@ -406,13 +405,13 @@ class CommandClient:
                 timeout=len(commands) * (seconds + KILL_AFTER) + KILL_AFTER,
             )
         except OSError as error:
-            raise _unavailable("CommandNotFound", str(error)) from error
+            raise _unavailable(Reason.COMMAND_NOT_FOUND, str(error)) from error
         if result.timed_out or result.returncode == TIMED_OUT_CODE:
-            raise _unavailable("CommandTimeout", "the commands were ended from outside")
+            raise _unavailable(Reason.COMMAND_TIMEOUT, "the commands were ended from outside")
         try:
             found = parsing.sections(result.stdout, marker=marker, count=len(commands))
         except OutputError as error:
-            word = reasons.outage(result.stderr) or "IncompleteOutput"
+            word = reasons.outage(result.stderr) or Reason.INCOMPLETE_OUTPUT
             text = f"{error} {one_line(result.stderr)}".strip()
             raise _unavailable(word, text) from error
         for section in found:
@@ -451,11 +450,11 @@ def _failed(section: Section, result: CommandResult) -> SlurmUnavailableError:
     )
     word = reasons.outage(result.stderr)
     if word is None:
-        codes = {124: "CommandTimeout", 137: "CommandTimeout"}
-        codes |= {126: "CommandNotFound", 127: "CommandNotFound"}
-        word = codes.get(section.returncode, "CommandFailed")
+        codes = {124: Reason.COMMAND_TIMEOUT, 137: Reason.COMMAND_TIMEOUT}
+        codes |= {126: Reason.COMMAND_NOT_FOUND, 127: Reason.COMMAND_NOT_FOUND}
+        word = codes.get(section.returncode, Reason.COMMAND_FAILED)
     return _unavailable(word, text)
 
 
-def _unavailable(reason: str, text: str) -> SlurmUnavailableError:
+def _unavailable(reason: Reason, text: str) -> SlurmUnavailableError:
     return SlurmUnavailableError(f"{text} ({reasons.OUTAGE_ADVICE[reason]})", reason=reason)

@@ -11,6 +11,7 @@ import logging
 import random
 from collections.abc import Awaitable, Callable
 
+from isthmus.api.reasons import Reason
 from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.records import Snapshot
 from isthmus.errors import SlurmUnavailableError
@@ -21,7 +22,9 @@ _log = logging.getLogger(__name__)
 JITTER = 0.1
 """Share of the interval by which polls of several clusters drift apart."""
 
-_UNREACHABLE = frozenset({"ControllerUnreachable", "ControllerTimeout", "SshUnreachable"})
+_UNREACHABLE = frozenset(
+    {Reason.CONTROLLER_UNREACHABLE, Reason.CONTROLLER_TIMEOUT, Reason.SSH_UNREACHABLE}
+)
 """Reasons of failures after which a probe that is answered means that all is well again."""
 
 
@@ -101,7 +104,7 @@ class Poller:
             text = f"SLURM's answer cannot be understood: unexpected {type(error).__name__}"
             if not self._failures:
                 _log.error("A poll of SLURM failed unexpectedly: %s", where(error))
-            self._failed(SlurmUnavailableError(text, reason="IncompleteOutput"))
+            self._failed(SlurmUnavailableError(text, reason=Reason.INCOMPLETE_OUTPUT))
         else:
             self._failures = 0
             self._reachable = True

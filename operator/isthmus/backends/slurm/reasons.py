@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 
-from isthmus.api.conditions import PendingClass
+from isthmus.api.conditions import PendingClass, Reason
 from isthmus.api.texts import one_line
 
 _HELD = frozenset(
@@ -89,37 +89,37 @@ def unblocked_by(reason: str) -> str:
 
 
 _OUTAGES = (
-    ("Unable to contact slurm controller", "ControllerUnreachable"),
-    ("Socket timed out", "ControllerTimeout"),
-    ("Zero Bytes were transmitted", "ControllerUnreachable"),
-    ("Rate limit exceeded", "RateLimited"),
-    ("authentication", "AuthenticationFailed"),
-    ("munge", "AuthenticationFailed"),
-    ("Could not establish a configuration source", "ConfigurationUnavailable"),
-    ("Unable to process configuration file", "ConfigurationUnavailable"),
-    ("Incompatible versions of client and server", "IncompatibleRelease"),
+    ("Unable to contact slurm controller", Reason.CONTROLLER_UNREACHABLE),
+    ("Socket timed out", Reason.CONTROLLER_TIMEOUT),
+    ("Zero Bytes were transmitted", Reason.CONTROLLER_UNREACHABLE),
+    ("Rate limit exceeded", Reason.RATE_LIMITED),
+    ("authentication", Reason.AUTHENTICATION_FAILED),
+    ("munge", Reason.AUTHENTICATION_FAILED),
+    ("Could not establish a configuration source", Reason.CONFIGURATION_UNAVAILABLE),
+    ("Unable to process configuration file", Reason.CONFIGURATION_UNAVAILABLE),
+    ("Incompatible versions of client and server", Reason.INCOMPATIBLE_RELEASE),
 )
 
 OUTAGE_ADVICE = {
-    "ControllerUnreachable": "slurmctld does not answer; running jobs go on.",
-    "ControllerTimeout": "slurmctld took the connection and did not answer in time.",
-    "RateLimited": "slurmctld limits the commands of this user: raise commands.pollInterval.",
-    "AuthenticationFailed": "Check munge, the key and the clock where the commands run.",
-    "ConfigurationUnavailable": "Check slurm.conf or SLURM_CONF where the commands run.",
-    "IncompatibleRelease": "Check that commands.binDir is of the cluster's release.",
-    "CommandNotFound": "Set commands.binDir to the folder that has squeue and sbatch.",
-    "CommandTimeout": "The command was ended at its time limit (commands.timeout): slurmctld "
+    Reason.CONTROLLER_UNREACHABLE: "slurmctld does not answer; running jobs continue.",
+    Reason.CONTROLLER_TIMEOUT: "slurmctld took the connection and did not answer in time.",
+    Reason.RATE_LIMITED: "slurmctld limits the commands of this user: raise commands.pollInterval.",
+    Reason.AUTHENTICATION_FAILED: "Check munge, the key and the clock where the commands run.",
+    Reason.CONFIGURATION_UNAVAILABLE: "Check slurm.conf or SLURM_CONF where the commands run.",
+    Reason.INCOMPATIBLE_RELEASE: "Check that commands.binDir is of the cluster's release.",
+    Reason.COMMAND_NOT_FOUND: "Set commands.binDir to the folder that has squeue and sbatch.",
+    Reason.COMMAND_TIMEOUT: "The command was ended at its time limit (commands.timeout): slurmctld "
     "hangs, is down, or limits the commands of this user.",
-    "IncompleteOutput": "The answer broke off; nothing is concluded from it.",
-    "UnknownFormat": "This release of SLURM prints what Isthmus cannot read: jobs go on, and "
-    "nothing is concluded or submitted. Take a release of Isthmus that knows it, or report this.",
-    "WorkDirectoryUnavailable": "Check files.workDirectory of the SlurmCluster.",
-    "CommandFailed": "See the message of the command.",
+    Reason.INCOMPLETE_OUTPUT: "The answer broke off; nothing is concluded from it.",
+    Reason.UNKNOWN_FORMAT: "This release of SLURM prints what Isthmus cannot read: jobs continue, "
+    "and nothing is concluded or submitted. Update Isthmus to a release that can, or report this.",
+    Reason.WORK_DIRECTORY_UNAVAILABLE: "Check files.workDirectory of the SlurmCluster.",
+    Reason.COMMAND_FAILED: "See the message of the command.",
 }
-"""What to do, by the reason word of a `SlurmUnavailableError`."""
+"""What to do, by the reason of a `SlurmUnavailableError`."""
 
 
-def outage(text: str) -> str | None:
-    """The reason word of an outage that a command's error text tells of, or None."""
+def outage(text: str) -> Reason | None:
+    """The reason of an outage that a command's error text tells of, or None."""
     lowered = text.lower()
     return next((reason for part, reason in _OUTAGES if part.lower() in lowered), None)

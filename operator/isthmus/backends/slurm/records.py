@@ -184,7 +184,7 @@ class Refused:
     """SLURM, or sbatch itself, looked at this specification and said no: there is no job.
 
     Attributes:
-        reason: a CamelCase word for conditions, e.g. `InvalidPartition`.
+        reason: whose limit or field it is, before the message, e.g. `InvalidPartition`.
         message: SLURM's own words and what to do.
     """
 

@@ -1,0 +1,65 @@
+"""Oracles over drawn specs: what a deployment ends as does not depend on how it came there.
+
+A failing seed is replayed by `differential.differs(seed)` or `recovery.recovers(seed, slip)`.
+"""
+
+from collections.abc import Callable, Iterable
+
+import pytest
+
+from tests.simulation import differential, recovery
+
+Record = Callable[[str, object], None]
+
+SEEDS = (*range(10), 12, 47)
+RECOVERY_SEEDS = range(3)
+ACCEPTANCE_SEEDS = range(600)
+ACCEPTANCE_RECOVERY_SEEDS = range(100)
+
+
+def told(failed: Iterable[tuple[object, list[str]]]) -> str:
+    return "\n".join(f"{which}: {line[:2000]}" for which, lines in failed for line in lines[:4])
+
+
+def differing(seeds: Iterable[int]) -> list[tuple[object, list[str]]]:
+    return [(seed, found) for seed in seeds if (found := differential.differs(seed))]
+
+
+def unrecovered(seeds: Iterable[int], slips: Iterable[str]) -> list[tuple[object, list[str]]]:
+    cases = [(seed, slip) for seed in seeds for slip in slips]
+    found: list[tuple[object, list[str]]] = []
+    for check in (recovery.recovers, recovery.leaves):
+        found += [((check.__name__, *case), lines) for case in cases if (lines := check(*case))]
+    return found
+
+
+@pytest.mark.timeout(600)
+def test_a_deployment_that_was_changed_ends_as_a_fresh_one(record_property: Record) -> None:
+    record_property("seeds", len(SEEDS))
+    failed = differing(SEEDS)
+    assert not failed, told(failed)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("slip", recovery.SLIPS)
+def test_a_slip_that_is_taken_back_or_deleted_costs_nothing(slip: str) -> None:
+    failed = unrecovered(RECOVERY_SEEDS, [slip])
+    assert not failed, told(failed)
+
+
+@pytest.mark.soak
+@pytest.mark.acceptance
+@pytest.mark.timeout(0)
+def test_many_deployments_that_were_changed_end_as_fresh_ones(record_property: Record) -> None:
+    record_property("seeds", len(ACCEPTANCE_SEEDS))
+    failed = differing(ACCEPTANCE_SEEDS)
+    assert not failed, told(failed)
+
+
+@pytest.mark.soak
+@pytest.mark.acceptance
+@pytest.mark.timeout(0)
+def test_many_slips_cost_nothing(record_property: Record) -> None:
+    record_property("seeds", len(ACCEPTANCE_RECOVERY_SEEDS))
+    failed = unrecovered(ACCEPTANCE_RECOVERY_SEEDS, recovery.SLIPS)
+    assert not failed, told(failed)
