@@ -22,9 +22,11 @@ from playground.cluster import Config, Playground
 from tests.contract.slurm_life import LIVES, SAMPLES, live
 
 ENGINE = """\
-import signal, sys, time
+import signal, socket, sys, time
 signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 signal.signal(signal.SIGUSR1, lambda *_: sys.exit(3))
+port = next(int(word.partition("=")[2]) for word in sys.argv if word.startswith("--port="))
+listener = socket.create_server(("", port))  # it is published once it listens
 while True:
     time.sleep(0.2)
 """

@@ -452,6 +452,19 @@ async def test_workers_stay_while_their_deployment_cannot_be_read() -> None:
         assert [request.split()[0] for request in router.asked] == [b"GET", b"GET"]
 
 
+async def test_b5_a_newer_field_elsewhere_keeps_no_router_from_being_kept_in_step() -> None:
+    """Its new workers would get no requests, and those that have ended would go on getting them."""
+    lab = Lab()
+    gone = {"id": "a", "url": "http://10.9.9.9:1", "labels": {OWNER_LABEL: "uid-good"}}
+    async with Server(answer(listing(gone))).listening() as router, routers(lab) as task:
+        lab.deployment("good", router.url)
+        stored = lab.store.get(MODEL_DEPLOYMENTS, "team-a", "good")
+        assert stored is not None
+        lab.put(MODEL_DEPLOYMENTS, {**stored, "spec": {**stored["spec"], "newer": {"a": 1}}})
+        await task.cycle()
+        assert {request.split()[0] for request in router.asked} == {b"GET", b"POST", b"DELETE"}
+
+
 async def refused(url: str, *, allow: Sequence[str]) -> str:
     lab = Lab()
     async with routers(lab, allow=allow) as task:

@@ -222,6 +222,19 @@ async def test_c2_no_secret_shows_in_what_sshd_says_of_it(
     assert_unseen(*said, caplog.text)
 
 
+async def test_l2_no_address_takes_all_places_of_those_who_log_in(site: Site) -> None:
+    """Fewer than sshd has places for: of one address it refuses some all the same."""
+    await site.bastions.admit({"a": wanted(await new_key_pair(), free_port())})
+    await until(lambda: listens(site.port))
+    idle = [await asyncio.open_connection("127.0.0.1", site.port) for _ in range(120)]
+    try:
+        heard = [await asyncio.wait_for(reader.readline(), 60) for reader, _ in idle]
+        assert not all(line.startswith(b"SSH-2.0-") for line in heard)
+    finally:
+        for _, writer in idle:
+            writer.close()
+
+
 async def test_l2_idle_connections_of_nobody_keep_no_job_out(site: Site) -> None:
     """80 that send nothing, from the job's own address; more than one address may hold not."""
     key, port = await new_key_pair(), free_port()
@@ -234,6 +247,9 @@ async def test_l2_idle_connections_of_nobody_keep_no_job_out(site: Site) -> None
         master = await site.call(key)
         await master.forward(listen(port))
         assert listens(port)
+        # None of them stays: sshd's own patience is two minutes.
+        async with asyncio.timeout(90):
+            await asyncio.gather(*(reader.read() for reader, _ in idle))
     finally:
         for _, writer in idle:
             writer.close()

@@ -265,13 +265,67 @@ async def test_h4_a_forward_leads_to_a_network_of_the_cluster(
     assert bool(lab.links.wanted) is held
 
 
-async def test_h4_what_is_held_stays_when_rules_or_its_owner_go() -> None:
+def with_network(lab: Lab, network: Any, **parts: Any) -> None:
+    spec = {**CLUSTER["spec"], "network": network, **parts}
+    meta = {**CLUSTER["metadata"], "resourceVersion": str(next(lab.api.versions))}
+    lab.store.put(SLURM_CLUSTERS, {"metadata": meta, "spec": spec})
+
+
+async def test_h4_what_is_held_is_closed_where_the_administrators_addresses_leave_it_out() -> None:
     lab = Lab()
     lab.job()
     await lab.told(Outcome.ANSWERED)
-    spec = {**CLUSTER["spec"], "network": {"nodeCIDRs": ["192.168.0.0/24"]}}
-    meta = {**CLUSTER["metadata"], "resourceVersion": "2"}
-    lab.store.put(SLURM_CLUSTERS, {"metadata": meta, "spec": spec})
+    with_network(lab, {"nodeCIDRs": ["192.168.0.0/24"]})
+    await lab.supervisor.round()
+    assert not lab.links.wanted
+    assert lab.slice() is None
+    with_network(lab, {"nodeCIDRs": ["10.10.0.0/16"]})
+    await lab.supervisor.round()
+    assert set(lab.links.wanted) == {"uid-j"}
+
+
+@pytest.mark.parametrize("network", ["text", {"nodeCIDRs": 7}, {"ports": {"first": "many"}}])
+async def test_h4_b5_rules_that_cannot_be_read_close_nothing_and_allow_nothing(
+    network: object,
+) -> None:
+    """Read in part they would allow what they forbid."""
+    lab = Lab()
+    lab.job()
+    await lab.told(Outcome.ANSWERED)
+    with_network(lab, network)
+    lab.job("other", port=20002)
+    await lab.told(Outcome.ANSWERED)
+    assert lab.slice().ready
+    assert set(lab.links.wanted) == {"uid-j"}
+
+
+async def test_b5_what_a_newer_release_wrote_elsewhere_in_a_cluster_closes_no_way() -> None:
+    lab = Lab()
+    with_network(lab, {"nodeCIDRs": ["10.10.0.0/16"]}, newer={"a": 1})
+    lab.job()
+    await lab.told(Outcome.ANSWERED)
+    assert lab.slice().ready
+
+
+async def test_h4_what_is_held_is_closed_when_its_slurm_job_counts_for_nothing() -> None:
+    """Also where it was agreed to: its owner reference was taken away."""
+    lab = Lab()
+    lab.job()
+    await lab.told(Outcome.ANSWERED)
+    stored = lab.store.get(SLURM_JOBS, "team-a", "j")
+    assert stored is not None
+    version = str(next(lab.api.versions))
+    meta = {**stored["metadata"], "ownerReferences": [], "resourceVersion": version}
+    lab.store.put(SLURM_JOBS, {**stored, "metadata": meta})
+    await lab.supervisor.round()
+    assert not lab.links.wanted
+
+
+async def test_h4_what_is_held_stays_when_its_owner_or_its_cluster_goes() -> None:
+    lab = Lab()
+    lab.job()
+    await lab.told(Outcome.ANSWERED)
+    lab.store.remove(SLURM_CLUSTERS, "isthmus-system", "hpc", "uid-hpc")
     lab.store.remove(MODEL_DEPLOYMENTS, "team-a", "llama", "uid-llama")
     await lab.told(Outcome.ANSWERED)
     assert lab.slice().ready

@@ -5,13 +5,15 @@ from dataclasses import replace
 from typing import Any, cast
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import given
 
 from isthmus.api.desired import ClusterReference
 from isthmus.apiserver.gate import OpenGate
 from isthmus.apiserver.resources import SLURM_JOBS
 from isthmus.backends.slurm.client import SlurmClient
-from isthmus.errors import SlurmUnavailableError
+from isthmus.backends.slurm.records import UnreadableJob
+from isthmus.errors import NotLeaderError, SlurmUnavailableError
 from isthmus.plan.policy.leftovers import MOST, may_go
 from isthmus.reconcile.leftovers import EVERY, Leftovers
 from isthmus.reconcile.store import Store
@@ -64,8 +66,10 @@ def test_b7_looks_once_an_hour_and_only_by_a_snapshot_that_shows_all() -> None:
         store=store, gate=OpenGate(), installation_id="prod0001", keep=60, clock=lambda: now
     )
     running = OURS.replace("-0-", "-2-")
-    client.files = (f"{OURS}.1.log", f"{kept}.2.log", f"{running}.3.log")
-    shown = snapshot(record(name=running))
+    unreadable = OURS.replace("-0-", "-3-")
+    client.files = (f"{OURS}.1.log", *(f"{name}.2.log" for name in (kept, running, unreadable)))
+    odd = UnreadableJob(job_id=7, name=unreadable, problem="its state")
+    shown = replace(snapshot(record(name=running)), unreadable=(odd,))
 
     def look(seen: Any) -> None:
         given = cast(SlurmClient, client)
@@ -80,3 +84,23 @@ def test_b7_looks_once_an_hour_and_only_by_a_snapshot_that_shows_all() -> None:
     look(shown)
     look(shown)
     assert (client.asked, client.removed) == (2, [f"{OURS}.1.log"])
+
+
+class ClosedGate:
+    def check(self) -> None:
+        raise NotLeaderError("the lease is lost")
+
+
+def test_b7_nothing_goes_once_the_lease_is_lost() -> None:
+    client = Client()
+    client.files = (f"{OURS}.1.log",)
+    leftovers = Leftovers(
+        store=Store(watched=[SLURM_JOBS]),
+        gate=ClosedGate(),
+        installation_id="prod0001",
+        keep=60,
+        clock=lambda: 1e9,
+    )
+    with pytest.raises(NotLeaderError):
+        asyncio.run(leftovers.look(HPC, snapshot(), client=cast(SlurmClient, client), folder="/w"))
+    assert client.removed == []

@@ -10,10 +10,17 @@ import pytest
 
 import isthmus.reconcile
 from isthmus.api import names
-from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_CLUSTERS, SLURM_JOBS, Resource
+from isthmus.apiserver.resources import (
+    ENDPOINT_SLICES,
+    MODEL_DEPLOYMENTS,
+    SLURM_CLUSTERS,
+    SLURM_JOBS,
+    Resource,
+)
 from isthmus.reconcile.ownership import ownership
 from isthmus.reconcile.refused_jobs import refuse
 from isthmus.reconcile.store import Store
+from isthmus.routing.slices import worker_slice
 from tests.plan.test_tunnel_rules import slurm_job
 from tests.simulation.apiserver import ApiSimulator
 
@@ -42,14 +49,15 @@ def foreign_name(uid: str = "uid-llama", **parts: Any) -> dict[str, Any]:
     return job
 
 
-def without_owners() -> dict[str, Any]:
-    job = slurm_job()
+def without_owners(job: dict[str, Any] | None = None) -> dict[str, Any]:
+    job = job or slurm_job()
     del job["metadata"]["ownerReferences"]
     return job
 
 
 HOSTILE = {
     "no owner": without_owners(),
+    "no owner, under the name that follows from none": without_owners(foreign_name(uid="")),
     "owners that are none": {
         **slurm_job(),
         "metadata": {**slurm_job()["metadata"], "ownerReferences": "x"},
@@ -123,6 +131,11 @@ class Api:
             resource, *where, patch=rest["patch"], subresource=subresource, by="op"
         )
 
+    async def delete(
+        self, resource: Resource, *, namespace: str, name: str, uid: str, **_: Any
+    ) -> Any:
+        return self.server.delete(resource, namespace, name, uid=uid, by="op")
+
 
 async def test_h4_a_refused_one_is_told_why_and_keeps_its_phase() -> None:
     api: Any = Api()
@@ -131,10 +144,40 @@ async def test_h4_a_refused_one_is_told_why_and_keeps_its_phase() -> None:
     made = api.server.patch(
         SLURM_JOBS, "team-a", "j", patch=status, subresource="status", by="user"
     )
-    await refuse(api, made, problem="not ours")
+    await refuse(api, store(), made, problem="not ours")
     found = api.server.get(SLURM_JOBS, "team-a", "j")["status"]
     assert (found["reason"], found["message"]) == ("SlurmJobRefused", "not ours")
     assert (found["phase"], found["jobId"]) == ("Ready", 101)
+
+
+@pytest.mark.parametrize(
+    ("owner", "labels", "stays"),
+    [
+        ("uid-j", {}, False),
+        ("uid-other", {}, True),
+        ("uid-j", {names.LABEL_MANAGED_BY: "somebody"}, True),
+    ],
+)
+async def test_h4_no_requests_go_to_a_refused_one(
+    owner: str, labels: dict[str, str], stays: bool
+) -> None:
+    """Nobody probes its worker; and the slice of another that has its name is not touched."""
+    api: Any = Api()
+    made = api.server.create(SLURM_JOBS, slurm_job(), by="user")
+    made["metadata"]["uid"] = "uid-j"
+    member: Any = worker_slice(
+        namespace="team-a",
+        deployment="llama",
+        service="llama",
+        owner={"name": "j", "uid": owner},
+        address="10.10.0.1",
+        port=41000,
+    )
+    member["metadata"]["labels"] |= labels
+    seen = store()
+    seen.put(ENDPOINT_SLICES, api.server.create(ENDPOINT_SLICES, member, by="op"))
+    await refuse(api, seen, made, problem="not ours")
+    assert (api.server.get(ENDPOINT_SLICES, "team-a", "j") is not None) is stays
 
 
 async def test_h4_a_refused_one_that_is_deleted_is_let_go() -> None:
@@ -143,7 +186,7 @@ async def test_h4_a_refused_one_that_is_deleted_is_let_go() -> None:
     job["metadata"]["finalizers"] = [names.FINALIZER_SLURM_JOB]
     api.server.create(SLURM_JOBS, job, by="user")
     api.server.delete(SLURM_JOBS, "team-a", "j", by="user")
-    await refuse(api, api.server.get(SLURM_JOBS, "team-a", "j"), problem="not ours")
+    await refuse(api, store(), api.server.get(SLURM_JOBS, "team-a", "j"), problem="not ours")
     assert api.server.get(SLURM_JOBS, "team-a", "j") is None
 
 
@@ -156,7 +199,7 @@ async def test_b5_a_refused_one_that_cannot_be_read_is_told_and_keeps_its_status
     made = api.server.patch(
         SLURM_JOBS, "team-a", "j", patch=status, subresource="status", by="user"
     )
-    await refuse(api, made, problem="not ours")
+    await refuse(api, store(), made, problem="not ours")
     found = api.server.get(SLURM_JOBS, "team-a", "j")["status"]
     assert (found["phase"], found["jobId"]) == ("Ready", 101)
     assert "cannot be read" in found["message"]

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from isthmus.address_rules import parse_address
 from isthmus.api.conditions import Phase, Reason
 from isthmus.plan.actions import Cancel
 from isthmus.plan.policy.readiness import judged, located
@@ -51,6 +52,8 @@ class TestLocated:
         seen = replace(observed.cluster, snapshot=replace(observed.cluster.snapshot, nodes=nodes))
         found = located(replace(observed, cluster=seen), status=observed.status, record=one)
         assert (found.host, found.reason) == (None, Reason.ADDRESS_REFUSED)
+        assert "scope id" in (found.message or "")
+        assert parse_address("fe80::1%$(id)") is None
 
     @pytest.mark.parametrize(("networks", "taken"), [((), False), (("127.0.0.0/8",), True)])
     def test_h4_a_node_on_loopback_is_one_only_where_it_is_declared(

@@ -235,6 +235,35 @@ class TestWanted:
     def test_what_cannot_be_read_is_left_out(self) -> None:
         assert len(wanted({"metadata": {"name": "x"}}, slurm_job())) == 1
 
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"status": {"phase": "FromALaterRelease", "everReady": True}},
+            {"status": {"conditions": "text", "drained": {"a": 1}}},
+            {"spec": {"slot": "first"}},
+            {"spec": {"newer": {"a": 1}}},
+        ],
+    )
+    def test_b5_what_a_newer_release_wrote_keeps_nobody_from_its_worker(
+        self, changes: dict[str, Any]
+    ) -> None:
+        """A supervisor that has just started holds nothing yet; one that holds it goes on."""
+        job = slurm_job()
+        (held,) = wanted(job)
+        newer = job | {part: job[part] | more for part, more in changes.items()}
+        if changes != {"spec": {"slot": "first"}}:  # without it there is no SlurmJob
+            assert wanted(newer) == (held,)
+        assert wanted(newer, held={held.uid: held}) == (held,)
+
+    def test_b5_one_that_cannot_be_read_at_all_still_drains_and_ends(self) -> None:
+        (held,) = wanted(slurm_job())
+        odd: dict[str, Any] = {**slurm_job(phase="Failed"), "spec": "text"}
+        assert wanted(odd, held={held.uid: held}) == ()
+        odd = {**slurm_job(), "spec": "text"}
+        odd["metadata"] = odd["metadata"] | {"deletionTimestamp": "2026-01-01T00:00:00Z"}
+        (drained,) = wanted(odd, held={held.uid: held})
+        assert (drained.port, drained.in_traffic) == (held.port, False)
+
     @given(st.lists(st.integers(20001, 20004), max_size=8))
     def test_each_port_once(self, ports: list[int]) -> None:
         jobs = [

@@ -63,6 +63,24 @@ def test_f12_what_real_files_have_is_valid_and_can_be_rendered(name):
     )
 
 
+@pytest.mark.parametrize(
+    ("field", "text", "rendered"),
+    [
+        ("cpu", "0.5", 1),
+        ("cpu", "7500m", 8),
+        ("memory", "0.5Ti", 512 * 1024),
+        ("memory", "1073741825", 1025),
+        ("memory", "65536Ki", 64),
+    ],
+)
+def test_f12_sizes_as_pods_take_them_are_rounded_up_for_slurm(field, text, rendered):
+    obj = changed(GOOD["ModelDeployment"], {f"spec.pools[1].worker.{field}": text})
+    assert problems(obj) == []
+    desired = effective(ModelDeployment.model_validate(obj))
+    template = freeze(desired=desired, pool=desired.pools[1]).template
+    assert {"cpu": template.cpus, "memory": template.memory_mib}[field] == rendered
+
+
 def test_f12_a_fraction_without_quotes_is_told_how_to_be_written():
     wrong = changed(GOOD["ModelDeployment"], {"spec.pools[0].worker.cpu": 1.5})
     assert problems(wrong) == [

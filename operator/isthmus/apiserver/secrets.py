@@ -104,13 +104,12 @@ class Secrets:
             SecretMissingError: as for `value`, or it is no such token.
             ApiError: the API server did not answer.
         """
-        text = (await self.value(ref)).decode(errors="replace").strip()
-        if not _TOKEN.fullmatch(text):
-            raise SecretMissingError(
-                f"{ref} is no token that can be sent: it must be one word of visible ASCII "
-                "characters, at most 8192; a key in PEM, a kubeconfig or several lines are none"
-            )
-        return text
+        return await self._shaped(
+            ref,
+            _TOKEN,
+            otherwise="is no token that can be sent: it must be one word of visible ASCII "
+            "characters, at most 8192; a key in PEM, a kubeconfig or several lines are none",
+        )
 
     async def header(self, ref: SecretRef) -> str:
         """Return the value as a header's, white space around it left out.
@@ -119,12 +118,18 @@ class Secrets:
             SecretMissingError: as for `value`, or no header can have it.
             ApiError: the API server did not answer.
         """
+        return await self._shaped(
+            ref,
+            _HEADER,
+            otherwise="is no value of a header: it must be one line of printable ASCII "
+            "characters, at most 8192; a key in PEM or a kubeconfig is none",
+        )
+
+    async def _shaped(self, ref: SecretRef, shape: re.Pattern[str], *, otherwise: str) -> str:
+        """Return a value of a shape that can be sent; what it holds instead is not told."""
         text = (await self.value(ref)).decode(errors="replace").strip()
-        if not _HEADER.fullmatch(text):
-            raise SecretMissingError(
-                f"{ref} is no value of a header: it must be one line of printable ASCII "
-                "characters, at most 8192; a key in PEM or a kubeconfig is none"
-            )
+        if not shape.fullmatch(text):
+            raise SecretMissingError(f"{ref} {otherwise}")
         return text
 
     def forget(self) -> None:

@@ -22,13 +22,14 @@ import httpx
 from isthmus.api import names
 from isthmus.api.defaults import effective
 from isthmus.api.desired import Desired
-from isthmus.api.modeldeployment import ModelDeployment
+from isthmus.api.endpoint import EndpointSpec
 from isthmus.apiserver.objects import Object, dig, uid
 from isthmus.apiserver.resources import ENDPOINT_SLICES, MODEL_DEPLOYMENTS, Resource
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import ApiError, NotLeaderError, SecretMissingError
 from isthmus.front.workers import Worker, workers
 from isthmus.guarded import where
+from isthmus.reconcile.reading import read_deployment
 from isthmus.reconcile.store import Store
 from isthmus.routing.external import HttpRouter, RouterError, synchronize
 from isthmus.routing.slices import slice_service
@@ -326,11 +327,18 @@ class ExternalRouters:
     def _meaning(self, raw: Object) -> Desired:
         """Read a deployment; for `Derived`, since most have not changed between two cycles.
 
+        What cannot be read of the rest of it keeps no router from being kept in step; what cannot
+        be read of its endpoint may say how that router is to be asked.
+
         Raises:
             ValueError: it cannot be read (also as `pydantic.ValidationError`).
         """
-        deployment = ModelDeployment.model_validate(raw)
-        return effective(deployment, operator_namespace=self._operator_namespace)
+        found = read_deployment(raw)
+        if found.value is None:
+            raise ValueError(found.problem)
+        if found.problem:
+            EndpointSpec.model_validate(dig(raw, "spec", "endpoint"))
+        return effective(found.value, operator_namespace=self._operator_namespace)
 
     def _task(self, desired: Desired) -> _Task | None:
         router = desired.endpoint.router

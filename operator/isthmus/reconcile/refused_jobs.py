@@ -2,6 +2,10 @@
 
 Apart from the reconciler of SlurmJobs, which never gets to see one: no job is looked for under its
 name, followed or cancelled, and whatever its status says stays as it is.
+
+One that counted before has lost its owner reference, which only who may write SlurmJobs can take
+away, and who may do that may delete it too (its spec never changes, and labels are not asked).
+Nobody probes its worker from then on, so no requests go there either; its job is left to itself.
 """
 
 import logging
@@ -14,16 +18,21 @@ from isthmus.apiserver.objects import Object, deletion_timestamp, dig, finalizer
 from isthmus.apiserver.resources import SLURM_JOBS
 from isthmus.reconcile.reading import read_job
 from isthmus.reconcile.statuses import set_finalizer, tell_unreadable, write_status
+from isthmus.reconcile.store import Store
+from isthmus.reconcile.worker_slices import delete_own_slice
 
 _log = logging.getLogger(__name__)
 
 
-async def refuse(api: ApiServer, raw: Object, *, problem: str) -> None:
+async def refuse(api: ApiServer, store: Store, raw: Object, *, problem: str) -> None:
     """Say in its status why it is refused; without our finalizer where it is being deleted.
+
+    It leaves the membership. A forward is closed by its supervisor, by the same rule.
 
     Raises:
         ApiError: a write failed.
     """
+    await delete_own_slice(api, store, raw)
     if deletion_timestamp(raw) is not None:
         if names.FINALIZER_SLURM_JOB in finalizers(raw):
             await set_finalizer(

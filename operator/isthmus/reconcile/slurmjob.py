@@ -195,7 +195,7 @@ class SlurmJobReconciler:
         if owned.problem:
             self._probes.forget(key)
             self._ports.release(key)
-            await refuse(self._api, raw, problem=owned.problem)
+            await refuse(self._api, self._store, raw, problem=owned.problem)
             return spread(self._resync, key=key)
         job = self._store.derived.of(raw, read_job)
         if job.value is None:

@@ -7,7 +7,7 @@ import logging
 
 from isthmus.api import names
 from isthmus.apiserver.client import ApiServer
-from isthmus.apiserver.objects import Object, labels, name, namespace, uid
+from isthmus.apiserver.objects import Object, labels, name, namespace, owner_uids, uid
 from isthmus.apiserver.resources import ENDPOINT_SLICES
 from isthmus.errors import ApiAlreadyExistsError, ApiConflictError, ApiNotFoundError
 from isthmus.reconcile.store import Store
@@ -47,6 +47,18 @@ async def delete_slice(api: ApiServer, store: Store, slurm_job: Object) -> None:
         )
     except ApiNotFoundError:
         return
+
+
+async def delete_own_slice(api: ApiServer, store: Store, slurm_job: Object) -> None:
+    """Take a worker out of the membership where its SlurmJob may be anybody's.
+
+    One that only has the name of its SlurmJob may be another's.
+    """
+    found = store.get(ENDPOINT_SLICES, namespace(slurm_job), name(slurm_job))
+    if found is None or uid(slurm_job) not in owner_uids(found):
+        return
+    if labels(found).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY:
+        await delete_slice(api, store, slurm_job)
 
 
 async def withdraw_tunnels(api: ApiServer, store: Store, slurm_job: Object) -> None:

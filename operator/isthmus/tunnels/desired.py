@@ -9,13 +9,21 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from pydantic import ValidationError
-
 from isthmus.api.conditions import Phase
 from isthmus.api.desired import ClusterReference
 from isthmus.api.names import LABEL_DEPLOYMENT, LABEL_KEY
 from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
-from isthmus.apiserver.objects import Object, dig, labels, name, namespace, owner_uids, uid
+from isthmus.apiserver.objects import (
+    Object,
+    deletion_timestamp,
+    dig,
+    labels,
+    name,
+    namespace,
+    owner_uids,
+    uid,
+)
+from isthmus.reconcile.reading import Reading, read_job
 from isthmus.routing.slices import LABEL_SERVICE_NAME
 from isthmus.routing.tunnel_slices import tunnel_of
 
@@ -59,17 +67,35 @@ class Wanted:
     api_key: str | None = None
 
 
-def parsed(raw: Object) -> SlurmJob | None:
-    """A SlurmJob, None for one of a schema that we do not know: nothing of it is held."""
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A SlurmJob as far as it can be read.
+
+    Attributes:
+        raw: as stored.
+        job: None where something is lost without which there is none.
+    """
+
+    raw: Object
+    job: SlurmJob | None
+
+
+def parsed(raw: Object) -> Attempt:
+    """Read a SlurmJob; what cannot be read is told once, and is as if it were not written.
+
+    A newer release may have written it: its worker runs, and has to be reached until it ends.
+    """
     try:
-        return SlurmJob.model_validate(raw)
-    except (ValidationError, ValueError, RecursionError):
-        _log.warning("SlurmJob %s/%s cannot be read and is set aside", namespace(raw), name(raw))
-        return None
+        found = read_job(raw)
+    except RecursionError:
+        found = Reading(None, "it is nested too deeply")
+    if found.problem:
+        _log.warning("SlurmJob %s/%s: %s", namespace(raw), name(raw), found.problem)
+    return Attempt(raw, found.value)
 
 
 def wanted_forwards(
-    jobs: Iterable[SlurmJob | None],
+    attempts: Iterable[Attempt],
     *,
     held: Mapping[str, Wanted],
     admits: Callable[[Wanted], bool] = lambda one: True,
@@ -77,13 +103,13 @@ def wanted_forwards(
     """The forwards that the SlurmJobs ask for, each port once.
 
     Args:
-        jobs: every SlurmJob, as `parsed`.
+        attempts: every SlurmJob, as `parsed`.
         held: by uid of the SlurmJob, what is held now.
         admits: whether one may be held at all; it claims no port otherwise.
     """
     found: dict[int, Wanted] = {}
-    for job in jobs:
-        one = None if job is None else _wanted_or_held(job, held.get(job.metadata.uid))
+    for attempt in attempts:
+        one = _of(attempt, held.get(uid(attempt.raw)))
         if one is None or not admits(one):
             continue
         # Of two that claim a port the one that has it keeps it.
@@ -140,20 +166,26 @@ def _mode(cluster: Object) -> str:
 
 def over(jobs: Iterable[Object]) -> frozenset[str]:
     """Uids of the SlurmJobs whose attempt has ended: nobody wants a forward to it any more."""
-    return frozenset(uid(raw) for raw in jobs if dig(raw, "status", "phase") in _TERMINAL)
+    return frozenset(uid(raw) for raw in jobs if _is_over(raw))
 
 
-def _wanted_or_held(job: SlurmJob, held: Wanted | None) -> Wanted | None:
-    """What one SlurmJob asks for; one that cannot be understood keeps what it has."""
-    try:
-        return _wanted(job, held)
-    except ValueError:  # such as a phase that a newer operator has written
-        return held
+def _is_over(raw: Object) -> bool:
+    phase = dig(raw, "status", "phase")
+    return isinstance(phase, str) and phase in _TERMINAL
+
+
+def _of(attempt: Attempt, held: Wanted | None) -> Wanted | None:
+    """What one SlurmJob asks for; one that cannot be read keeps what it has until it is over."""
+    if attempt.job is not None:
+        return _wanted(attempt.job, held)
+    if held is None or _is_over(attempt.raw):
+        return None
+    return replace(held, in_traffic=False) if deletion_timestamp(attempt.raw) else held
 
 
 def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:
     status = job.status or SlurmJobStatus()
-    if status.phase is not None and Phase(status.phase).terminal:
+    if status.phase is not None and status.phase.terminal:
         return None
     forward = status.forward
     if forward is None or forward.port is None:
