@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from pydantic import ValidationError
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import TERMINAL
 from isthmus.api.desired import ClusterReference
 from isthmus.api.names import LABEL_DEPLOYMENT, LABEL_KEY
 from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
@@ -20,8 +20,6 @@ from isthmus.routing.slices import LABEL_SERVICE_NAME
 from isthmus.routing.tunnel_slices import tunnel_of
 
 _log = logging.getLogger(__name__)
-
-_TERMINAL = frozenset(phase for phase in Phase if phase.terminal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +138,7 @@ def _mode(cluster: Object) -> str:
 
 def over(jobs: Iterable[Object]) -> frozenset[str]:
     """Uids of the SlurmJobs whose attempt has ended: nobody wants a forward to it any more."""
-    return frozenset(uid(raw) for raw in jobs if dig(raw, "status", "phase") in _TERMINAL)
+    return frozenset(uid(raw) for raw in jobs if dig(raw, "status", "phase") in TERMINAL)
 
 
 def _wanted_or_held(job: SlurmJob, held: Wanted | None) -> Wanted | None:
@@ -153,7 +151,7 @@ def _wanted_or_held(job: SlurmJob, held: Wanted | None) -> Wanted | None:
 
 def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:
     status = job.status or SlurmJobStatus()
-    if status.phase is not None and Phase(status.phase).terminal:
+    if status.phase in TERMINAL:
         return None
     forward = status.forward
     if forward is None or forward.port is None:
@@ -171,9 +169,7 @@ def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:
         deployment=job.spec.deployment,
         api_key=job.metadata.labels.get(LABEL_KEY),
         service=forward.service or job.spec.deployment,
-        cluster=ClusterReference(
-            namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
-        ),
+        cluster=job.spec.cluster,
         mode=forward.mode or "Tunnel",
         port=forward.port,
         host=host,
