@@ -178,7 +178,7 @@ async def _wait_for(flag: asyncio.Event) -> None:
 
 async def _finish_passes(loop: "asyncio.Task[None]", queue: WorkQueue) -> None:
     """Told to stop: begin no pass, and let those under way end, which may hold an sbatch."""
-    _log.info("Told to stop: %d passes are under way", queue.active())
+    _log.info("Stopping: %d passes are under way", queue.active())
     queue.shut_down()
     done, _ = await asyncio.wait({loop}, timeout=_FINISH_SECONDS)
     if not done:
@@ -198,7 +198,7 @@ async def _first_of(main: "asyncio.Task[None]", others: "list[asyncio.Future[Non
         for task in done:
             if task is not main:
                 task.result()
-                raise RuntimeError("a background task ended by itself")
+                raise RuntimeError("a background task ended unexpectedly")
         await main
     finally:
         if not main.done():

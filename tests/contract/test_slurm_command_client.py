@@ -136,7 +136,7 @@ async def test_an_unknown_format_is_told_with_release_and_field(slurm: FakeSlurm
     slurm.says("squeue", 4 * JOB.replace("\x1f0\x1fgpu\x1f", "\x1f0:0:0\x1fgpu\x1f"))
     again = str(await failure_of_snapshot(slurm.client()))
     assert again == said, "the same cause in the same words, or it is told with each job that comes"
-    assert "Take a release of Isthmus that knows it" in said
+    assert "Update Isthmus to a release that can" in said
     assert "broke off" not in said
 
 

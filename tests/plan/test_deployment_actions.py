@@ -56,6 +56,9 @@ class Api:
         self.store.on_written(resource, made)
         return made
 
+    async def patch(self, resource: Resource, *, namespace: str, name: str, patch: Any) -> Any:
+        return self.server.patch(resource, namespace, name, patch=patch, subresource="", by="op")
+
     def execute(
         self, *actions: DeploymentAction, of: Desired | None = None, **settings: Any
     ) -> None:
@@ -99,6 +102,23 @@ def test_a_lost_deployment_comes_back_as_it_was_frozen() -> None:
     api.server.delete(DEPLOYMENTS, "team-a", NAME, by="user")
     api.execute(CREATE, termination_grace=90.0)
     assert api.template(DEPLOYMENTS) == before
+
+
+def test_a_deployment_whose_labels_were_taken_gets_them_again() -> None:
+    """Without them no list shows it, and it was made again and again without a pause."""
+    api = Api()
+    api.execute(CREATE)
+    before = api.server.get(DEPLOYMENTS, "team-a", NAME)
+    assert before is not None
+    bare = {"metadata": {"labels": dict.fromkeys(before["metadata"]["labels"])}}
+    stripped = api.server.patch(DEPLOYMENTS, "team-a", NAME, patch=bare, subresource="", by="user")
+    told = stripped["metadata"]["uid"], int(stripped["metadata"]["resourceVersion"])
+    api.store.remove(DEPLOYMENTS, "team-a", NAME, *told)  # as a watch tells of it
+    api.execute(CREATE)
+    after = api.server.get(DEPLOYMENTS, "team-a", NAME)
+    assert after is not None
+    assert after["metadata"]["labels"] == before["metadata"]["labels"]
+    assert [obj["metadata"]["name"] for obj in api.store.labelled(DEPLOYMENTS, "team-a", "llama")]
 
 
 def test_an_attempt_holds_where_its_start_gate_is() -> None:

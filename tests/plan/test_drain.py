@@ -90,9 +90,12 @@ def test_without_a_budget_only_the_floor_is_kept() -> None:
     [
         (Proceed(cut=0), ""),
         (Proceed(cut=0, over=True), ""),
-        (Proceed(cut=1, over=True), "1 request cut after drain.timeout 5m"),
-        (Proceed(cut=3, over=True), "3 requests cut after drain.timeout 5m"),
-        (Proceed(cut=None), "the engine's metrics say nothing: it finishes its requests by itself"),
+        (Proceed(cut=1, over=True), "1 request interrupted after drain.timeout 5m"),
+        (Proceed(cut=3, over=True), "3 requests interrupted after drain.timeout 5m"),
+        (
+            Proceed(cut=None),
+            "cannot read the number of open requests; relying on the engine's graceful shutdown",
+        ),
     ],
 )
 def test_what_is_told(decision: Proceed, sentence: str) -> None:

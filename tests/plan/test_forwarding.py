@@ -298,7 +298,7 @@ class TestBeginning:
     def test_the_worker_says_that_it_starts(self, tunnels: tuple[TunnelSlice, ...]) -> None:
         plan = planned(*tunnels, before=self.STARTING, probe_healthy=None)
         assert (plan.status.phase, plan.status.reason) == (Phase.STARTING, Reason.JOB_STARTING)
-        assert "way to it is being made" in (plan.status.message or "")
+        assert "forward is being established" in (plan.status.message or "")
         assert up(plan) == "Unknown"
 
     def test_after_a_minute_the_way_is_called_broken(self) -> None:

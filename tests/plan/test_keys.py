@@ -331,6 +331,16 @@ async def test_a_key_that_is_not_wanted_any_more_is_forgotten_with_its_last_work
     assert lab.api.data("llama-worker-keys") == {}
 
 
+async def test_an_attempt_keeps_its_key_when_its_annotations_are_taken() -> None:
+    """Found by rough hands: its probes were answered 401 from then on."""
+    lab = Lab()
+    await lab.settle()
+    job = await lab.attempt("one")
+    before = await lab.key(job)
+    bare = lab.job_with(job.metadata.labels[names.LABEL_KEY], name="one", source=None)
+    assert await lab.key(bare) == before
+
+
 async def test_a_key_that_no_worker_ever_had_is_forgotten_by_the_operator_that_kept_it() -> None:
     lab = Lab()
     keys, _ = lab.keys()

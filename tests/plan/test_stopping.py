@@ -103,7 +103,7 @@ class TestServingWorker:
         assert (cut.status.drained, cut.status.cut) == ("Timeout", 3)
         later = plan(record(), status=cut.status, now=NOW + 70).status
         assert later.reason == Reason.DRAIN_TIMEOUT
-        assert later.message == "3 requests cut after drain.timeout 1m"
+        assert later.message == "3 requests interrupted after drain.timeout 1m"
 
     def test_silent_metrics_leave_the_engine_its_whole_budget_after_term(self) -> None:
         silent = {"load": UNREADABLE, "drain_timeout": 600.0}

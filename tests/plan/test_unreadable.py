@@ -24,8 +24,8 @@ from isthmus.plan.actions import (
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
 from isthmus.plan.slurmjob import plan_slurm_job
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
-from isthmus.reconcile.cluster_events import tell_of_records
 from isthmus.reconcile.cluster_state import ClusterState
+from isthmus.telemetry.transitions import transitions
 from tests.plan.builders import (
     JOB_NAME,
     MEMBER,
@@ -206,7 +206,7 @@ class TestDeletion:
         assert last.actions == (Cancel(job_id=101),)
         again = plan(unreadable(status=last.status, deleting=True), now=ends + 30)
         assert again.actions == ()
-        assert "cannot be let go yet" in again.status.message
+        assert "cannot be released yet" in again.status.message
         assert PROBLEM in again.status.message
 
     def test_it_is_let_go_when_it_is_read_to_be_over(self) -> None:
@@ -253,14 +253,6 @@ def test_a_submission_seen_unreadable_is_absent_only_after_two_later_looks() -> 
     assert plan(seen, now=now).actions == ()
     gone = job(status=unclear, starts=starts, last_seen=NOW + 200)
     assert [type(action) for action in plan(gone, now=now).actions] == [Submit]
-
-
-class Events:
-    def __init__(self) -> None:
-        self.told: list[tuple[str, Reason, str]] = []
-
-    def emit(self, obj: object, *, type: str, reason: Reason, message: str) -> None:
-        self.told.append((type, reason, message))
 
 
 class TestSlurmCluster:
@@ -322,14 +314,12 @@ class TestSlurmCluster:
         assert (found.nodes, found.jobs, found.summary) == ("hidden", 1, "Reachable")
 
     def test_an_event_once(self) -> None:
-        events = Events()
         good = self.status(snapshot(record()))
         bad = self.status(snapshot(unreadable=(STRANGE,)), good)
-        for before, after in ((good, good), (good, bad), (bad, bad), (bad, good)):
-            tell_of_records(events, {}, before=before, after=after)
-        ((kind, reason, message),) = events.told
-        assert (kind, reason) == ("Warning", Reason.RECORDS_UNREADABLE)
-        assert PROBLEM in message
+        pairs = ((good, good), (good, bad), (bad, bad), (bad, good))
+        (told,) = (one for before, after in pairs for one in transitions(before, after))
+        assert (told.warning, told.reason) == (True, Reason.RECORDS_UNREADABLE)
+        assert PROBLEM in told.message
 
 
 def test_a_worker_on_hidden_nodes_is_where_its_nodes_name_leads() -> None:

@@ -309,14 +309,14 @@ def test_a_drain_cut_by_its_budget_is_told(world: World, backend: str) -> None:
     def told() -> object:
         for one in world.status("short").get("workers", []):
             reason = one.get("draining", {}).get("reason", "")
-            if reason == "3 requests cut after drain.timeout 3s":
+            if reason == "3 requests interrupted after drain.timeout 3s":
                 return reason
         return None
 
     until(told, "the status says what was cut", every=0.05)
     until(
         lambda: (
-            "3 requests cut after drain.timeout 3s"
+            "3 requests interrupted after drain.timeout"
             in str([event.get("message") for event in world.objects("events")])
         ),
         "and so does an event",

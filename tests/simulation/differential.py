@@ -6,6 +6,7 @@ out or replaced; what is a mere memory (events, ended attempts, revisions that n
 """
 
 import asyncio
+import functools
 import json
 import logging
 import re
@@ -33,8 +34,10 @@ from tests.simulation.apiserver import Json, given_up, joined
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.drawn import NAME, drawn_deployment
 from tests.simulation.ending import unsettled
+from tests.simulation.events import later
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.slurm import LIVE
+from tests.simulation.supervisors import simulated_tunnel_edges
 from tests.simulation.world import NAMESPACE, World, tunnelled
 
 QUIET_SECONDS = 150.0
@@ -48,39 +51,55 @@ class NotSettledError(AssertionError):
 # ---- one world
 
 
-def in_a_world(seed: str, *, replicas: int, live: Callable[[World], Any]) -> Any:
-    """Run `live` in a world of its own, with an operator and a SlurmCluster; returns its result."""
+def in_a_world(
+    seed: str, *, replicas: int, live: Callable[[World], Any], through_tunnels: bool = False
+) -> Any:
+    """Run `live` in a world of its own, with an operator and a SlurmCluster; returns its result.
+
+    Args:
+        seed: of the world.
+        replicas: of the operator.
+        live: a coroutine function.
+        through_tunnels: whether pods cannot reach the nodes, so that supervisors run.
+    """
     seed_everything(f"{seed}/global")
     before = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
-        with simulated_edges(), asyncio.Runner(loop_factory=SimulationLoop) as runner:
+        with (
+            simulated_edges(),
+            simulated_tunnel_edges(),
+            asyncio.Runner(loop_factory=SimulationLoop) as runner,
+        ):
             runner.get_loop().set_exception_handler(lambda loop, context: None)
-            return runner.run(_alive(seed, replicas, live))
+            return runner.run(_alive(_world_seed(seed, through_tunnels), replicas, live))
     finally:
         logging.disable(before)
 
 
 async def _alive(seed: str, replicas: int, live: Callable[[World], Any]) -> Any:
-    world = World(_direct(seed), replicas=replicas)
+    world = World(seed, replicas=replicas)
     world.keys_apart = True
     world.slurm.site.gpus = world.controllers.nodes.gpus = 40
     users.ensure_cluster(world, Random(f"{seed}/cluster"))
     for operator in world.operators:
         operator.start()
+    if world.tunnels is not None:
+        world.tunnels.start()
     try:
         return await live(world)
     finally:
         world.over = world.oracle.off = True
-        for operator in world.operators:
-            for process in operator.lives:
+        for each in (*world.operators, *world.hosts()):
+            for process in each.lives:
                 if process.stopped:
                     process.resume()  # to be cancelled properly
 
 
-def _direct(seed: str) -> str:
-    """A seed of a world whose nodes pods can reach: here no supervisors run."""
-    return next(s for s in (f"{seed}/{n}" for n in range(100)) if not tunnelled(s))
+def _world_seed(seed: str, through_tunnels: bool) -> str:
+    """A seed of a world whose nodes pods can reach, or cannot."""
+    drawn = (f"{seed}/{number}" for number in range(1000))
+    return next(one for one in drawn if tunnelled(one) is through_tunnels)
 
 
 def wish(world: World, deployment: Json) -> None:
@@ -97,12 +116,12 @@ def wish(world: World, deployment: Json) -> None:
     users.edit(world, found, joined(given_up(old, new), new))
 
 
-async def at_rest(world: World, *, served: bool = True) -> None:
-    """Wait until nothing is written any more.
+async def at_rest(world: World, *, least: float = 0.0) -> None:
+    """Wait until nothing is written any more, and all that is wanted serves.
 
     Args:
         world: the world.
-        served: whether all that is wanted has to serve, too.
+        least: seconds to wait in any case.
 
     Raises:
         NotSettledError: it does not come to that, or a promise was broken.
@@ -113,7 +132,8 @@ async def at_rest(world: World, *, served: bool = True) -> None:
         await asyncio.sleep(QUIET_SECONDS)
         if world.oracle.violations:
             raise NotSettledError("\n".join(world.oracle.violations[:3]))
-        if writes == world.api.writes and not (served and unsettled(world)):
+        quiet = writes == world.api.writes and world.now - began >= least
+        if quiet and not unsettled(world):
             return
     raise NotSettledError("\n".join(["not settled:", *unsettled(world), *world.trace[-20:]]))
 
@@ -207,6 +227,7 @@ def _text(world: World, value: Any) -> str:
     for job in world.api.all(SLURM_JOBS):
         for drawn in (job["spec"]["jobName"], k8s.name(job), job["spec"]["attempt"]):
             text = text.replace(str(drawn), "ATTEMPT")
+    text = re.sub(r'(t\d+: )?through [^" ]*', "THROUGH", text)  # whichever supervisor is meant
     text = re.sub(r"(isthmus:v1:[^:]*:[^:]*:[^:]*):\d+:", r"\1:SLOT:", text)
     return re.sub(rf'("{names.LABEL_SLOT}": )"[^"]*"', r'\1"SLOT"', text)
 
@@ -217,7 +238,8 @@ def _plain(value: Any, *, named: bool = False) -> Any:
         return {
             key: _plain(item, named=key in _NAMED)
             for key, item in value.items()
-            if key not in _DRAWN or (named and key == "name")
+            if (key not in _DRAWN or (named and key == "name"))
+            and (key, item) != ("annotations", {})
         }
     if not isinstance(value, list | tuple):
         return value
@@ -254,22 +276,42 @@ def ways(seed: int) -> tuple[list[Json], list[float]]:
 def differs(seed: int) -> list[str]:
     """How the end of A → … → B differs from that of a fresh B; nothing if all is well."""
     specs, pauses = ways(seed)
+    after = in_a_world(
+        f"changed/{seed}", replicas=1 + seed % 2, live=_changing(specs, pauses, f"turns/{seed}")
+    )
+    fresh = in_a_world(f"fresh/{seed}", replicas=1, live=_changing(specs[-1:], [], ""))
+    return difference(fresh, after)
 
-    async def changed(world: World) -> Json:
-        _take_turns(world, Random(f"turns/{seed}"))
+
+def turns_matter(seed: int) -> list[str]:
+    """How two runs of one story end differently, in which all take other turns; nothing if not.
+
+    The reconcilers, the watches, the workers' own parts and in most seeds the tunnel supervisors.
+    """
+    specs, pauses = ways(seed)
+    one, other = (
+        in_a_world(
+            f"turns/{seed}",
+            replicas=replicas,
+            live=_changing(specs, pauses, f"turns/{seed}/{replicas}"),
+            through_tunnels=seed % 3 > 0,
+        )
+        for replicas in (1, 2)
+    )
+    return difference(one, other)
+
+
+def _changing(specs: list[Json], pauses: list[float], turns: str) -> Callable[[World], Any]:
+    async def live(world: World) -> Json:
+        if turns:
+            _take_turns(world, Random(turns))
         for spec, pause in zip(specs, [*pauses, 0.0], strict=True):
             wish(world, spec)
             await asyncio.sleep(pause)
         await at_rest(world)
         return state(world)
 
-    async def fresh(world: World) -> Json:
-        wish(world, specs[-1])
-        await at_rest(world)
-        return state(world)
-
-    after = in_a_world(f"changed/{seed}", replicas=1 + seed % 2, live=changed)
-    return difference(in_a_world(f"fresh/{seed}", replicas=1, live=fresh), after)
+    return live
 
 
 def _take_turns(world: World, random: Random) -> None:
@@ -279,4 +321,5 @@ def _take_turns(world: World, random: Random) -> None:
         world.caches_late(2 * LONGEST_SECONDS)
     for _ in range(random.choice([0, 0, 1, 2])):
         operator = random.choice(world.operators)
-        users.later(world, random.random() * 300, lambda o=operator: o.kill(restart_after=2.0))
+        kill = functools.partial(operator.kill, restart_after=2.0)
+        later(world, random.random() * 300, kill)

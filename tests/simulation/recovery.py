@@ -142,14 +142,14 @@ def recovers(seed: int, slip: str) -> list[str]:
         _harden(world)
         wish(world, good)
         await at_rest(world)
-        before, well = state(world), _well(world)
+        before, engines = state(world), well(world)
         wish(world, bad)
         await asyncio.sleep(random.choice(BAD_SECONDS))
         if random.random() < 0.3:
             world.operators[0].kill(restart_after=2.0)
         wish(world, good)
         await at_rest(world)
-        lost = [engine for engine in well if not engine.alive]
+        lost = [engine for engine in engines if not engine.alive]
         told = [f"lost: {one.job_name or 'a pod'} {one.address}:{one.port}" for one in lost]
         return told + difference(before, state(world))
 
@@ -157,7 +157,8 @@ def recovers(seed: int, slip: str) -> list[str]:
     return found
 
 
-def _well(world: World) -> list[Engine]:
+def well(world: World) -> list[Engine]:
+    """Engines that serve."""
     return [one for one in world.machines.ledger if world.machines.serves(one, now=world.now)]
 
 

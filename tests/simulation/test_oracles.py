@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterable
 
 import pytest
 
-from tests.simulation import differential, recovery
+from tests.simulation import differential, recovery, rough_hands
 
 Record = Callable[[str, object], None]
 
 SEEDS = (*range(10), 12, 47)
 RECOVERY_SEEDS = range(3)
+TURNS_SEEDS = range(6)
+ROUGH_SEEDS = range(1, 3)
 ACCEPTANCE_SEEDS = range(600)
 ACCEPTANCE_RECOVERY_SEEDS = range(100)
 
@@ -23,6 +25,15 @@ def told(failed: Iterable[tuple[object, list[str]]]) -> str:
 
 def differing(seeds: Iterable[int]) -> list[tuple[object, list[str]]]:
     return [(seed, found) for seed in seeds if (found := differential.differs(seed))]
+
+
+def turning(seeds: Iterable[int]) -> list[tuple[object, list[str]]]:
+    return [(seed, found) for seed in seeds if (found := differential.turns_matter(seed))]
+
+
+def unmended(seeds: Iterable[int], hands: Iterable[str]) -> list[tuple[object, list[str]]]:
+    cases = [(seed, name) for seed in seeds for name in hands]
+    return [(case, found) for case in cases if (found := rough_hands.mends(*case))]
 
 
 def unrecovered(seeds: Iterable[int], slips: Iterable[str]) -> list[tuple[object, list[str]]]:
@@ -47,19 +58,33 @@ def test_a_slip_that_is_taken_back_or_deleted_costs_nothing(slip: str) -> None:
     assert not failed, told(failed)
 
 
-@pytest.mark.soak
-@pytest.mark.acceptance
-@pytest.mark.timeout(0)
-def test_many_deployments_that_were_changed_end_as_fresh_ones(record_property: Record) -> None:
-    record_property("seeds", len(ACCEPTANCE_SEEDS))
-    failed = differing(ACCEPTANCE_SEEDS)
+@pytest.mark.timeout(600)
+def test_whoever_takes_the_first_turn_the_end_is_the_same() -> None:
+    failed = turning(TURNS_SEEDS)
+    assert not failed, told(failed)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("name", rough_hands.HANDS)
+def test_what_rough_hands_do_is_mended(name: str) -> None:
+    failed = unmended(ROUGH_SEEDS, [name])
     assert not failed, told(failed)
 
 
 @pytest.mark.soak
 @pytest.mark.acceptance
 @pytest.mark.timeout(0)
-def test_many_slips_cost_nothing(record_property: Record) -> None:
+def test_many_deployments_that_were_changed_end_as_fresh_ones(record_property: Record) -> None:
+    record_property("seeds", len(ACCEPTANCE_SEEDS))
+    failed = differing(ACCEPTANCE_SEEDS) + turning(ACCEPTANCE_SEEDS[::3])
+    assert not failed, told(failed)
+
+
+@pytest.mark.soak
+@pytest.mark.acceptance
+@pytest.mark.timeout(0)
+def test_many_slips_and_rough_hands_cost_nothing(record_property: Record) -> None:
     record_property("seeds", len(ACCEPTANCE_RECOVERY_SEEDS))
     failed = unrecovered(ACCEPTANCE_RECOVERY_SEEDS, recovery.SLIPS)
+    failed += unmended(ACCEPTANCE_RECOVERY_SEEDS, rough_hands.HANDS)
     assert not failed, told(failed)

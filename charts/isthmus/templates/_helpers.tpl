@@ -4,7 +4,7 @@
 {{- $former := dig "data" "installationId" "" (default dict $kept) -}}
 {{- $given := .Values.installationId -}}
 {{- if and $former $given (ne $former $given) -}}
-{{- fail (printf "installationId is %q, but this installation is %q and its SLURM jobs carry that in their names. Leave the value away; to change it, first delete all ModelDeployments, then the ConfigMap isthmus-installation." $given $former) -}}
+{{- fail (printf "installationId is %q, but this installation is %q and its SLURM jobs carry that in their names. Remove the value; to change it, first delete all ModelDeployments, then the ConfigMap isthmus-installation." $given $former) -}}
 {{- end -}}
 {{- if not (or $given $former) -}}
 {{- fail "installationId is missing: write 8 characters of a-z and 0-9 that no other installation on the same SLURM account has, such as --set installationId=prod0001, and keep them for the life of the installation." -}}

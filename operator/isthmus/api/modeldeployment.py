@@ -91,7 +91,7 @@ class ModelSpec(SpecModel):
                         Rule(
                             f"!self.startsWith('{IDENTITY_MODEL_PREFIX}')",
                             f"served names beginning with {IDENTITY_MODEL_PREFIX} are taken: "
-                            "Isthmus tells workers apart by them; choose another name",
+                            "Isthmus distinguishes workers by them; choose another name",
                         ),
                     ),
                 ),

@@ -346,15 +346,15 @@ class Prober:
             path = "/ready"
         status, _ = await self._get(target, path)
         if status == 503:
-            return "NotReady", f"{path} says 503: starting, draining or dead"
+            return "NotReady", f"{path} answers 503: starting, draining or dead"
         if status != 200:
-            return "HttpError", f"{path} says {status}"
+            return "HttpError", f"{path} answers {status}"
         return await self._identify(target) if full else ("Healthy", "")
 
     async def _identify(self, target: ProbeTarget) -> tuple[ProbeReason, str]:
         status, answer = await self._get(target, "/v1/models")
         if status != 200:
-            return "HttpError", f"/v1/models says {status}"
+            return "HttpError", f"/v1/models answers {status}"
         names = served_models(answer)
         if target.model not in names:
             return "WrongModel", f"serves {listed(names) or 'nothing'} instead of {target.model}"
@@ -364,7 +364,7 @@ class Prober:
             return "WrongAttempt", f"does not serve {identity_model_name(target.attempt)}"
         status, answer = await self._get(target, "/model_info")
         if status != 200:
-            return "HttpError", f"/model_info says {status}"
+            return "HttpError", f"/model_info answers {status}"
         version = dig(_json(answer), "weight_version", default="")
         if version == target.attempt:
             return "Healthy", ""

@@ -58,7 +58,7 @@ _PENDING_REASONS: Mapping[PendingClass, Reason] = {
 
 _UNTOLD = (
     ". If the engine did listen, see the job's log: neither `scontrol update JobId={} Comment=...` "
-    "as the account nor the file `port` in its run folder told its port"
+    "as the account nor the file `port` in its run folder has its port"
 )
 
 
@@ -169,10 +169,12 @@ def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
         return SlurmJobPlan(status=status, requeue_after=SOON)
     if status.state is None:
         return submitting.doubt(
-            observed, f"SLURM acknowledged job {status.job_id} and does not know it", now=now
+            observed,
+            f"sbatch returned job ID {status.job_id}, but squeue has never listed it",
+            now=now,
         )
     if observed.probe_healthy and status.phase == Phase.READY:
-        message = "SLURM does not list the job, yet its engine answers with this attempt"
+        message = "squeue does not list the job, but its engine answers as this attempt"
         return SlurmJobPlan(
             status=status.model_copy(update={"message": message}), requeue_after=SOON
         )
@@ -194,7 +196,7 @@ def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
             update={
                 "phase": Phase.FINISHED,
                 "reason": Reason.JOB_VANISHED,
-                "message": "SLURM does not know the job any more and no record says how it ended",
+                "message": "SLURM no longer knows the job, and no record shows how it ended",
                 "healthy": False,
                 "finished_at": rfc3339(now),
             }
@@ -259,7 +261,10 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
 
 def _told_to_wait(status: SlurmJobStatus) -> SlurmJobPlan:
     """As for a job that SLURM does not list: what the engine itself says goes before."""
-    message = "SLURM says that the job waits, yet its engine answers with this attempt"
+    message = (
+        "squeue lists the job as pending, but its engine answers as this attempt; waiting for "
+        "squeue to catch up"
+    )
     return SlurmJobPlan(status=status.model_copy(update={"message": message}), requeue_after=SOON)
 
 

@@ -244,7 +244,7 @@ def _draining(observed: ModelDeploymentObservation, worker: Worker) -> DrainingS
     state = worker.draining
     if state is None:
         return None
-    reason = "waits for its requests" if state.waits else "is told to end"
+    reason = "waiting for open requests" if state.waits else "is being terminated"
     if state.cut:
         reason = told(Proceed(cut=state.cut, over=True), budget=observed.desired.drain.timeout)
     return DrainingStatus(since=rfc3339(int(state.since)), reason=reason)

@@ -28,7 +28,7 @@ from isthmus.reconcile.queue import Key
 _STEPS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _WORDS: Final[dict[type, str]] = {
     Submit: "what comes before its submission",
-    Terminate: "telling its engine to end",
+    Terminate: "sending TERM to its engine",
     Cancel: "cancelling its job",
     ConfirmGone: "asking SLURM whether its job is gone",
     CloseGate: "closing its start gate",
@@ -90,12 +90,8 @@ class ActionFailures:
 
     def told(
         self, key: Key, status: SlurmJobStatus, error: Exception, *, now: float
-    ) -> tuple[SlurmJobStatus, str]:
-        """Count one more failure.
-
-        Returns:
-            The status with the condition, and what is new to be told as an event, "" for nothing.
-        """
+    ) -> SlurmJobStatus:
+        """Count one more failure; return the status with the condition."""
         words = _words(self._begun.pop(key, None))
         found = self._failing.get(key)
         if found is None or found.action != words:
@@ -104,7 +100,6 @@ class ActionFailures:
         step = _STEPS[bisect_right(_STEPS, found.times) - 1]
         often = "" if step == 1 else f", {step} times or more"
         message = f"{found.action} fails{often}; it is tried again: {one_line(str(error))}"
-        before = problem_of(status.conditions, ConditionType.ACTIONS_SUCCEED)
         conditions = with_problem(
             status.conditions,
             ConditionType.ACTIONS_SUCCEED,
@@ -112,7 +107,7 @@ class ActionFailures:
             problem=message,
             now=now,
         )
-        return status.model_copy(update={"conditions": conditions}), "" if before else message
+        return status.model_copy(update={"conditions": conditions})
 
 
 def _words(action: SlurmJobAction | None) -> str:

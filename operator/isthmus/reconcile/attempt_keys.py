@@ -138,13 +138,14 @@ class AttemptKeys:
         if shared is None:
             return None
         namespace, deployment = job.metadata.namespace, job.spec.deployment
-        own = names.ANNOTATION_KEY_SOURCE in job.metadata.annotations
-        digest = job.metadata.labels.get(names.LABEL_KEY, shared) if own else shared
+        # The label says which key it has; what it was derived from, in an annotation, is needed
+        # only where the key is not written down any more.
+        digest = job.metadata.labels.get(names.LABEL_KEY) or shared
         ref = SecretRef(namespace, names.worker_keys_secret(deployment), digest)
         try:
             return await self._secrets.token(ref)
         except SecretMissingError:
-            if not own:
+            if names.ANNOTATION_KEY_SOURCE not in job.metadata.annotations:
                 raise
         await self.write_down(namespace=namespace, deployment=deployment)
         return await self._secrets.token(ref)

@@ -1,14 +1,12 @@
-"""The nodes that an attempt is submitted without: read from the store, and told as an event."""
+"""The nodes that an attempt is submitted without: read from the store."""
 
-from isthmus.api.conditions import UNCLEAR, UNSUBMITTED, Reason
+from isthmus.api.conditions import UNCLEAR, UNSUBMITTED
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import epoch
-from isthmus.apiserver.objects import Object
 from isthmus.apiserver.resources import SLURM_JOBS
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import Snapshot
-from isthmus.observe.events import EventSink
 from isthmus.plan.policy import blame
 from isthmus.reconcile.reading import read_job
 from isthmus.reconcile.store import Store
@@ -48,15 +46,6 @@ def excluded_nodes(
         options=template.sbatch_options,
         now=now,
     )
-
-
-def tell_of_excluded(
-    events: EventSink, raw: Object, *, before: SlurmJobStatus, after: SlurmJobStatus
-) -> None:
-    """An event of a SlurmJob that is submitted without some nodes."""
-    if after.excluded_nodes and after.excluded_nodes != before.excluded_nodes:
-        message = f"submitted so that it runs {blame.told(after.excluded_nodes)}"
-        events.emit(raw, type="Warning", reason=Reason.NODES_EXCLUDED, message=message)
 
 
 def _attempt(job: SlurmJob) -> blame.Attempt:

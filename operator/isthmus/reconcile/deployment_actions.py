@@ -4,7 +4,7 @@ Objects are created, never applied over what is there: a foreign object under a 
 is a conflict to be told, not to be overwritten.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from isthmus.api import names
@@ -166,7 +166,24 @@ class DeploymentActions:
                     f"{resource.kind} {namespace(obj)}/{name(obj)} exists and is not ours: rename "
                     "the ModelDeployment, or remove that object"
                 ) from None
-            self._store.put(resource, found)
+            self._store.put(resource, await self._labelled(resource, found, wanted=labels(obj)))
+
+    async def _labelled(
+        self, resource: Resource, found: Object, *, wanted: Mapping[str, str]
+    ) -> Object:
+        """An object of ours with the labels by which it is found, should somebody have taken them.
+
+        Without them no watch or list of ours shows it, and it would be made again and again.
+        """
+        lost = {key: value for key, value in wanted.items() if labels(found).get(key) != value}
+        if not lost or resource is CONTROLLER_REVISIONS:  # those we have no right to change
+            return found
+        return await self._api.patch(
+            resource,
+            namespace=namespace(found),
+            name=name(found),
+            patch={"metadata": {"uid": uid(found), "labels": lost}},
+        )
 
     async def _delete(
         self, resource: Resource, namespace_: str, name_: str, *, planned: str | None = None

@@ -232,11 +232,11 @@ class ExternalRouters:
         except (RouterError, SecretMissingError, ApiError) as error:
             problem = str(error)
         except TimeoutError:
-            problem = f"{task.url}: not all of it was done within {_LOOK_SECONDS:g} s; it goes on"
+            problem = f"{task.url}: not everything was done within {_LOOK_SECONDS:g} s; continuing"
         except Exception as error:  # whatever a tenant's input leads to is the tenant's alone
             problem = (
                 f"{task.url} cannot be kept in step: unexpected {type(error).__name__}; the "
-                "operator's log says where"
+                "operator's log has where"
             )
             if self._said.get(task.key) != problem:
                 _log.error("External router of %s/%s: %s", *task.place, where(error))

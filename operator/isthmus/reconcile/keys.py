@@ -152,7 +152,7 @@ class DeploymentKeys:
         try:
             found = await self._secrets.read(namespace=desired.namespace, name=name)
         except ApiForbiddenError:
-            return f"{place} may not be read by the operator; the front reads it by itself"
+            return f"{place} may not be read by the operator; the front reads it itself"
         if found is None:
             return f"{place} does not exist, so nobody gets in: create it, an entry per client"
         clients = client_keys(dig(found, "data"))

@@ -70,9 +70,9 @@ from isthmus.reconcile.reading import Reading, read, read_cluster, read_job, to_
 from isthmus.reconcile.statuses import write_status
 from isthmus.reconcile.store import Store
 from isthmus.reconcile.triggers import SLURM_JOB
-from isthmus.reconcile.tunnel_events import tell_of_tunnels
 from isthmus.routing.slices import members
 from isthmus.settings import Settings
+from isthmus.telemetry.report import report
 
 _REFUSED_RETRY_SECONDS = 30.0
 
@@ -193,7 +193,7 @@ class ModelDeploymentReconciler:
             status = with_failures(status, failures.found, before=observed.status, now=now)
             requeue = min(requeue or _REFUSED_RETRY_SECONDS, _REFUSED_RETRY_SECONDS)
         await write_status(self._api, MODEL_DEPLOYMENTS, obj=raw, status=status)
-        tell_of_tunnels(self._events, raw, before=observed.status, after=status)
+        report(self._events, raw, before=observed.status, after=status)
         resync = spread(self._settings.resync_interval, key=key)
         return resync if requeue is None else min(requeue, resync)
 
@@ -360,7 +360,7 @@ class ModelDeploymentReconciler:
             if unread:
                 message = (
                     f"SlurmCluster {reference.namespace}/{reference.name} cannot be read in full "
-                    f"({unread}): its workers go on, and nothing new is submitted to it"
+                    f"({unread}): its workers continue, and nothing new is submitted to it"
                 )
                 return Reachability(
                     reachable=True, accepts=False, reason=Reason.INVALID_SPEC, message=message

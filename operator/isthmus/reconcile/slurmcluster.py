@@ -19,7 +19,6 @@ from isthmus.observe.events import EventSink
 from isthmus.plan.policy.telling import with_problem
 from isthmus.plan.slurmcluster import SlurmClusterObservation, slurm_cluster_status
 from isthmus.reconcile.access import login_refused
-from isthmus.reconcile.cluster_events import tell_of_records
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.clusters import Clusters
 from isthmus.reconcile.leftovers import Leftovers
@@ -29,6 +28,7 @@ from isthmus.reconcile.reading import read, read_cluster
 from isthmus.reconcile.statuses import set_finalizer, write_status
 from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
+from isthmus.telemetry.report import report
 
 _TERMINAL = frozenset(phase for phase in Phase if phase.terminal)
 
@@ -126,7 +126,7 @@ class SlurmClusterReconciler:
         )
         status = slurm_cluster_status(observed, now=self._clock())
         await write_status(self._api, SLURM_CLUSTERS, obj=raw, status=status)
-        tell_of_records(self._events, raw, before=observed.status, after=status)
+        report(self._events, raw, before=observed.status, after=status)
         if snapshot is not None and orphans and cluster.spec.orphan_policy == "Cancel":
             client = self._clusters.client(reference)
             await self._orphans.cancel(reference, orphans, client=client, snapshot=snapshot)

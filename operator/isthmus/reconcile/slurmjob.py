@@ -65,11 +65,10 @@ from isthmus.plan.slurmjob_observation import (
 )
 from isthmus.plan.submitting import after_submission
 from isthmus.reconcile.action_failures import ActionFailures
-from isthmus.reconcile.blamed_nodes import excluded_nodes, tell_of_excluded
+from isthmus.reconcile.blamed_nodes import excluded_nodes
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.cluster_view import ClusterView, cluster_of
 from isthmus.reconcile.clusters import Clusters
-from isthmus.reconcile.drain_events import tell_of_cut_job
 from isthmus.reconcile.forgetting import when_gone
 from isthmus.reconcile.forward_ports import ForwardPorts, observe_network
 from isthmus.reconcile.neighbours import others_answer, others_good
@@ -85,9 +84,9 @@ from isthmus.reconcile.statuses import set_finalizer, tell_unreadable, write_sta
 from isthmus.reconcile.store import Store
 from isthmus.reconcile.submission_line import LOOK_AGAIN, SubmissionLine, Turn
 from isthmus.reconcile.submissions import announced, submit
-from isthmus.reconcile.tunnel_events import tell_of_tunnel
 from isthmus.reconcile.worker_slices import delete_slice, ensure_slice, withdraw_tunnels
 from isthmus.routing.slices import slice_service, slice_target
+from isthmus.telemetry.report import report
 
 _log = logging.getLogger(__name__)
 
@@ -143,7 +142,7 @@ class SlurmJobReconciler:
             ports: of forwards.
             resync: seconds after which an attempt is looked at again although nothing changed.
             clock: wall clock, epoch seconds.
-            events: told when a way to a worker breaks or is back.
+            events: told of each transition.
             line: who may submit now.
         """
         self._line = line
@@ -187,10 +186,9 @@ class SlurmJobReconciler:
         if raw is None or job is None:
             return
         status = job.status or SlurmJobStatus()
-        told, event = self._failures.told(key, status, error, now=self._clock())
+        told = self._failures.told(key, status, error, now=self._clock())
         raw = await write_status(self._api, SLURM_JOBS, obj=raw, status=told)
-        if event:
-            self._events.emit(raw, type="Warning", reason=Reason.ACTION_FAILED, message=event)
+        report(self._events, raw, before=status, after=told)
 
     async def _pass(self, key: Key, raw: Object) -> float | None:
         owned = ownership(raw, store=self._store, installation_id=self._installation_id)
@@ -246,11 +244,7 @@ class SlurmJobReconciler:
                 await self._act(parts, action)
         status = self._failures.settled(key, status, done=plan.actions, now=self._clock())
         await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
-        tell_of_excluded(self._events, raw, before=observed.status, after=status)
-        tell_of_tunnel(self._events, raw, before=observed.status, after=status)
-        tell_of_cut_job(
-            self._events, raw, before=observed.status, after=status, budget=observed.drain_timeout
-        )
+        report(self._events, raw, before=observed.status, after=status)
         await self._staging.keep(
             job=parts.job, frozen=parts.frozen, cluster=parts.cluster, status=status
         )

@@ -69,7 +69,7 @@ def waits_for(
                 "gate_failed_at": status.gate_failed_at or rfc3339(now),
                 "message": "the start gate of this attempt cannot be closed: make "
                 f"{status.work_directory or 'files.workDirectory'} writable again, or wait "
-                "until no submission can be on its way any more",
+                "until no submission can still arrive",
             }
         )
     return None

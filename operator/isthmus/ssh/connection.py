@@ -184,7 +184,10 @@ class Connection:
         try:
             new = await self._connect()
         except SshError as error:
-            self.warning = f"the changed Secret does not work and the old one goes on: {error}"
+            self.warning = (
+                "login with the changed Secret failed; still connected with the previous key: "
+                f"{error}"
+            )
             _log.warning("%s", self.warning)
             return
         self._current = new

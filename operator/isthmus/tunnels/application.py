@@ -170,7 +170,7 @@ async def _serve(
         for task in done:
             task.result()
         if ending not in done:
-            raise RuntimeError("a background task ended by itself")
+            raise RuntimeError("a background task ended unexpectedly")
     finally:
         for task in (ending, *tasks):
             task.cancel()

@@ -217,7 +217,7 @@ class Link:
                     )
                 finally:
                     poke.cancel()
-            why = str(ended.result()) if ended.done() else "nothing came through it any more"
+            why = str(ended.result()) if ended.done() else "nothing came through it"
             _log.warning("Link %s lost its connection: %s", self.name, why)
             self.established.clear()
             self._lost(why)

@@ -101,7 +101,7 @@ _OUTAGES = (
 )
 
 OUTAGE_ADVICE = {
-    Reason.CONTROLLER_UNREACHABLE: "slurmctld does not answer; running jobs go on.",
+    Reason.CONTROLLER_UNREACHABLE: "slurmctld does not answer; running jobs continue.",
     Reason.CONTROLLER_TIMEOUT: "slurmctld took the connection and did not answer in time.",
     Reason.RATE_LIMITED: "slurmctld limits the commands of this user: raise commands.pollInterval.",
     Reason.AUTHENTICATION_FAILED: "Check munge, the key and the clock where the commands run.",
@@ -111,8 +111,8 @@ OUTAGE_ADVICE = {
     Reason.COMMAND_TIMEOUT: "The command was ended at its time limit (commands.timeout): slurmctld "
     "hangs, is down, or limits the commands of this user.",
     Reason.INCOMPLETE_OUTPUT: "The answer broke off; nothing is concluded from it.",
-    Reason.UNKNOWN_FORMAT: "This release of SLURM prints what Isthmus cannot read: jobs go on, and "
-    "nothing is concluded or submitted. Take a release of Isthmus that knows it, or report this.",
+    Reason.UNKNOWN_FORMAT: "This release of SLURM prints what Isthmus cannot read: jobs continue, "
+    "and nothing is concluded or submitted. Update Isthmus to a release that can, or report this.",
     Reason.WORK_DIRECTORY_UNAVAILABLE: "Check files.workDirectory of the SlurmCluster.",
     Reason.COMMAND_FAILED: "See the message of the command.",
 }

@@ -69,17 +69,17 @@ _REFUSALS = (
     _Refusal(
         "QOSMaxSubmitJobPerUserLimit",
         "QOSMaxSubmitJobPerUserLimit",
-        "Wait for jobs of this user to end, or ask for a higher limit of the QOS.",
+        "Wait for jobs of this user to end, or request a higher limit of the QOS.",
     ),
     _Refusal(
         "AssocMaxSubmitJobLimit",
         "AssocMaxSubmitJobLimit",
-        "Wait for jobs of this account to end, or ask for a higher limit of the account.",
+        "Wait for jobs of this account to end, or request a higher limit of the account.",
     ),
     _Refusal(
         "Job violates accounting/QOS policy",
         "PolicyLimit",
-        "Ask for less GPUs or time, or have the limit of the account or QOS raised.",
+        "Request fewer GPUs or less time, or have the limit of the account or QOS raised.",
     ),
     _Refusal(
         "Invalid partition name specified",
@@ -89,7 +89,7 @@ _REFUSALS = (
     _Refusal(
         "User's group not permitted to use this partition",
         "PartitionNotPermitted",
-        "Name another partition, or ask for access to this one.",
+        "Name another partition, or request access to this one.",
     ),
     _Refusal(
         "Required partition not available",
@@ -99,7 +99,7 @@ _REFUSALS = (
     _Refusal(
         "Requested partition configuration not available now",
         "PartitionLimits",
-        "Ask for what the limits of the partition allow (`scontrol show partition`).",
+        "Request what the limits of the partition allow (`scontrol show partition`).",
     ),
     _Refusal(
         "Invalid account or account/partition combination specified",
@@ -115,7 +115,7 @@ _REFUSALS = (
         "Requested node configuration is not available",
         "NodeConfigurationNotAvailable",
         "No node of the partition has that many GPUs, CPUs or that much memory, or all nodes "
-        "that have are excluded: ask for less per node.",
+        "that have are excluded: request less per node.",
     ),
     _Refusal(
         "Invalid node name specified",
@@ -125,7 +125,7 @@ _REFUSALS = (
     _Refusal(
         "Requested time limit is invalid",
         "InvalidTimeLimit",
-        "Ask for a time limit within the partition's MaxTime.",
+        "Request a time limit within the partition's MaxTime.",
     ),
     _Refusal(
         "Time limit specification required",
@@ -135,7 +135,7 @@ _REFUSALS = (
     _Refusal(
         "Invalid time-min specification",
         "InvalidTimeLimit",
-        "Ask for a minimum time below the time limit.",
+        "Request a minimum time below the time limit.",
     ),
     _Refusal(
         "Invalid generic resource (gres) specification",
@@ -150,7 +150,7 @@ _REFUSALS = (
     _Refusal(
         "Access denied to requested reservation",
         "InvalidReservation",
-        "Name another reservation, or ask for access to this one.",
+        "Name another reservation, or request access to this one.",
     ),
     _Refusal(
         "Requested reservation is invalid",
@@ -160,10 +160,10 @@ _REFUSALS = (
     _Refusal(
         "Memory required by task is not available",
         "MemoryNotAvailable",
-        "Ask for less memory per node.",
+        "Request less memory per node.",
     ),
-    _Refusal("CPU count", "InvalidCpuCount", "Ask for less CPUs per node."),
-    _Refusal("Node count specification invalid", "InvalidNodeCount", "Ask for less nodes."),
+    _Refusal("CPU count", "InvalidCpuCount", "Request fewer CPUs per node."),
+    _Refusal("Node count specification invalid", "InvalidNodeCount", "Request fewer nodes."),
     _Refusal(
         "Access/permission denied",
         "PermissionDenied",
@@ -191,7 +191,9 @@ _REFUSALS = (
         "Name a partition in slurm.partitions: this site has no default one.",
     ),
     _Refusal(
-        "More processors requested than permitted", "InvalidCpuCount", "Ask for less CPUs per node."
+        "More processors requested than permitted",
+        "InvalidCpuCount",
+        "Request fewer CPUs per node.",
     ),
     _Refusal(
         "invalid number of nodes",

@@ -91,9 +91,10 @@ def told(decision: Proceed, *, budget: float) -> str:
         return ""
     if decision.cut is None:
         return (
-            f"the engine's metrics said nothing until {limit}: requests may be cut"
+            f"cannot read the number of open requests until {limit}: some may be interrupted"
             if decision.over
-            else "the engine's metrics say nothing: it finishes its requests by itself"
+            else "cannot read the number of open requests; relying on the engine's graceful "
+            "shutdown"
         )
     requests = "1 request" if decision.cut == 1 else f"{decision.cut} requests"
-    return f"{requests} cut after {limit}"
+    return f"{requests} interrupted after {limit}"

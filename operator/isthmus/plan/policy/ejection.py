@@ -32,7 +32,7 @@ def told(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatu
     return status.model_copy(
         update={
             "reason": Reason.LAST_IN_ROTATION,
-            "message": f"{status.message}; it stays in rotation: no other worker is known to be "
-            "good, and it may be our view that fails",
+            "message": f"{status.message}; kept in rotation because no other worker is healthy: "
+            "the operator's own path to it may be what fails",
         }
     )

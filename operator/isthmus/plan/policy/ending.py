@@ -18,7 +18,7 @@ _ENDINGS: Mapping[JobState, tuple[Phase, Reason, str]] = {
     JobState.Finished: (
         Phase.FINISHED,
         Reason.JOB_COMPLETED,
-        "the engine ended by itself with exit code 0",
+        "the engine ended with exit code 0, which a server should not",
     ),
     JobState.Cancelled: (
         Phase.FINISHED,

@@ -122,8 +122,8 @@ def broken(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[Reaso
     if tunnel is None:
         return (
             Reason.TUNNEL_AWAITED,
-            "no tunnel supervisor holds its forward yet: see that `isthmus tunnels` runs, and what "
-            "its log says of this SlurmJob",
+            "no tunnel supervisor holds its forward yet: check that `isthmus tunnels` runs, and "
+            "its log for this SlurmJob",
         )
     if not tunnel.up:
         return Reason.TUNNEL_DOWN, f"tunnel of {tunnel.host}: {tunnel.message or 'not up'}"
@@ -178,7 +178,7 @@ def cut_off(
 ) -> SlurmJobStatus:
     """The status of a worker that cannot be reached by its tunnel: its health is not known."""
     if beginning(observed, now=now):
-        reason, message = Reason.JOB_STARTING, f"the way to it is being made: {message}"
+        reason, message = Reason.JOB_STARTING, f"its forward is being established: {message}"
     was_ready = bool(status.ever_ready)
     return status.model_copy(
         update={

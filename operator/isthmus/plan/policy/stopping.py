@@ -111,7 +111,7 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
 def _unread(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
     reason, message = unreadable.why(observed)
     return status.model_copy(
-        update={"reason": reason, "message": f"cannot be let go yet: {message}"}
+        update={"reason": reason, "message": f"cannot be released yet: {message}"}
     )
 
 

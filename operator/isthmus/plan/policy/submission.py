@@ -46,8 +46,8 @@ def held_back_by(observed: SlurmJobObservation) -> str:
         return cluster.message or "waits for a complete look at the cluster"
     if not cluster.shows_all or observed.unreadable:
         return (
-            "waits for squeue to show all jobs readably: until then nobody can say that no job of "
-            "this attempt exists; see RecordsUnreadable on the SlurmCluster"
+            "waits for squeue to show all jobs readably: until then a job of this attempt "
+            "may exist unseen; see RecordsUnreadable on the SlurmCluster"
         )
     if not observed.owner_is_there:
         return "waits for its ModelDeployment: without that no job is submitted for it"
@@ -59,8 +59,8 @@ def held_back_by(observed: SlurmJobObservation) -> str:
             )
     if not observed.renderable:
         return (
-            "waits for the ControllerRevision of its revision, which says what to run: if it was "
-            "deleted, delete this SlurmJob and its worker is made anew"
+            "waits for the ControllerRevision of its revision, which holds what to run: if it was "
+            "deleted, delete this SlurmJob and its worker is created again"
         )
     most = observed.limits.max_unresolved
     if cluster.unresolved_here >= most:

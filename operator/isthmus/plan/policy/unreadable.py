@@ -91,4 +91,4 @@ def told(snapshot: Snapshot) -> str:
             f"{snapshot.nameless[0]}): until they are gone nothing is submitted on this cluster "
             "and no job is taken to be gone"
         )
-    return f"{'; '.join(parts)}. Take a release of Isthmus that reads this SLURM, or report it"
+    return f"{'; '.join(parts)}. Update Isthmus to a release that reads this SLURM, or report it"

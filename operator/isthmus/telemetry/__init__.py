@@ -1,0 +1,1 @@
+"""What is told of changes: transitions between two statuses, and who reads them."""

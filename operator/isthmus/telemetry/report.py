@@ -1,0 +1,19 @@
+"""Hands the transitions of an object to whoever tells of them."""
+
+from isthmus.apiserver.objects import Object
+from isthmus.observe.events import EventSink, EventType
+from isthmus.telemetry.transitions import Status, transitions
+
+
+def report(events: EventSink, obj: Object, *, before: Status | None, after: Status) -> None:
+    """Tell what became different of an object, once its new status is stored.
+
+    Args:
+        events: takes it; never fails and never waits.
+        obj: as it is stored.
+        before: its status as the pass found it.
+        after: as the pass wrote it.
+    """
+    for one in transitions(before, after):
+        kind: EventType = "Warning" if one.warning else "Normal"
+        events.emit(obj, type=kind, reason=one.reason, message=one.message)
