@@ -18,7 +18,7 @@ from playground.commands import SYSTEM_PATH, run
 from playground.components import Components
 from playground.config import Config, Names, Part, default_cache, parse_parts
 from playground.errors import PlaygroundError
-from playground.files import locked, make_folder, state_lock
+from playground.files import locked, make_folder, state_lock, write_whole
 from playground.kubernetes import Kubernetes
 from playground.progress import Progress
 from playground.slurm import Slurm
@@ -214,9 +214,8 @@ class Playground:
 
     def _prepare(self) -> None:
         make_folder(self.state)
-        (self.state / "instance").write_text(f"{self.instance}\n", encoding="utf-8")
-        record = self.state / "playground.json"
-        record.write_text(self.config.to_json(), encoding="utf-8")
+        write_whole(self.state / "instance", f"{self.instance}\n")
+        write_whole(self.state / "playground.json", self.config.to_json())
         owners.record(self.state, owned=self._owned)
         ensure_accounts(self.config)
         for folder in ("run", "log", "bin"):

@@ -55,6 +55,13 @@ def make_folder(path: Path, *, owner: str = "root", mode: int = 0o755) -> None:
     path.chmod(mode)
 
 
+def write_whole(path: Path, text: str) -> None:
+    """Write a file that is there as a whole or not at all, whenever its writer is killed."""
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.write_text(text, encoding="utf-8")
+    fresh.replace(path)
+
+
 def make_secret(path: Path, *, size: int, owner: str, mode: int) -> None:
     """A file of random bytes that only its owner can read, unless it is there."""
     entry = pwd.getpwnam(owner)

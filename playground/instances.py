@@ -14,6 +14,7 @@ from playground import network
 from playground.commands import run
 from playground.config import INSTANCES, Names
 from playground.errors import PlaygroundError
+from playground.files import write_whole
 
 CLAIMS = Path("/run/isthmus-playground")
 FORMER_FORWARD = CLAIMS / "former-ip-forward"
@@ -77,7 +78,7 @@ def claim(state: Path, *, instance: int | None) -> int:
         for number in candidates:
             why = _obstacle(number)
             if not why:
-                _claim_file(number).write_text(f"{state}\n", encoding="utf-8")
+                write_whole(_claim_file(number), f"{state}\n")
                 _prepare_machine()
                 return number
             taken.append(f"  {number}: {why}")
@@ -104,7 +105,7 @@ def _obstacle(instance: int) -> str:
 def _prepare_machine() -> None:
     former = network.IP_FORWARD.read_text(encoding="utf-8").strip()
     if not FORMER_FORWARD.exists():
-        FORMER_FORWARD.write_text(former, encoding="utf-8")
+        write_whole(FORMER_FORWARD, former)
     if not network.NETNS.exists():
         NETNS_IS_OURS.touch()
     if former != "1":

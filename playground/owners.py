@@ -11,7 +11,7 @@ from pathlib import Path
 
 from playground import cleanup, instances
 from playground.config import DEFAULT_STATE, INSTANCES, Config
-from playground.files import locked
+from playground.files import locked, write_whole
 from playground.processes import Process, alive, identify
 from playground.progress import Progress
 
@@ -23,7 +23,7 @@ def record(state: Path, *, owned: bool) -> None:
     """Note that this process is the owner of the playground in a folder, or that none is."""
     path, own = state / RECORD, identify(os.getpid())
     if owned and own is not None:
-        path.write_text(f"{own.pid} {own.started}\n", encoding="utf-8")
+        write_whole(path, f"{own.pid} {own.started}\n")
     else:
         path.unlink(missing_ok=True)
 

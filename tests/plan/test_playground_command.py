@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 from playground import __main__ as command
 from playground.cluster import Config
 from playground.config import DEFAULT_STATE
+from playground.files import write_whole
 
 
 @pytest.fixture
@@ -71,3 +72,19 @@ def test_slurm_prefix_is_a_folder_or_a_release(
     run("up", SLURM_PREFIX="/opt/slurm")
     run("up", SLURM_PREFIX="24.11")
     assert [str(each.slurm_prefix) for each in asked] == ["/opt/slurm", "/made/24.11"]
+
+
+def test_a_record_of_a_killed_playground_is_whole_or_not_there(tmp_path, monkeypatch):
+    """One was read empty between its creation and its writing, in a run of all tests."""
+    record = tmp_path / "instance"
+
+    def killed(self: Path, *_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Path, "replace", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_whole(record, "3\n")
+    assert not record.exists()
+    monkeypatch.undo()
+    write_whole(record, "3\n")
+    assert record.read_text(encoding="utf-8") == "3\n"
