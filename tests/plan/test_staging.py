@@ -47,7 +47,7 @@ class World:
             spec=SimpleNamespace(
                 job_name="llama-1",
                 deployment="llama",
-                cluster_ref=SimpleNamespace(namespace="default", name="hpc"),
+                cluster=SimpleNamespace(namespace="default", name="hpc"),
             ),
             metadata=SimpleNamespace(namespace="default", deleting=True),
             status=SimpleNamespace(**known),

@@ -6,7 +6,7 @@ Each patches the project's own code in this process; `mutants` runs them.
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
-from unittest.mock import PropertyMock, patch
+from unittest.mock import patch
 
 from isthmus import assembly
 from isthmus.api.conditions import Phase, Reason
@@ -23,6 +23,7 @@ from isthmus.plan import modeldeployment as planner
 from isthmus.plan import slurmjob as plan
 from isthmus.plan.actions import EnsureSlice, ScaleDeployment
 from isthmus.plan.policy import (
+    absence,
     blame,
     degraded,
     identity,
@@ -33,7 +34,6 @@ from isthmus.plan.policy import (
     submission,
 )
 from isthmus.plan.policy.drain import Decision, DrainTimes, Proceed, Wait
-from isthmus.plan.slurmjob_observation import SlurmJobObservation
 from isthmus.reconcile import attempt_keys, cluster_view, startgate
 from isthmus.reconcile import slurmjob as reconcile
 from isthmus.reconcile.attempt_keys import AttemptKeys
@@ -96,14 +96,14 @@ def submit_again_at_once_after_an_unclear_answer() -> Patches:
 
 @mutation()
 def one_absence_is_gone() -> Patches:
-    once = PropertyMock(return_value=2)
+    proved = lambda observed: absence.Absence.GONE  # noqa: E731
     gone = lambda observed, *, now: plan.SlurmJobPlan(  # noqa: E731
         status=observed.status.model_copy(
             update={"phase": Phase.FINISHED, "reason": "JobVanished", "healthy": False}
         )
     )
     return [
-        patch.object(SlurmJobObservation, "absent_snapshots", once),
+        patch.object(absence, "judge", proved),
         patch.object(plan, "_missing", gone),
         patch.object(
             stopping,

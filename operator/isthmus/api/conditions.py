@@ -119,12 +119,19 @@ class Phase(StrEnum):
     @property
     def terminal(self) -> bool:
         """Whether the attempt is over for ever."""
-        return self in _TERMINAL
+        return self in TERMINAL
 
 
-_TERMINAL: Final = frozenset(
+TERMINAL: Final = frozenset(
     {Phase.FINISHED, Phase.FAILED, Phase.EXPIRED, Phase.PREEMPTED, Phase.NODE_FAULT}
 )
+"""The attempt is over for ever."""
+UNSUBMITTED: Final = frozenset({None, Phase.WAITING})
+"""Nothing was submitted, or the status was lost."""
+UNCLEAR: Final = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
+"""sbatch may be running, or may have made a job that nobody knows of."""
+PROBED: Final = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED})
+"""The engine is asked how it is, whatever SLURM says."""
 
 
 class Condition(TypedDict):

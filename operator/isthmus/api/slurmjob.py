@@ -21,6 +21,7 @@ from isthmus.api.base import (
     status_text,
 )
 from isthmus.api.conditions import Phase
+from isthmus.api.desired import ClusterReference
 from isthmus.api.modeldeployment_status import Time
 from isthmus.api.names import API_VERSION, MAX_DEPLOYMENT_NAME, MAX_POOL_NAME
 
@@ -82,6 +83,11 @@ class SlurmJobSpec(SpecModel):
     ] = None
     """The cluster's work directory when the attempt was made: its start gate, log and key are there
     whatever is lost of the status and whatever the SlurmCluster says later."""
+
+    @property
+    def cluster(self) -> ClusterReference:
+        """The SlurmCluster that the job goes to, as everything inside of the operator names it."""
+        return ClusterReference(namespace=self.cluster_ref.namespace, name=self.cluster_ref.name)
 
 
 class ForwardStatus(StatusModel):

@@ -10,7 +10,15 @@ says of the job cannot be read, only probes speak.
 from collections.abc import Mapping
 from dataclasses import replace
 
-from isthmus.api.conditions import ConditionType, PendingClass, Phase, Reason
+from isthmus.api.conditions import (
+    PROBED,
+    TERMINAL,
+    UNSUBMITTED,
+    ConditionType,
+    PendingClass,
+    Phase,
+    Reason,
+)
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.slurm import reasons
@@ -18,11 +26,13 @@ from isthmus.backends.slurm.records import JobRecord
 from isthmus.backends.slurm.states import JobState, observe
 from isthmus.plan import submitting
 from isthmus.plan.actions import AddFinalizer, Cancel, ConfirmGone, ReadPort, WithdrawTunnels
-from isthmus.plan.policy import blame, degraded, submission, unreadable
+from isthmus.plan.policy import absence, blame, degraded, submission, unreadable
+from isthmus.plan.policy.absence import Absence
+from isthmus.plan.policy.cancelling import cancel
 from isthmus.plan.policy.clocks import not_in_the_future
 from isthmus.plan.policy.ending import ended
 from isthmus.plan.policy.forwarding import in_rotation, with_forward
-from isthmus.plan.policy.giving_up import cancel, give_up
+from isthmus.plan.policy.giving_up import end_given_up, give_up
 from isthmus.plan.policy.identity import choose, recorded, start_forgotten
 from isthmus.plan.policy.membership import with_membership
 from isthmus.plan.policy.readiness import (
@@ -45,13 +55,11 @@ _PENDING_REASONS: Mapping[PendingClass, Reason] = {
     PendingClass.HELD: Reason.PENDING_HELD,
     PendingClass.NEVER: Reason.PENDING_NEVER,
 }
-_SNAPSHOTS_BEFORE_DOUBT = 2
 
 _UNTOLD = (
     ". If the engine did listen, see the job's log: neither `scontrol update JobId={} Comment=...` "
     "as the account nor the file `port` in its run folder has its port"
 )
-_PROBED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED})
 
 
 def plan_slurm_job(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -78,7 +86,7 @@ def _plan(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
         return stop(observed, now=now)
     if not observed.has_finalizer:
         return SlurmJobPlan(status=observed.status, actions=(AddFinalizer(),), requeue_after=0)
-    if observed.status.phase is not None and Phase(observed.status.phase).terminal:
+    if observed.status.phase in TERMINAL:
         return with_membership(observed, _over(observed, now=now))
     return with_membership(observed, _advance(observed, now=now))
 
@@ -94,14 +102,8 @@ def _over(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
         patient = since is not None and now - since < observed.limits.tunnel_patience
         withdrawn = () if patient else (WithdrawTunnels(),)
         return SlurmJobPlan(status=status, actions=withdrawn, requeue_after=SOON)
-    sent = epoch(status.cancelled_at)
-    if sent is not None and now - sent < observed.limits.repeat:
-        return SlurmJobPlan(status=status, requeue_after=sent + observed.limits.repeat - now)
-    return SlurmJobPlan(
-        status=status.model_copy(update={"cancelled_at": rfc3339(now)}),
-        actions=tuple(Cancel(job_id=record.job_id) for record in ghosts),
-        requeue_after=observed.limits.repeat,
-    )
+    ids = [record.job_id for record in ghosts]
+    return cancel(status, job_ids=ids, repeat=observed.limits.repeat, now=now)
 
 
 def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -145,7 +147,7 @@ def _unseen(
         return status.model_copy(update={"phase": Phase.SUBMIT_UNKNOWN})
     if status.phase is None and reason == Reason.NOT_OBSERVED_YET:
         return status  # in seconds either it or a failure is seen: not worth a write for each job
-    if status.phase in {None, Phase.WAITING}:
+    if status.phase in UNSUBMITTED:
         return status.model_copy(
             update={"phase": Phase.WAITING, "reason": reason, "message": message}
         )
@@ -154,7 +156,7 @@ def _unseen(
 
 def _probed(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
     """The status with what the probes say, which need no SLURM."""
-    if status.phase not in _PROBED or not status.host:
+    if status.phase not in PROBED or not status.host:
         return status
     return judged(observed, status=status, now=now)
 
@@ -162,7 +164,8 @@ def _probed(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float
 def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     """A job that has an id and stands in no snapshot."""
     status = _probed(observed, observed.status, now=now)
-    if observed.absent_snapshots < _SNAPSHOTS_BEFORE_DOUBT:
+    proof = absence.judge(observed)
+    if proof is Absence.TOO_EARLY:
         return SlurmJobPlan(status=status, requeue_after=SOON)
     if status.state is None:
         return submitting.doubt(
@@ -175,7 +178,7 @@ def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
         return SlurmJobPlan(
             status=status.model_copy(update={"message": message}), requeue_after=SOON
         )
-    if not observed.confirmed_gone:
+    if proof is Absence.UNCONFIRMED:
         return SlurmJobPlan(
             status=status,
             actions=(ConfirmGone(job_id=status.job_id or 0),),
@@ -214,7 +217,7 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
             )
         )
     if status.cancelled_at is not None:
-        return cancel(status, observed, now=now)
+        return end_given_up(status, observed, now=now)
     if state is JobState.Pending:
         answers = status.phase == Phase.READY and observed.probe_healthy
         if answers and start_forgotten(observed.status, record):
@@ -249,7 +252,7 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
             )
         )
     if state in {JobState.Transient, JobState.Unknown} and status.phase in {
-        *_PROBED,
+        *PROBED,
         Phase.TERMINATING,
     }:
         return SlurmJobPlan(status=_probed(observed, status, now=now))

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from isthmus.api.reasons import Reason
 from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import epoch
 from isthmus.backends.base import Load
 from isthmus.backends.slurm.records import JobRecord, Snapshot, UnreadableJob
 from isthmus.plan.actions import SlurmJobAction
@@ -202,12 +201,6 @@ class SlurmJobObservation:
         """Whether SLURM has just told all about this attempt, if only that it has no job of it."""
         seen = self.cluster.shows_all or bool(self.records)
         return self.cluster.fresh and seen and not self.unreadable
-
-    @property
-    def absent_snapshots(self) -> int:
-        """Complete snapshots since the submission, and since it was last seen, without it."""
-        submitted = epoch(self.status.submit_started_at) or 0.0
-        return self.cluster.complete_since(max(self.last_seen or 0.0, submitted))
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """The nodes that an attempt is submitted without: read from the store."""
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import UNCLEAR, UNSUBMITTED
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import epoch
@@ -11,7 +11,7 @@ from isthmus.plan.policy import blame
 from isthmus.reconcile.reading import read_job
 from isthmus.reconcile.store import Store
 
-_UNSUBMITTED = frozenset({None, Phase.WAITING, Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
+_NOT_SURELY_SUBMITTED = UNSUBMITTED | UNCLEAR
 
 
 def excluded_nodes(
@@ -25,10 +25,10 @@ def excluded_nodes(
 ) -> tuple[str, ...]:
     """What `policy.blame` says of an attempt that may be submitted; () for all others."""
     phase = None if job.status is None else job.status.phase
-    if snapshot is None or frozen is None or cluster is None or phase not in _UNSUBMITTED:
+    if snapshot is None or frozen is None or cluster is None or phase not in _NOT_SURELY_SUBMITTED:
         return ()
     spec, template = job.spec, frozen.template
-    same = (spec.pool, spec.revision, spec.cluster_ref)
+    same = (spec.pool, spec.revision, spec.cluster)
     jobs = (
         store.derived.of(raw, read_job).value
         for raw in store.labelled(SLURM_JOBS, job.metadata.namespace, spec.deployment)
@@ -39,7 +39,7 @@ def excluded_nodes(
             _attempt(other)
             for other in jobs
             if other is not None  # one that cannot be read speaks against no node
-            and (other.spec.pool, other.spec.revision, other.spec.cluster_ref) == same
+            and (other.spec.pool, other.spec.revision, other.spec.cluster) == same
         ],
         nodes=snapshot.nodes.values(),
         partitions=frozenset(partitions) - {""},

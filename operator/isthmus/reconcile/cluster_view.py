@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from isthmus.api.conditions import Phase, Reason
+from isthmus.api.conditions import UNCLEAR, Phase, Reason
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.objects import Object, dig, namespace, uid
@@ -17,8 +17,6 @@ from isthmus.plan.slurmjob_observation import ClusterObservation
 from isthmus.reconcile.access import access
 from isthmus.reconcile.cluster_state import ClusterStates
 from isthmus.reconcile.store import Store
-
-UNCLEAR = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
 
 SHARE = 8
 """Of the unclear submissions of one namespace so many count for the whole cluster, and no more:

@@ -8,7 +8,7 @@ written. What was assigned before a restart stands in the SlurmJobs themselves.
 import zlib
 from collections.abc import Callable, Iterable
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import TERMINAL
 from isthmus.api.slurmcluster import SlurmCluster, network_mode
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.apiserver.objects import Object, dig, name, namespace, number, uid
@@ -127,7 +127,7 @@ def observe_network(
     mode = "Direct" if cluster is None else network_mode(cluster.spec)
     tunnels = _tunnels(raw, store)
     offered, lost = None, False
-    if status.phase and Phase(status.phase).terminal:
+    if status.phase in TERMINAL:
         ports.release(key)
     elif status.forward is not None and status.forward.port is not None:
         port = status.forward.port

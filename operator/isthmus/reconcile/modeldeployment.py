@@ -334,12 +334,7 @@ class ModelDeploymentReconciler:
     def _reachability(
         self, desired: Desired, jobs: tuple[SlurmJob, ...]
     ) -> Mapping[str, Reachability]:
-        references = {
-            job.spec.pool: ClusterReference(
-                namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
-            )
-            for job in jobs
-        }
+        references = {job.spec.pool: job.spec.cluster for job in jobs}
         references |= {pool.name: pool.slurm.cluster for pool in desired.pools if pool.slurm}
         return {
             pool: self._reachable(reference, desired.namespace)

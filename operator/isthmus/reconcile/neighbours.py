@@ -1,8 +1,9 @@
 """What other workers tell: of our view of their cluster, and whether their deployment has more."""
 
 from isthmus.api.slurmjob import SlurmJob
-from isthmus.apiserver.objects import dig, name, uid
+from isthmus.apiserver.objects import name, uid
 from isthmus.apiserver.resources import ENDPOINT_SLICES, PODS, SLURM_JOBS
+from isthmus.reconcile.cluster_view import cluster_of
 from isthmus.reconcile.probes import WorkerProbes
 from isthmus.reconcile.queue import Key
 from isthmus.reconcile.store import Store
@@ -11,12 +12,11 @@ from isthmus.routing.slices import members
 
 def others_answer(key: Key, job: SlurmJob, *, probes: WorkerProbes, store: Store) -> bool:
     """Whether another worker of the same cluster answered its last probe."""
-    cluster = job.spec.cluster_ref.model_dump()
     for other, state in probes.states():
         if other == key or not state.last.ok:
             continue
         raw = store.get(SLURM_JOBS, other.namespace, other.name)
-        if raw is not None and dig(raw, "spec", "clusterRef") == cluster:
+        if raw is not None and cluster_of(raw) == job.spec.cluster:
             return True
     return False
 

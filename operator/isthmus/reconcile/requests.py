@@ -5,7 +5,7 @@ Apart from the reconciler, which only has to know when.
 
 from dataclasses import replace
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import PROBED, Phase
 from isthmus.api.durations import parse_duration
 from isthmus.api.health import HealthSpec
 from isthmus.api.ip_family import IpFamily
@@ -99,15 +99,12 @@ def _call(cluster: SlurmCluster, forward: ForwardStatus | None) -> BastionCall |
     )
 
 
-_PROBED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED})
-
-
 def probe_target(
     *, attempt: str, status: SlurmJobStatus, frozen: FrozenJob | None, health: HealthSpec
 ) -> ProbeTarget | None:
     """What to probe of an attempt: a running one, or one that drains and was not told to end."""
     drains = status.phase == Phase.DRAINING and status.ever_ready and not status.terminated_at
-    if frozen is None or status.url is None or not (drains or status.phase in _PROBED):
+    if frozen is None or status.url is None or not (drains or status.phase in PROBED):
         return None
     engine = ENGINES[frozen.engine]
     return ProbeTarget(

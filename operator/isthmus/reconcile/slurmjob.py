@@ -210,7 +210,7 @@ class SlurmJobReconciler:
             self._probes.probe_now(key)
         status = plan.status
         if not any(isinstance(action, Submit) for action in plan.actions):
-            self._line.withdraw(_reference(parts.job), key)
+            self._line.withdraw(parts.job.spec.cluster, key)
         for action in plan.actions:
             self._failures.begin(key, action)
             if isinstance(action, RemoveFinalizer):
@@ -223,7 +223,7 @@ class SlurmJobReconciler:
             if isinstance(action, AddFinalizer):
                 raw = await self._finalizer(raw, present=True)
             elif isinstance(action, Submit):
-                turn = self._line.enter(_reference(parts.job), key)
+                turn = self._line.enter(parts.job.spec.cluster, key)
                 if turn is Turn.WAITING:  # of one that has just joined nothing is written
                     await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
                 if turn is not Turn.NOW:
@@ -231,14 +231,14 @@ class SlurmJobReconciler:
                 try:
                     raw, status = await self._submission(parts, action, waiting=status)
                 finally:
-                    self._line.leave(_reference(parts.job), key)
+                    self._line.leave(parts.job.spec.cluster, key)
             elif isinstance(action, CloseGate):
                 gate = await self._start_gate.close(
                     parts.job, parts.cluster, unread=parts.cluster_unread
                 )
                 if (found := waits_for(gate, action, status, now=self._clock())) is not None:
                     await write_status(self._api, SLURM_JOBS, obj=raw, status=found)
-                    self._clusters.poke(_reference(parts.job))
+                    self._clusters.poke(parts.job.spec.cluster)
                     return LOOK_EVERY
             else:
                 await self._act(parts, action)
@@ -266,7 +266,7 @@ class SlurmJobReconciler:
         if soon is None:
             return requeue_after
         if soon == 0.0:
-            self._clusters.poke(_reference(parts.job))
+            self._clusters.poke(parts.job.spec.cluster)
             soon = LEAST
         return soon if requeue_after is None else min(soon, requeue_after)
 
@@ -280,7 +280,7 @@ class SlurmJobReconciler:
 
     def _parts(self, raw: Object, job: SlurmJob, *, unread: str) -> _Parts:
         derived = self._store.derived
-        reference = job.spec.cluster_ref
+        reference = job.spec.cluster
         found = self._store.get(SLURM_CLUSTERS, reference.namespace, reference.name)
         cluster = None if found is None else derived.of(found, read_cluster)
         revision = self._store.get(
@@ -309,7 +309,7 @@ class SlurmJobReconciler:
     def _observe(self, key: Key, parts: _Parts) -> SlurmJobObservation:
         job, raw = parts.job, parts.raw
         status = job.status or SlurmJobStatus()
-        state = self._states.get(_reference(job))
+        state = self._states.get(job.spec.cluster)
         probe = self._probes.state(key)
         current = self._store.get(ENDPOINT_SLICES, namespace(raw), name(raw))
         ports = None if parts.cluster is None else parts.cluster.spec.network.ports
@@ -323,7 +323,7 @@ class SlurmJobReconciler:
             cluster=self._view.observe(
                 cluster=parts.cluster,
                 unread=parts.cluster_unread,
-                reference=_reference(job),
+                reference=job.spec.cluster,
                 namespace=namespace(raw),
                 except_for=uid(raw),
             ),
@@ -364,7 +364,7 @@ class SlurmJobReconciler:
             ),
             deleting_since=epoch(job.metadata.deletion_timestamp),
             told_port=self._port_files.told(
-                _reference(job), job_name=job.spec.job_name, job_id=status.job_id
+                job.spec.cluster, job_name=job.spec.job_name, job_id=status.job_id
             ),
             excluded_nodes=excluded_nodes(
                 job,
@@ -435,7 +435,7 @@ class SlurmJobReconciler:
         return "its SlurmJob is being deleted" if gone else ""
 
     async def _act(self, parts: _Parts, action: SlurmJobAction) -> None:
-        spec, reference = parts.job.spec, _reference(parts.job)
+        spec, reference = parts.job.spec, parts.job.spec.cluster
         self._gate.check()
         if isinstance(action, EnsureSlice):
             await ensure_slice(
@@ -488,12 +488,6 @@ def _folder(parts: _Parts) -> str:
     """The work directory of an attempt: its own, or else the cluster's."""
     ours = "" if parts.cluster is None else parts.cluster.spec.files.work_directory
     return parts.job.work_directory or ours
-
-
-def _reference(job: SlurmJob) -> ClusterReference:
-    return ClusterReference(
-        namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
-    )
 
 
 def _probed(parts: _Parts, status: SlurmJobStatus) -> ProbedAttempt:

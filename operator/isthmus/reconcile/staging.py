@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import UNCLEAR, Phase
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
@@ -77,7 +77,7 @@ class KeyStaging:
         key = await self._keys.key(job, frozen)
         if key is None:
             return
-        client = self._clusters.client(_reference(job))
+        client = self._clusters.client(job.spec.cluster)
         self._check()
         await client.place_secret(
             work_directory=folder,
@@ -96,7 +96,7 @@ class KeyStaging:
     ) -> None:
         """See to the file of a job that waits, where that was long ago; a failure can wait."""
         if status.phase != Phase.PENDING or job.metadata.deleting:
-            if status.phase not in {Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN}:
+            if status.phase not in UNCLEAR:
                 self._staged.pop(job.spec.job_name, None)
             if status.start_time is not None:
                 self._touched.discard(job.spec.job_name)
@@ -109,7 +109,7 @@ class KeyStaging:
         try:
             folder = job.work_directory or status.work_directory
             folder = folder or cluster.spec.files.work_directory
-            placed = await self._placed(_reference(job), folder)
+            placed = await self._placed(job.spec.cluster, folder)
             if placed is None:
                 return
             if job.spec.job_name in placed:
@@ -155,7 +155,7 @@ class KeyStaging:
             return
         try:
             self._check()
-            await self._clusters.client(_reference(job)).remove_secrets(
+            await self._clusters.client(job.spec.cluster).remove_secrets(
                 work_directory=job.work_directory or cluster.spec.files.work_directory,
                 job_name=job.spec.job_name,
             )
@@ -165,9 +165,3 @@ class KeyStaging:
                 job.spec.job_name,
                 error,
             )
-
-
-def _reference(job: SlurmJob) -> ClusterReference:
-    return ClusterReference(
-        namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
-    )

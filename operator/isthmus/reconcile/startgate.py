@@ -5,7 +5,6 @@ Apart from the reconciler, which only has to know whether it may let the attempt
 
 from enum import Enum
 
-from isthmus.api.desired import ClusterReference
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import rfc3339
@@ -46,11 +45,8 @@ class StartGate:
         if cluster is None:
             return Closing.FAILED if unread else Closing.CLOSED
         self._gate.check()
-        reference = ClusterReference(
-            namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
-        )
         try:
-            closed = await self._clusters.client(reference).close_gate(
+            closed = await self._clusters.client(job.spec.cluster).close_gate(
                 work_directory=job.work_directory or cluster.spec.files.work_directory,
                 job_name=job.spec.job_name,
             )

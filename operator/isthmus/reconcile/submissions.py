@@ -6,7 +6,6 @@ refusal, not an unclear answer.
 
 from collections.abc import Awaitable, Callable
 
-from isthmus.api.desired import ClusterReference
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.backends.slurm.frozen import FrozenJob
@@ -39,7 +38,7 @@ async def announced(
         return before
     key = await draw()
     check()
-    await clusters.client(_reference(job)).place_tunnel_key(
+    await clusters.client(job.spec.cluster).place_tunnel_key(
         work_directory=before.work_directory or cluster.spec.files.work_directory,
         job_name=job.spec.job_name,
         content=key.private,
@@ -81,16 +80,10 @@ async def submit(
             forward=before.forward,
             work_directory=before.work_directory,
             excluded_nodes=before.excluded_nodes,
-            family=clusters.family(_reference(job)),
+            family=clusters.family(job.spec.cluster),
         )
     except ValueError as error:
         return Refused(reason="InvalidRequest", message=str(error))
-    outcome = await clusters.submit(_reference(job), request, check=check)
-    clusters.poke(_reference(job))
+    outcome = await clusters.submit(job.spec.cluster, request, check=check)
+    clusters.poke(job.spec.cluster)
     return outcome
-
-
-def _reference(job: SlurmJob) -> ClusterReference:
-    return ClusterReference(
-        namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
-    )

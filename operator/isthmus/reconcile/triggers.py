@@ -4,7 +4,7 @@ Only hints: a missed one costs time until the next resync, never correctness.
 """
 
 from isthmus.api import names
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import UNCLEAR, Phase
 from isthmus.api.desired import ClusterReference
 from isthmus.apiserver.objects import (
     Object,
@@ -21,6 +21,7 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
     Resource,
 )
+from isthmus.reconcile.cluster_view import cluster_of
 from isthmus.reconcile.queue import Key, WorkQueue
 from isthmus.reconcile.store import Store
 
@@ -35,7 +36,7 @@ MOST_GAP = 2.0
 MODEL_DEPLOYMENT = "ModelDeployment"
 SLURM_JOB = "SlurmJob"
 SLURM_CLUSTER = "SlurmCluster"
-_UNSETTLED = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN, Phase.DRAINING})
+_UNSETTLED = UNCLEAR | {Phase.DRAINING}
 
 
 class Triggers:
@@ -75,7 +76,7 @@ class Triggers:
             return
         if resource == SLURM_JOBS and (old is None or new is None):
             # A SlurmCluster being deleted waits for its last SlurmJob.
-            reference = _cluster_of(obj)
+            reference = cluster_of(obj)
             self._queue.add(Key(SLURM_CLUSTER, reference.namespace, reference.name))
         deployment = labels(obj).get(names.LABEL_DEPLOYMENT)
         if resource != MODEL_DEPLOYMENTS and deployment is not None:
@@ -105,7 +106,7 @@ class Triggers:
             self._add_cluster(reference)
             return
         for obj in self._store.list(SLURM_JOBS):
-            if _cluster_of(obj) != reference:
+            if cluster_of(obj) != reference:
                 continue
             if dig(obj, "spec", "jobName") in changed or _unsettled(obj):
                 self._queue.add(key_of(SLURM_JOBS, obj))
@@ -113,7 +114,7 @@ class Triggers:
     def _add_cluster(self, reference: ClusterReference) -> None:
         """Everything that depends on a cluster."""
         for obj in self._store.list(SLURM_JOBS):
-            if _cluster_of(obj) == reference:
+            if cluster_of(obj) == reference:
                 self._queue.add(key_of(SLURM_JOBS, obj))
         for obj in self._store.list(MODEL_DEPLOYMENTS):
             if reference in self._references(obj):
@@ -145,13 +146,6 @@ class Triggers:
 def key_of(resource: Resource, obj: Object) -> Key:
     """The queue key of an object of ours."""
     return Key(resource.kind, namespace(obj), name(obj))
-
-
-def _cluster_of(obj: Object) -> ClusterReference:
-    return ClusterReference(
-        namespace=str(dig(obj, "spec", "clusterRef", "namespace", default="")),
-        name=str(dig(obj, "spec", "clusterRef", "name", default="")),
-    )
 
 
 def _unsettled(obj: Object) -> bool:

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import TERMINAL
 from isthmus.api.desired import ClusterReference
 from isthmus.api.names import LABEL_DEPLOYMENT, LABEL_KEY
 from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
@@ -28,8 +28,6 @@ from isthmus.routing.slices import LABEL_SERVICE_NAME
 from isthmus.routing.tunnel_slices import tunnel_of
 
 _log = logging.getLogger(__name__)
-
-_TERMINAL = frozenset(phase for phase in Phase if phase.terminal)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +169,7 @@ def over(jobs: Iterable[Object]) -> frozenset[str]:
 
 def _is_over(raw: Object) -> bool:
     phase = dig(raw, "status", "phase")
-    return isinstance(phase, str) and phase in _TERMINAL
+    return isinstance(phase, str) and phase in TERMINAL
 
 
 def _of(attempt: Attempt, held: Wanted | None) -> Wanted | None:
@@ -185,7 +183,7 @@ def _of(attempt: Attempt, held: Wanted | None) -> Wanted | None:
 
 def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:
     status = job.status or SlurmJobStatus()
-    if status.phase is not None and status.phase.terminal:
+    if status.phase in TERMINAL:
         return None
     forward = status.forward
     if forward is None or forward.port is None:
@@ -203,9 +201,7 @@ def _wanted(job: SlurmJob, held: Wanted | None) -> Wanted | None:
         deployment=job.spec.deployment,
         api_key=job.metadata.labels.get(LABEL_KEY),
         service=forward.service or job.spec.deployment,
-        cluster=ClusterReference(
-            namespace=job.spec.cluster_ref.namespace, name=job.spec.cluster_ref.name
-        ),
+        cluster=job.spec.cluster,
         mode=forward.mode or "Tunnel",
         port=forward.port,
         host=host,

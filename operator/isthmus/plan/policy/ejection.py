@@ -9,6 +9,7 @@ another model, another attempt) has not been lost from view: it always leaves.
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.plan.policy.degraded import ANSWERS
+from isthmus.plan.policy.rotation import forwards_requests
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
 
 
@@ -25,9 +26,7 @@ def withheld(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
 
 def told(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
     """The status of a degraded worker, saying so where it is left in rotation."""
-    was_member = observed.slice_target is not None or (
-        observed.status.forward is not None and bool(observed.status.forward.in_traffic)
-    )
+    was_member = observed.slice_target is not None or forwards_requests(observed.status)
     if not was_member or not withheld(observed, status):
         return status
     return status.model_copy(

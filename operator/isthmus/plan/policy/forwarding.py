@@ -10,12 +10,21 @@ from collections.abc import Collection
 from dataclasses import replace
 
 from isthmus.api.base import ConditionModel
-from isthmus.api.conditions import ConditionType, Phase, Reason, set_condition
+from isthmus.api.conditions import (
+    PROBED,
+    TERMINAL,
+    UNSUBMITTED,
+    ConditionType,
+    Phase,
+    Reason,
+    set_condition,
+)
 from isthmus.api.ip_family import host_port
 from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.api.times import epoch
 from isthmus.plan.actions import Submit
 from isthmus.plan.condition_models import models, typed
+from isthmus.plan.policy.rotation import forwards_requests, gets_requests
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan, TunnelSlice
 
 BROKEN = frozenset({Reason.TUNNEL_DOWN, Reason.TUNNEL_AWAITED})
@@ -24,8 +33,7 @@ SETTLED = 60.0
 """Seconds after which a way that works again is judged by: some probes."""
 BEGINNING = 60.0
 """Seconds in which a way that has never worked is being made, and is not called broken yet."""
-_UNSUBMITTED = frozenset({None, Phase.WAITING})
-_NEEDED = frozenset({Phase.STARTING, Phase.READY, Phase.DEGRADED, Phase.DRAINING})
+_NEEDED = PROBED | {Phase.DRAINING}
 
 
 def choose_port(*, seed: int, taken: Collection[int], first: int, last: int) -> int | None:
@@ -208,13 +216,13 @@ def _told(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStat
 
 def _forward(observed: SlurmJobObservation, status: SlurmJobStatus) -> ForwardStatus | None:
     phase = status.phase
-    if phase is not None and Phase(phase).terminal:
+    if phase in TERMINAL:
         return None
     if not forwarded(observed, status):
         return None
     before = status.forward
     if before is None:
-        if phase in _UNSUBMITTED and not observed.network.tunnels:
+        if phase in UNSUBMITTED and not observed.network.tunnels:
             return None
         # What a wiped status has forgotten, the supervisor's slice still says.
         port = next((t.port for t in observed.network.tunnels), observed.network.free_port)
@@ -234,10 +242,10 @@ def _forward(observed: SlurmJobObservation, status: SlurmJobStatus) -> ForwardSt
 def _in_traffic(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
     if observed.deleting:
         return False
-    if status.phase == Phase.READY or status.reason == Reason.LAST_IN_ROTATION:
+    if gets_requests(status):
         return True
-    before = observed.status.forward is not None and bool(observed.status.forward.in_traffic)
-    if status.phase in _UNSUBMITTED and not observed.clear:
+    before = forwards_requests(observed.status)
+    if status.phase in UNSUBMITTED and not observed.clear:
         return before or in_rotation(observed)  # wiped and not seen: nothing is taken away
     return before and status.phase == Phase.DEGRADED and status.reason in BROKEN
 

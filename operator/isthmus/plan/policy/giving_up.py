@@ -5,9 +5,8 @@ Apart from stopping, which ends what nobody wants any more and drains it first.
 
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.slurm.records import JobRecord
-from isthmus.plan.actions import Cancel
+from isthmus.plan.policy.cancelling import cancel
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
 
@@ -33,16 +32,11 @@ def give_up(
             "job_id": record.job_id,
         }
     )
-    return cancel(given_up, observed, now=now)
+    return end_given_up(given_up, observed, now=now)
 
 
-def cancel(status: SlurmJobStatus, observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
-    """Cancel the job of an attempt that we gave up; again if that shows no effect."""
-    sent = epoch(status.cancelled_at)
-    if sent is not None and now - sent < observed.limits.repeat:
-        return SlurmJobPlan(status=status, requeue_after=sent + observed.limits.repeat - now)
-    return SlurmJobPlan(
-        status=status.model_copy(update={"cancelled_at": rfc3339(now)}),
-        actions=(Cancel(job_id=status.job_id or 0),),
-        requeue_after=observed.limits.repeat,
-    )
+def end_given_up(
+    status: SlurmJobStatus, observed: SlurmJobObservation, *, now: float
+) -> SlurmJobPlan:
+    """Cancel the job of an attempt that we gave up."""
+    return cancel(status, job_ids=(status.job_id or 0,), repeat=observed.limits.repeat, now=now)

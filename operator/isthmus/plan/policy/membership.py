@@ -5,23 +5,21 @@ Apart from the planner of a SlurmJob, because every way through it ends here.
 
 from dataclasses import replace
 
-from isthmus.api.conditions import Phase, Reason
+from isthmus.api.conditions import UNSUBMITTED
 from isthmus.plan.actions import DeleteSlice, EnsureSlice, SlurmJobAction
 from isthmus.plan.policy.forwarding import forwarded
+from isthmus.plan.policy.rotation import gets_requests
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
 
 def with_membership(observed: SlurmJobObservation, plan: SlurmJobPlan) -> SlurmJobPlan:
     """Add what keeps the EndpointSlice true: a member exactly while Ready at a known address."""
     status = plan.status
-    if status.phase in {None, Phase.WAITING} and not observed.clear:
+    if status.phase in UNSUBMITTED and not observed.clear:
         return plan  # a member that waits has lost its status; nothing is deregistered unseen
     wanted = (
         (status.host, status.port)
-        if (status.phase == Phase.READY or status.reason == Reason.LAST_IN_ROTATION)
-        and status.host
-        and status.port
-        and not forwarded(observed, status)
+        if gets_requests(status) and status.host and status.port and not forwarded(observed, status)
         else None
     )
     action: SlurmJobAction | None = None

@@ -9,7 +9,7 @@ little.
 Settled jobs never ask for more.
 """
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import UNCLEAR, Phase
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch
 from isthmus.plan.slurmjob_observation import SlurmJobObservation
@@ -21,8 +21,7 @@ YOUNG = 120.0
 _SHARE = 1 / 8
 _LONG = 60.0
 """A load that has taken so long that its next look would be this far away asks for no more."""
-_SUBMITTED = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN, Phase.PENDING})
-_UNCLEAR = frozenset({Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN})
+_SUBMITTED = UNCLEAR | {Phase.PENDING}
 
 
 def look_in(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> float | None:
@@ -49,7 +48,7 @@ def _pace(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) 
         return None if status.port is not None else _loading(observed, status=status, now=now)
     submitted = epoch(status.submit_started_at)
     young = submitted is not None and now - submitted < YOUNG
-    unclear = status.phase in _UNCLEAR and not _pausing(observed, status=status, now=now)
+    unclear = status.phase in UNCLEAR and not _pausing(observed, status=status, now=now)
     if status.phase not in _SUBMITTED or not (young or unclear):
         return None
     return LOOK_EVERY

@@ -9,7 +9,7 @@ model.
 
 from dataclasses import replace
 
-from isthmus.api.conditions import Phase, Reason
+from isthmus.api.conditions import TERMINAL, Phase, Reason
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.slurm.records import JobRecord
@@ -24,13 +24,14 @@ from isthmus.plan.actions import (
     Terminate,
     WithdrawTunnels,
 )
-from isthmus.plan.policy import submission, unreadable
+from isthmus.plan.policy import absence, submission, unreadable
+from isthmus.plan.policy.absence import Absence
+from isthmus.plan.policy.cancelling import cancel
 from isthmus.plan.policy.drain import DrainTimes, Proceed, Wait, decide, told
 from isthmus.plan.policy.forwarding import in_rotation
 from isthmus.plan.policy.identity import choose, start_forgotten
 from isthmus.plan.slurmjob_observation import SlurmJobObservation, SlurmJobPlan
 
-_ABSENCES_NEEDED = 2
 GHOST_SECONDS = 1800.0
 """After this long no submission is still on its way: far beyond any time limit of sbatch."""
 _REPEAT = 60.0
@@ -80,7 +81,7 @@ def _withdrawn(observed: SlurmJobObservation, *, now: float) -> tuple[SlurmJobAc
 def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     status = observed.status
     submitted = status.submit_started_at is not None or status.job_id is not None
-    over = status.phase is not None and Phase(status.phase).terminal
+    over = status.phase in TERMINAL
     live = bool(observed.unreadable) or any(observe(record).live for record in observed.records)
     if over and not live:
         return _done(observed, now=now, close_gate=_may_have_a_ghost(status))
@@ -180,7 +181,7 @@ def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> Slu
     serves = state in _MAY_SERVE or start_forgotten(status, record)
     drains = status.ever_ready and serves
     if not drains:
-        return _cancel(status, record=record, repeat=limits.repeat, now=now)
+        return cancel(status, job_ids=(record.job_id,), repeat=limits.repeat, now=now)
     times = DrainTimes(floor=limits.deregister_delay, budget=observed.drain_timeout)
     out_since = epoch(status.draining_since) or now
     if terminated is None:
@@ -194,7 +195,7 @@ def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> Slu
         ends = max(ends, out_since + times.floor + times.budget + limits.termination_grace)
     if now < ends:
         return SlurmJobPlan(status=status, requeue_after=ends - now)
-    return _cancel(status, record=record, repeat=limits.repeat, now=now)
+    return cancel(status, job_ids=(record.job_id,), repeat=limits.repeat, now=now)
 
 
 def _terminate(
@@ -218,19 +219,6 @@ def _terminate(
     )
 
 
-def _cancel(
-    status: SlurmJobStatus, *, record: JobRecord, repeat: float, now: float
-) -> SlurmJobPlan:
-    sent = epoch(status.cancelled_at)
-    if sent is not None and now - sent < repeat:
-        return SlurmJobPlan(status=status, requeue_after=sent + repeat - now)
-    return SlurmJobPlan(
-        status=status.model_copy(update={"cancelled_at": rfc3339(now)}),
-        actions=(Cancel(job_id=record.job_id),),
-        requeue_after=repeat,
-    )
-
-
 def _without_record(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     """Submitted, and no snapshot shows it: prove that it is gone before letting go."""
     status = _draining(observed.status, now=now)
@@ -246,11 +234,13 @@ def _without_record(observed: SlurmJobObservation, *, now: float) -> SlurmJobPla
             status=status,
             requeue_after=max(1.0, since + observed.limits.submit_unknown_wait - now),
         )
-    if observed.absent_snapshots < _ABSENCES_NEEDED:
-        return SlurmJobPlan(status=status)
-    if not observed.confirmed_gone:
-        return SlurmJobPlan(status=status, actions=(ConfirmGone(job_id=status.job_id or 0),))
-    return _done(observed, now=now, close_gate=False)
+    match absence.judge(observed):
+        case Absence.TOO_EARLY:
+            return SlurmJobPlan(status=status)
+        case Absence.UNCONFIRMED:
+            return SlurmJobPlan(status=status, actions=(ConfirmGone(job_id=status.job_id or 0),))
+        case Absence.GONE:
+            return _done(observed, now=now, close_gate=False)
 
 
 def _draining(status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
@@ -283,7 +273,7 @@ def _done(observed: SlurmJobObservation, *, close_gate: bool, now: float) -> Slu
     if close_gate:
         found = epoch(observed.status.gate_claimed_at)
         known = any(record.has_run for record in observed.records)
-        waited = found is not None and observed.cluster.complete_since(found) >= _ABSENCES_NEEDED
+        waited = found is not None and absence.enough_snapshots_since(observed.cluster, found)
         failed = epoch(observed.status.gate_failed_at)
         too_late = failed is not None and now - failed >= GHOST_SECONDS
         gate = (CloseGate(sure=known or waited, may_fail=too_late),)

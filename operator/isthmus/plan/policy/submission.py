@@ -15,12 +15,11 @@ unclear nor refused; it is tried again after a pause of its own.
 import re
 from enum import Enum
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import UNCLEAR
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import epoch
+from isthmus.plan.policy import absence
 from isthmus.plan.slurmjob_observation import Limits, SlurmJobObservation
-
-SNAPSHOTS_NEEDED = 2
 
 SAME_ANSWERS = 3
 """So many submissions in a row with the same unclear words and no job are a refusal."""
@@ -84,7 +83,7 @@ def resolve(observed: SlurmJobObservation, *, now: float) -> Unknown:
         return Unknown.WAIT
     deadline = since + observed.limits.submit_unknown_wait
     unseen_since = max(deadline, observed.last_seen or 0.0)  # it may have been seen, unreadable
-    enough = observed.cluster.complete_since(unseen_since) >= SNAPSHOTS_NEEDED
+    enough = absence.enough_snapshots_since(observed.cluster, unseen_since)
     return Unknown.ABSENT if now >= deadline and enough else Unknown.WAIT
 
 
@@ -96,9 +95,7 @@ def looked_for(observed: SlurmJobObservation, *, now: float) -> float:
 
 def is_unclear(status: SlurmJobStatus) -> bool:
     """Whether sbatch may have run unheard, as a status found at the begin of a pass tells."""
-    return status.phase in {Phase.SUBMITTING, Phase.SUBMIT_UNKNOWN} or (
-        status.unknown_since is not None
-    )
+    return status.phase in UNCLEAR or status.unknown_since is not None
 
 
 def answered(status: SlurmJobStatus, *, words: str) -> SlurmJobStatus:
