@@ -232,6 +232,13 @@ class TestWanted:
         (first,) = wanted(slurm_job("z"))
         assert wanted(slurm_job("a"), slurm_job("z"), held={first.uid: first}) == (first,)
 
+    def test_one_that_is_held_elsewhere_takes_no_port_of_another(self) -> None:
+        """Seed 9919: both were held, and who came first in the list took the other's port."""
+        (first,) = wanted(slurm_job("z"))
+        (other,) = wanted(slurm_job("a", forward=ForwardStatus(mode="Tunnel", port=20002)))
+        held = {first.uid: first, other.uid: other}
+        assert wanted(slurm_job("a"), slurm_job("z"), held=held) == (first,)
+
     def test_what_cannot_be_read_is_left_out(self) -> None:
         assert len(wanted({"metadata": {"name": "x"}}, slurm_job())) == 1
 

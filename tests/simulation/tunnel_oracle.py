@@ -59,7 +59,6 @@ class TunnelOracle:
         self._ports: dict[str, int] = {}
         self.conflict = False  # somebody has written a port into a status
         self._rewritten: set[str] = set()  # names of the jobs to whose status that was done
-        self._moved: dict[str, float] = {}  # those, and whose port was claimed by it → when
         self.closed: dict[Address, tuple[float, bool]] = {}  # when, and whether it had answered
         self.requests = 0
         world.api.listeners.append(self.changed)
@@ -166,8 +165,6 @@ class TunnelOracle:
             wanted = k8s.dig(job, "status", "forward", "inTraffic") is True
             if not wanted or k8s.deletion_timestamp(job) or not self._steady(job):
                 continue
-            if self._moves(job):
-                continue
             if (k8s.namespace(job), k8s.dig(job, "status", "forward", "service")) == service:
                 self._oracle.require(
                     False, f"{by} empties {service[1]}, and {k8s.name(job)} serves"
@@ -195,9 +192,6 @@ class TunnelOracle:
                 self._alone(obj, port)
         if by == "user" and self._ports.get(uid, port) != port:
             self._rewritten.add(str(obj["spec"]["jobName"]))
-            for job in self._world.api.all(SLURM_JOBS):
-                if k8s.dig(job, "status", "forward", "port") == port:
-                    self._moved[str(job["spec"]["jobName"])] = self._world.now
         self._ports[uid] = port
 
     def _alone(self, obj: Json, port: int) -> None:
@@ -333,19 +327,6 @@ class TunnelOracle:
         owner = k8s.owner_uids(obj)[0]
         found = ((n, a) for n, a in self._oracle.attempts.items() if a.uid == owner)
         return next(found, ("", None))
-
-    def _moves(self, job: Json) -> bool:
-        """Whether somebody wrote that a forward is at another port, and none has opened since.
-
-        What led to the old port is taken back, and while the way is broken nothing leads to the
-        new one: so the write empties the Service, not a supervisor's own side (seed 9919).
-        """
-        moved = self._moved.get(str(job["spec"]["jobName"]))
-        if moved is None:
-            return False
-        at = {_at(engine) for engine in self._world.machines.running(str(job["spec"]["jobName"]))}
-        doors = self._world.machines.doors.values()
-        return not any(door.target in at and door.opened_at > moved for door in doors)
 
     def _steady(self, job: Json) -> bool:
         """Whether a SlurmJob's engine has served for a while, as its node sees it."""

@@ -112,9 +112,15 @@ def wanted_forwards(
             continue
         # Of two that claim a port the one that has it keeps it.
         rival = found.get(one.port)
-        if rival is None or (one.uid in held and rival.uid not in held):
+        if rival is None or (_has(held, one) and not _has(held, rival)):
             found[one.port] = one
     return tuple(sorted(found.values(), key=lambda one: (one.namespace, one.slurm_job)))
+
+
+def _has(held: Mapping[str, Wanted], one: Wanted) -> bool:
+    """Whether a forward is held at the very port that it asks for."""
+    before = held.get(one.uid)
+    return before is not None and before.port == one.port
 
 
 def recalled(
