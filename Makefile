@@ -107,7 +107,7 @@ bench-scale: $(VENV)/ready ## Measure with thousands of deployments and a thousa
 
 .PHONY: soak
 soak: $(VENV)/ready ## Run the long forms of the tests.
-	@$(HERMETIC) ISTHMUS_EXAMPLES=random $(RUN) -m pytest tests/plan --timeout=3600
+	@$(HERMETIC) ISTHMUS_EXAMPLES=random $(RUN) -m pytest tests/unit --timeout=3600
 	@$(HERMETIC) $(RUN) -m pytest tests -m soak --timeout=3600
 
 .PHONY: engines

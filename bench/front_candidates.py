@@ -16,7 +16,7 @@ from typing import Protocol
 from bench.http_load import Address
 from isthmus.front import drain, envoy
 from isthmus.front.files import write
-from isthmus.front.workers import Worker
+from isthmus.routing.members import Worker
 from playground.config import default_cache
 from playground.engines.launch import free_port
 from playground.errors import PlaygroundError

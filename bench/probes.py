@@ -24,10 +24,10 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.report import Rows, markdown_tables, tables
-from isthmus.health.client import HttpProbeClient
-from isthmus.health.prober import Prober
-from isthmus.health.verdict import ProbeTarget
-from isthmus.reconcile.queue import Key
+from isthmus.apiserver.key import Key
+from isthmus.probing.client import HttpProbeClient
+from isthmus.probing.prober import Prober
+from isthmus.probing.verdict import ProbeTarget
 
 ATTEMPT = "x7k2qp"
 INTERVAL = 5.0

@@ -85,7 +85,7 @@ LANES = (
         "releases of SLURM, single processes",
         ("contract", "real/test_slurm_matrix.py"),
     ),
-    Lane("E", "lint, plan, simulation", ("plan", "simulation"), background=True, lint=True),
+    Lane("E", "lint, units, simulation", ("unit", "simulation"), background=True, lint=True),
 )
 
 ACCEPTANCE = Lane(

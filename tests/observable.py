@@ -27,8 +27,10 @@ from isthmus.api.modeldeployment import ModelDeployment
 from isthmus.api.slurmcluster import SlurmCluster, network_mode
 from isthmus.api.slurmjob import ForwardStatus, SlurmJob
 from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.clusters import cluster_of
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SECRETS, SLURM_CLUSTERS, SLURM_JOBS
 from isthmus.apiserver.secrets import Secrets
+from isthmus.apiserver.store import Store
 from isthmus.backends.kubernetes import front, render
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm import login
@@ -36,25 +38,23 @@ from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.backends.slurm.records import SubmitRequest
 from isthmus.errors import SlurmUnavailableError
 from isthmus.front import routes
-from isthmus.health.client import EngineAnswer
-from isthmus.plan.modeldeployment import plan_model_deployment
-from isthmus.plan.policy.placement import by_priority, place
-from isthmus.reconcile.access import access
-from isthmus.reconcile.cluster_view import cluster_of
-from isthmus.reconcile.requests import submit_request
-from isthmus.reconcile.slurmcluster import cluster_access
-from isthmus.reconcile.store import Store
+from isthmus.modeldeployment.plan import plan_model_deployment
+from isthmus.modeldeployment.policy.placement import by_priority, place
+from isthmus.probing.client import EngineAnswer
 from isthmus.settings import Settings
+from isthmus.slurmcluster.access import access
+from isthmus.slurmcluster.reconciler import cluster_access
+from isthmus.slurmjob.requests import submit_request
 from isthmus.tunnels import bastion
 from isthmus.tunnels.desired import Wanted
 from isthmus.tunnels.links import LinkKey, Links
-from tests.plan import builders
 from tests.simulation import operators
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.engines import ProbeClient
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.slurm import Job
 from tests.simulation.world import INSTALLATION, SYSTEM, World
+from tests.unit import builders
 from tests.virtualtime import run_virtual
 
 Json: TypeAlias = dict[str, Any]

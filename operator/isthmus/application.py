@@ -15,13 +15,13 @@ import logging
 from isthmus.allow_list import allow_list
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
+from isthmus.apiserver.election import LeaderElector
 from isthmus.apiserver.gate import Gate, OpenGate
 from isthmus.assembly import Parts, assemble
 from isthmus.bounded_http import addresses_of, bounded_client
-from isthmus.health.client import HttpProbeClient
-from isthmus.reconcile.leader import LeaderElector
-from isthmus.reconcile.queue import WorkQueue
-from isthmus.reconcile.standby import standing_by
+from isthmus.loop.queue import WorkQueue
+from isthmus.loop.standby import standing_by
+from isthmus.probing.client import HttpProbeClient
 from isthmus.settings import Settings
 from isthmus.signals import EndLimit, take_signals, unless_asked
 from isthmus.watch.operator import WatchSettings, run_watch

@@ -17,33 +17,34 @@ import httpx
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.client import ApiServer, KubernetesApiServer
 from isthmus.apiserver.gate import Gate, GatedApiServer
+from isthmus.apiserver.key import Key
+from isthmus.apiserver.relist import Relist
 from isthmus.apiserver.resources import WATCHED
 from isthmus.apiserver.secrets import Secrets
+from isthmus.apiserver.store import Store
 from isthmus.backends.slurm.login import make_client
-from isthmus.health.client import ProbeClient
-from isthmus.health.prober import Prober
-from isthmus.observe.events import EventRecorder
-from isthmus.plan.slurmjob_observation import Limits
-from isthmus.reconcile.attempt_keys import AttemptKeys, InstallationSeed
-from isthmus.reconcile.cluster_state import ClusterStates
-from isthmus.reconcile.clusters import Clusters
-from isthmus.reconcile.deployment_actions import DeploymentActions
-from isthmus.reconcile.external_routers import ExternalRouters
-from isthmus.reconcile.forward_ports import ForwardPorts
-from isthmus.reconcile.keys import DeploymentKeys
-from isthmus.reconcile.loop import Loop, Reconciler
-from isthmus.reconcile.modeldeployment import ModelDeploymentReconciler
-from isthmus.reconcile.pod_actions import PodActions
-from isthmus.reconcile.probes import WorkerProbes
-from isthmus.reconcile.queue import Key, WorkQueue
-from isthmus.reconcile.relist import Relist
-from isthmus.reconcile.slurmcluster import SlurmClusterReconciler, cluster_access
-from isthmus.reconcile.slurmjob import SlurmJobReconciler
-from isthmus.reconcile.staging import KeyStaging
-from isthmus.reconcile.store import Store
-from isthmus.reconcile.submission_line import SubmissionLine
-from isthmus.reconcile.triggers import MODEL_DEPLOYMENT, SLURM_CLUSTER, SLURM_JOB, Triggers
+from isthmus.loop.loop import Loop, Reconciler
+from isthmus.loop.queue import WorkQueue
+from isthmus.loop.triggers import MODEL_DEPLOYMENT, SLURM_CLUSTER, SLURM_JOB, Triggers
+from isthmus.modeldeployment.execute import DeploymentActions
+from isthmus.modeldeployment.execute_pods import PodActions
+from isthmus.modeldeployment.keys import DeploymentKeys
+from isthmus.modeldeployment.reconciler import ModelDeploymentReconciler
+from isthmus.probing.client import ProbeClient
+from isthmus.probing.prober import Prober
+from isthmus.routing.keep_external import ExternalRouters
 from isthmus.settings import Settings
+from isthmus.slurmcluster.reconciler import SlurmClusterReconciler, cluster_access
+from isthmus.slurmcluster.running import Clusters
+from isthmus.slurmcluster.state import ClusterStates
+from isthmus.slurmcluster.submission_line import SubmissionLine
+from isthmus.slurmjob.attempt_keys import AttemptKeys, InstallationSeed
+from isthmus.slurmjob.forward_ports import ForwardPorts
+from isthmus.slurmjob.key_files import KeyStaging
+from isthmus.slurmjob.observation import Limits
+from isthmus.slurmjob.probes import WorkerProbes
+from isthmus.slurmjob.reconciler import SlurmJobReconciler
+from isthmus.telemetry.events import EventRecorder
 
 _ATTEMPT_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _KILL_AFTER_SECONDS = 5.0

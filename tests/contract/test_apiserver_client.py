@@ -31,6 +31,7 @@ from isthmus.apiserver.resources import (
     WATCHED,
     Resource,
 )
+from isthmus.apiserver.store import Store
 from isthmus.errors import (
     ApiAlreadyExistsError,
     ApiConflictError,
@@ -41,7 +42,6 @@ from isthmus.errors import (
     ApiUnclearError,
     NotLeaderError,
 )
-from isthmus.reconcile.store import Store
 from tests.bareapi import CONFIG_MAPS, connect, connection, new_namespace
 
 

@@ -16,8 +16,8 @@ import pytest
 
 from isthmus.api import names
 from tests.contract.test_front_sidecar import ApiServer, Sidecar
-from tests.plan.test_tunnel_rules import slurm_job
 from tests.traffic.client import REPOSITORY
+from tests.unit.tunnels.test_tunnel_rules import slurm_job
 
 RELEASED = "4eab8ed"
 """The commit before keys of attempts, tables of paths and marks of squeue."""

@@ -21,6 +21,8 @@ import pytest
 
 from isthmus import application, assembly
 from isthmus.api.desired import ClusterReference
+from isthmus.apiserver.election import LeaderElector
+from isthmus.apiserver.key import Key
 from isthmus.apiserver.objects import Object, dig
 from isthmus.apiserver.resources import (
     ENDPOINT_SLICES,
@@ -32,11 +34,9 @@ from isthmus.apiserver.resources import (
 from isthmus.assembly import Parts
 from isthmus.backends.slurm.records import Snapshot
 from isthmus.errors import ApiUnavailableError, SshError
-from isthmus.health.client import EngineAnswer
-from isthmus.health.prober import Prober
-from isthmus.health.verdict import ProbeTarget
-from isthmus.reconcile.leader import LeaderElector
-from isthmus.reconcile.queue import Key
+from isthmus.probing.client import EngineAnswer
+from isthmus.probing.prober import Prober
+from isthmus.probing.verdict import ProbeTarget
 from isthmus.settings import Settings
 from isthmus.signals import EndLimit
 from isthmus.ssh.options import Forward, Identity, Target
@@ -45,10 +45,10 @@ from isthmus.tunnels.links import Links
 from isthmus.tunnels.settings import TunnelSettings
 from isthmus.tunnels.supervisor import Supervisor
 from tests.memoryapi import MemorySession, connection_info
-from tests.plan.test_tunnel_rules import slurm_job
 from tests.simulation import manifests
 from tests.simulation.apiedge import ApiEdge, Weather
 from tests.simulation.apiserver import ApiSimulator, Json
+from tests.unit.tunnels.test_tunnel_rules import slurm_job
 from tests.virtualtime import run_virtual
 
 SYSTEM = "isthmus-system"

@@ -17,8 +17,8 @@ import pytest
 
 from isthmus.apiserver.resources import ENDPOINT_SLICES, MODEL_DEPLOYMENTS
 from isthmus.apiserver.secrets import Secrets
-from isthmus.reconcile.external_routers import ExternalRouters
-from isthmus.reconcile.store import Store
+from isthmus.apiserver.store import Store
+from isthmus.routing.keep_external import ExternalRouters
 from isthmus.routing.slices import worker_slice
 from playground.config import default_cache
 from playground.engines.launch import EngineProcess

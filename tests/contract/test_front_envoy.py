@@ -15,7 +15,7 @@ import pytest
 from isthmus.front import envoy
 from isthmus.front.drain import drain, requests_of
 from isthmus.front.files import write
-from isthmus.front.workers import Worker
+from isthmus.routing.members import Worker
 from playground.engines.launch import EngineProcess
 from tests.fronts.loopback import (
     Front,

@@ -25,13 +25,13 @@ import pytest
 from isthmus.allow_list import DEFAULT, allow_list
 from isthmus.apiserver.resources import ENDPOINT_SLICES, MODEL_DEPLOYMENTS
 from isthmus.apiserver.secrets import Secrets
+from isthmus.apiserver.store import Store
 from isthmus.bounded_http import bounded_client
 from isthmus.errors import EngineAnswerError, NotLeaderError
-from isthmus.health.client import HttpProbeClient
-from isthmus.reconcile import external_routers
-from isthmus.reconcile.external_routers import ExternalRouters
-from isthmus.reconcile.store import Store
+from isthmus.probing.client import HttpProbeClient
+from isthmus.routing import keep_external as external_routers
 from isthmus.routing.external import OWNER_LABEL
+from isthmus.routing.keep_external import ExternalRouters
 from isthmus.routing.slices import worker_slice
 from tests.canaries import CANARY, SHAPES, assert_unseen
 

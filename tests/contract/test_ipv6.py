@@ -23,14 +23,14 @@ from isthmus.api.ip_family import IpFamily
 from isthmus.backends.kubernetes.render import CONTAINER_PORT, pod_template
 from isthmus.front import envoy
 from isthmus.front.files import write
-from isthmus.front.workers import Worker
+from isthmus.routing.members import Worker
 from playground.config import default_cache
 from playground.engines.install import install
 from playground.progress import Progress
 from playground.routers import envoy_binary
 from tests.fronts.loopback import QUICK
-from tests.plan.builders import desired, k8s_pool
 from tests.traffic.client import REPOSITORY
+from tests.unit.builders import desired, k8s_pool
 
 ADDRESS = "fd00:10::7"
 IPV6 = IpFamily.IPV6
@@ -39,7 +39,7 @@ pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="makes a network names
 
 ASK = """\
 import asyncio, sys
-from isthmus.health.client import HttpProbeClient
+from isthmus.probing.client import HttpProbeClient
 
 async def main():
     async with HttpProbeClient() as client:
@@ -49,7 +49,7 @@ asyncio.run(main())
 """
 STAND_BY = """\
 import asyncio, sys
-from isthmus.reconcile.standby import standing_by
+from isthmus.loop.standby import standing_by
 
 async def main():
     async with standing_by(9000):

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from isthmus.apiserver.key import Key
 from isthmus.errors import EngineRefusedError
-from isthmus.health.client import EngineAnswer, HttpProbeClient
-from isthmus.health.prober import Prober, served_models
-from isthmus.health.verdict import ProbeState, ProbeTarget
-from isthmus.reconcile.queue import Key
+from isthmus.probing.client import EngineAnswer, HttpProbeClient
+from isthmus.probing.prober import Prober, served_models
+from isthmus.probing.verdict import ProbeState, ProbeTarget
 from tests.virtualtime import run_virtual
 
 KEY = Key("SlurmJob", "team-a", "llama-hpc-0-x7k2qp")
@@ -49,7 +49,7 @@ class Engine:
     sent: list[tuple[str, dict[str, str]]] = field(default_factory=list)  # path and headers
 
     async def get(self, url: str, *, headers: Mapping[str, str]) -> EngineAnswer:
-        """See `isthmus.health.client.ProbeClient`."""
+        """See `isthmus.probing.client.ProbeClient`."""
         path = urlsplit(url).path
         now = asyncio.get_running_loop().time()
         self.asked.append((now, path, headers.get("Authorization", "")))
@@ -85,7 +85,7 @@ class Engine:
     async def stream(
         self, url: str, *, headers: Mapping[str, str], take: Callable[[bytes], bool]
     ) -> int:
-        """See `isthmus.health.client.ProbeClient`."""
+        """See `isthmus.probing.client.ProbeClient`."""
         answer = await self.get(url, headers=headers)
         take(answer.body)
         return answer.status

@@ -27,7 +27,7 @@ from isthmus.apiserver.objects import name as name_of
 from isthmus.apiserver.objects import uid
 from isthmus.apiserver.resources import ENDPOINT_SLICES
 from isthmus.backends.kubernetes import front, render
-from isthmus.plan.slurmjob_observation import TunnelSlice
+from isthmus.routing.tunnel_slice import TunnelSlice
 from isthmus.routing.tunnel_slices import Published, tunnel_slice
 from isthmus.tunnels.heartbeat import Heartbeat
 from playground import build, kubernetes_files, manifests

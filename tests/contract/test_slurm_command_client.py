@@ -24,7 +24,7 @@ from isthmus.backends.slurm.records import (
     UnreadableJob,
 )
 from isthmus.errors import SlurmCommandError, SlurmUnavailableError
-from isthmus.plan.policy.leftovers import may_go
+from isthmus.slurmcluster.policy.leftovers import may_go
 from tests.slurmanswers import RECORD_END, printing
 
 NODE = "gpu01\x1f10.0.0.11\x1fmixed\x1fgpu*\x1fnone" + RECORD_END

@@ -7,7 +7,6 @@ from collections.abc import Awaitable, Callable
 from types import MappingProxyType
 
 from isthmus.backends.slurm.client import SlurmClient
-from isthmus.backends.slurm.poller import Poller
 from isthmus.backends.slurm.records import (
     JobRecord,
     Snapshot,
@@ -15,6 +14,7 @@ from isthmus.backends.slurm.records import (
     SubmitRequest,
 )
 from isthmus.errors import SlurmUnavailableError
+from isthmus.slurmcluster.poller import Poller
 from tests.virtualtime import run_virtual
 
 

@@ -3,7 +3,7 @@
 import httpx
 import pytest
 
-from isthmus.reconcile.standby import standing_by
+from isthmus.loop.standby import standing_by
 from tests.ports import free_port
 
 

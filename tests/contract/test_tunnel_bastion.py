@@ -16,8 +16,8 @@ import pytest
 from isthmus.api.desired import ClusterReference
 from isthmus.apiserver.resources import SLURM_CLUSTERS
 from isthmus.apiserver.secrets import SecretRef
+from isthmus.apiserver.store import Store
 from isthmus.errors import SshError
-from isthmus.reconcile.store import Store
 from isthmus.ssh.files import PrivateFolder
 from isthmus.ssh.keys import KeyPair, new_key_pair
 from isthmus.ssh.master import Master

@@ -31,7 +31,7 @@ from isthmus.tunnels.desired import Wanted, parsed, wanted_forwards
 from isthmus.tunnels.links import LinkKey, Links
 from isthmus.tunnels.rules import Outcome
 from tests.contract.test_tunnel_supervisor import CLUSTER, Lab
-from tests.plan.test_tunnel_rules import slurm_job
+from tests.unit.tunnels.test_tunnel_rules import slurm_job
 from tests.wrong_inputs import GOOD, changed
 
 OURS = {

@@ -19,8 +19,8 @@ from isthmus.apiserver.resources import (
     SLURM_CLUSTERS,
     SLURM_JOBS,
 )
+from isthmus.apiserver.store import Store
 from isthmus.errors import ApiNotFoundError, ApiUnavailableError
-from isthmus.reconcile.store import Store
 from isthmus.routing.tunnel_slices import tunnel_of
 from isthmus.ssh.options import Forward, Target
 from isthmus.tunnels.admission import Admission
@@ -28,7 +28,7 @@ from isthmus.tunnels.heartbeat import Heartbeat
 from isthmus.tunnels.publisher import Publisher
 from isthmus.tunnels.rules import Outcome
 from isthmus.tunnels.supervisor import Supervisor, Times
-from tests.plan.test_tunnel_rules import slurm_job
+from tests.unit.tunnels.test_tunnel_rules import slurm_job
 from tests.wrong_inputs import SSH_LOGIN
 
 A, C, S = Outcome.ANSWERED, Outcome.CLOSED, Outcome.SILENT

@@ -13,7 +13,7 @@ import httpx
 
 from isthmus.front import envoy
 from isthmus.front.files import write
-from isthmus.front.workers import Worker
+from isthmus.routing.members import Worker
 from playground.config import default_cache
 from playground.engines.install import install
 from playground.engines.launch import EngineProcess, start

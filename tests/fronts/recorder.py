@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from isthmus.front.workers import Worker
+from isthmus.routing.members import Worker
 
 _NO_LINGER = struct.pack("ii", 1, 0)
 

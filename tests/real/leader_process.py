@@ -11,8 +11,8 @@ import sys
 
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
+from isthmus.apiserver.election import LeaderElector, uptime
 from isthmus.errors import NotLeaderError
-from isthmus.reconcile.leader import LeaderElector, uptime
 
 LOOKS = 8
 """In the time of one lease."""

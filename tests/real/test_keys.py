@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from isthmus.front.workers import workers as members
+from isthmus.routing.members import workers as members
 from isthmus.routing.worker_keys import held_keys
 from playground.config import slurm_node_names
 from playground.image import SGLANG_IMAGE

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from isthmus.apiserver.election import uptime
 from isthmus.apiserver.objects import dig
 from isthmus.apiserver.resources import LEASES
-from isthmus.reconcile.leader import uptime
 from tests.bareapi import bare_api, connect, new_namespace
 from tests.real.leader_process import LOOKS
 

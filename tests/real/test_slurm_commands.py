@@ -27,7 +27,6 @@ from isthmus.api.conditions import PendingClass
 from isthmus.backends.slurm.addresses import Lookup, system_lookup
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.executor import LocalExecutor
-from isthmus.backends.slurm.poller import Poller
 from isthmus.backends.slurm.reasons import classify
 from isthmus.backends.slurm.records import (
     JobRecord,
@@ -57,6 +56,7 @@ from isthmus.backends.slurm.states import (
     work_directory_failed,
 )
 from isthmus.errors import SlurmUnavailableError
+from isthmus.slurmcluster.poller import Poller
 from playground.cluster import Playground
 
 PATIENCE = 60.0

@@ -15,10 +15,10 @@ import pytest
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.objects import dig, name, uid
+from isthmus.apiserver.relist import Relist
 from isthmus.apiserver.resources import PODS, SERVICES, SLURM_JOBS, WATCHED
+from isthmus.apiserver.store import Store
 from isthmus.errors import SettingsError
-from isthmus.reconcile.relist import Relist
-from isthmus.reconcile.store import Store
 from isthmus.watch.operator import WatchSettings, run_watch
 from tests.bareapi import bare_api, connect, connection, new_namespace
 from tests.ports import free_port

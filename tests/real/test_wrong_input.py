@@ -1,6 +1,6 @@
 """The kinds on a real API server: wrong objects are refused with our sentences, good ones filled.
 
-The same table goes through `isthmus validate` in tests/plan/test_validate.py.
+The same table goes through `isthmus validate` in tests/unit/cli/test_validate.py.
 """
 
 import json
@@ -17,8 +17,8 @@ from isthmus.backends.kubernetes.pending import not_created
 from isthmus.backends.kubernetes.render import pod_template
 from playground.errors import PlaygroundError
 from tests.bareapi import bare_api
-from tests.plan.builders import desired
 from tests.real.api import Api, Json, Refused, kind_of
+from tests.unit.builders import desired
 from tests.wrong_inputs import GOOD, ODD_BUT_RIGHT, WRONG_INPUTS, WrongInput, changed
 
 ROOT = Path(__file__).parents[2]

@@ -27,7 +27,7 @@ from isthmus.apiserver.resources import (
     SERVICES,
     SLURM_JOBS,
 )
-from isthmus.reconcile.attempt_keys import key_source
+from isthmus.slurmjob.attempt_keys import key_source
 from tests import observable
 from tests.simulation import users
 from tests.simulation.apiserver import Json, given_up, joined

@@ -14,7 +14,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from isthmus.errors import EngineAnswerError, EngineRefusedError
-from isthmus.health.client import EngineAnswer
+from isthmus.probing.client import EngineAnswer
 
 Address = tuple[str, int]
 POD_PORT = 8000
@@ -161,7 +161,7 @@ class ProbeClient:
         pass
 
     async def get(self, url: str, *, headers: Mapping[str, str]) -> EngineAnswer:
-        """See `isthmus.health.client.ProbeClient`."""
+        """See `isthmus.probing.client.ProbeClient`."""
         loop, machines = asyncio.get_running_loop(), self._machines
         host, port, path = _parsed(url)
         door = machines.doors.get((host, port))
@@ -186,7 +186,7 @@ class ProbeClient:
     async def stream(
         self, url: str, *, headers: Mapping[str, str], take: Callable[[bytes], bool]
     ) -> int:
-        """See `isthmus.health.client.ProbeClient`."""
+        """See `isthmus.probing.client.ProbeClient`."""
         answer = await self.get(url, headers=headers)
         take(answer.body)
         return answer.status

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-from isthmus.reconcile.loop import Loop
+from isthmus.loop.loop import Loop
 from tests.simulation import mutations, runner
 
 

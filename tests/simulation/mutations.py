@@ -11,6 +11,7 @@ from unittest.mock import patch
 from isthmus import assembly
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import SlurmJob
+from isthmus.apiserver.election import LeaderElector
 from isthmus.backends.base import Load, Worker
 from isthmus.backends.kubernetes import observe as pod_observation
 from isthmus.backends.slurm import sbatch_answers
@@ -19,27 +20,20 @@ from isthmus.backends.slurm.states import JobState
 from isthmus.engines import ENGINES
 from isthmus.engines.metrics import LoadRule
 from isthmus.engines.sglang import Sglang
-from isthmus.plan import modeldeployment as planner
-from isthmus.plan import slurmjob as plan
-from isthmus.plan.actions import EnsureSlice, ScaleDeployment
-from isthmus.plan.policy import (
-    absence,
-    blame,
-    degraded,
-    identity,
-    orphans,
-    rollout,
-    scaledown,
-    stopping,
-    submission,
-)
-from isthmus.plan.policy.drain import Decision, DrainTimes, Proceed, Wait
-from isthmus.reconcile import attempt_keys, cluster_view, startgate
-from isthmus.reconcile import slurmjob as reconcile
-from isthmus.reconcile.attempt_keys import AttemptKeys
-from isthmus.reconcile.cluster_state import ClusterState
-from isthmus.reconcile.leader import LeaderElector
-from isthmus.reconcile.ownership import Ownership
+from isthmus.modeldeployment import plan as planner
+from isthmus.modeldeployment.actions import ScaleDeployment
+from isthmus.modeldeployment.policy import rollout, scaledown
+from isthmus.rules.drain import Decision, DrainTimes, Proceed, Wait
+from isthmus.slurmcluster import view as cluster_view
+from isthmus.slurmcluster.policy import orphans
+from isthmus.slurmcluster.state import ClusterState
+from isthmus.slurmjob import attempt_keys, plan
+from isthmus.slurmjob import reconciler as reconcile
+from isthmus.slurmjob import start_gate as startgate
+from isthmus.slurmjob.actions import EnsureSlice
+from isthmus.slurmjob.attempt_keys import AttemptKeys
+from isthmus.slurmjob.ownership import Ownership
+from isthmus.slurmjob.policy import absence, blame, degraded, identity, stopping, submission
 from isthmus.tunnels import supervisor as supervisors
 from isthmus.tunnels.rules import Health, View
 from isthmus.tunnels.supervisor import Supervisor

@@ -18,10 +18,10 @@ from unittest.mock import patch
 from isthmus import application, assembly
 from isthmus.api.desired import Endpoint
 from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.election import LeaderElector
 from isthmus.apiserver.resources import WATCHED, Resource
+from isthmus.apiserver.store import Store
 from isthmus.backends.slurm.login import ClusterAccess
-from isthmus.reconcile.leader import LeaderElector
-from isthmus.reconcile.store import Store
 from isthmus.settings import Settings
 from isthmus.watch.events import take_in
 from tests.simulation.apiedge import ApiEdge
@@ -252,8 +252,8 @@ def simulated_edges() -> Iterator[None]:
             (application, "EndLimit", _EndLimit),
         ):
             stack.enter_context(patch.object(module, name, value))
-        stack.enter_context(patch("isthmus.reconcile.relist.Random", _seeded))
-        stack.enter_context(patch("isthmus.health.prober.Random", _seeded))
+        stack.enter_context(patch("isthmus.apiserver.relist.Random", _seeded))
+        stack.enter_context(patch("isthmus.probing.prober.Random", _seeded))
         # Nothing is sent over TLS, and reading all authorities took a fifth of a run.
         stack.enter_context(patch("ssl.create_default_context", _trusts_nobody))
         yield

@@ -16,8 +16,8 @@ from unittest.mock import patch
 
 import httpx
 
+from isthmus.apiserver.store import Store
 from isthmus.errors import EngineAnswerError, EngineRefusedError
-from isthmus.reconcile.store import Store
 from isthmus.ssh.options import Identity, Target
 from isthmus.tunnels import application
 from isthmus.tunnels.heartbeat import Heartbeat

@@ -32,7 +32,7 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
     Resource,
 )
-from isthmus.health.client import EngineAnswer
+from isthmus.probing.client import EngineAnswer
 from tests.hostile_values import CANARY, NUMBERS, TEXTS, any_value, secret_bytes, spoiled
 from tests.simulation import manifests, operators
 from tests.simulation.apiserver import Json

@@ -5,7 +5,7 @@ from unittest.mock import patch
 
 import pytest
 
-from isthmus.plan import modeldeployment as planner
+from isthmus.modeldeployment import plan as planner
 from tests.simulation import mutants, mutations
 
 SEEDS = 2000

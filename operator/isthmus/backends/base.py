@@ -1,6 +1,6 @@
 """The records that every backend hands to the planner, so that one planner speaks of pods and jobs.
 
-Kept apart from both backends: neither may know the other, and `plan/` knows neither.
+Kept apart from both backends: neither may know the other, and no planner knows either.
 """
 
 from dataclasses import dataclass, field

@@ -24,7 +24,7 @@ from isthmus.backends.slurm.comments import identity_comment
 from isthmus.backends.slurm.script import render_script, sbatch_options
 from isthmus.cli.manifests import documents
 from isthmus.cli.validate import findings
-from isthmus.plan.policy.placement import place
+from isthmus.modeldeployment.policy.placement import place
 from isthmus.settings import Settings
 
 _ATTEMPT = "xxxxxx"

@@ -13,7 +13,7 @@ from isthmus.front.filters import METADATA, router, upstream_filters
 from isthmus.front.policy import Policy
 from isthmus.front.requests import listener, requests_listener
 from isthmus.front.typed import TYPE, Json, address, from_file, typed
-from isthmus.front.workers import Worker
+from isthmus.routing.members import Worker
 
 CLUSTER = "workers"
 BOOTSTRAP_FILE = "bootstrap.json"

@@ -14,7 +14,7 @@ import httpx
 
 from isthmus.apiserver.objects import Object, dig, name
 from isthmus.front.apiserver import WatchExpiredError
-from isthmus.front.workers import Worker, workers
+from isthmus.routing.members import Worker, workers
 
 _log = logging.getLogger("isthmus.front")
 

@@ -14,7 +14,7 @@ from isthmus.front.files import write
 from isthmus.front.filters import CLIENT_KEYS_FILE, client_keys
 from isthmus.front.follow import Follower
 from isthmus.front.publish import Publisher
-from isthmus.front.workers import Worker
+from isthmus.routing.members import Worker
 
 _log = logging.getLogger("isthmus.front")
 _API_SECONDS = 10.0

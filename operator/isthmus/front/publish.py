@@ -15,7 +15,7 @@ from typing import Protocol
 import httpx
 
 from isthmus.apiserver.objects import Object
-from isthmus.front.workers import Worker
+from isthmus.routing.members import Worker
 from isthmus.routing.worker_keys import HeldKeys, held_keys
 
 _log = logging.getLogger("isthmus.front")

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from isthmus.api import names
 from isthmus.api.ip_family import IpFamily, family_of
 from isthmus.apiserver.objects import Object, annotations, dig, labels, number
-from isthmus.plan.slurmjob_observation import TunnelSlice
 from isthmus.routing.slices import LABEL_SERVICE_NAME, LABEL_SLICE_MANAGED_BY, slice_target
+from isthmus.routing.tunnel_slice import TunnelSlice
 
 _MESSAGE = 256
 

@@ -1,7 +1,7 @@
 """Hands the transitions of an object to whoever tells of them."""
 
 from isthmus.apiserver.objects import Object
-from isthmus.observe.events import EventSink, EventType
+from isthmus.telemetry.events import EventSink, EventType
 from isthmus.telemetry.transitions import Status, transitions
 
 

@@ -18,11 +18,11 @@ from isthmus.api.names import membership_service
 from isthmus.api.slurm_network import NetworkSpec
 from isthmus.api.slurmjob import PUBLIC_KEY
 from isthmus.apiserver.objects import Object, dig
+from isthmus.apiserver.reading import read_cluster
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
-from isthmus.reconcile.access import access
-from isthmus.reconcile.ownership import ownership
-from isthmus.reconcile.reading import read_cluster
-from isthmus.reconcile.store import Store
+from isthmus.apiserver.store import Store
+from isthmus.slurmcluster.access import access
+from isthmus.slurmjob.ownership import ownership
 from isthmus.tunnels.desired import Wanted
 
 _log = logging.getLogger(__name__)

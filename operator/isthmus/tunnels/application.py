@@ -13,6 +13,7 @@ from collections.abc import Callable
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.gate import GatedApiServer, OpenGate
+from isthmus.apiserver.relist import Relist
 from isthmus.apiserver.resources import (
     ENDPOINT_SLICES,
     MANAGED_BY_SELECTOR,
@@ -22,9 +23,8 @@ from isthmus.apiserver.resources import (
     Resource,
 )
 from isthmus.apiserver.secrets import Secrets
+from isthmus.apiserver.store import Store
 from isthmus.errors import ApiError
-from isthmus.reconcile.relist import Relist
-from isthmus.reconcile.store import Store
 from isthmus.signals import take_signals, unless_asked
 from isthmus.tunnels.admission import Admission
 from isthmus.tunnels.bastion import Bastions

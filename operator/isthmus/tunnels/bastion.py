@@ -16,13 +16,13 @@ from pathlib import Path
 
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurm_network import BastionSpec
+from isthmus.apiserver.reading import read_cluster
 from isthmus.apiserver.resources import SLURM_CLUSTERS
 from isthmus.apiserver.secrets import SecretRef, Secrets
+from isthmus.apiserver.store import Store
 from isthmus.errors import IsthmusError
 from isthmus.guarded import where
 from isthmus.processes import end
-from isthmus.reconcile.reading import read_cluster
-from isthmus.reconcile.store import Store
 from isthmus.ssh.files import PrivateFolder
 from isthmus.ssh.options import ENVIRONMENT
 from isthmus.tunnels.admission import is_public_key

@@ -23,7 +23,7 @@ from isthmus.apiserver.objects import (
     owner_uids,
     uid,
 )
-from isthmus.reconcile.reading import Reading, read_job
+from isthmus.apiserver.reading import Reading, read_job
 from isthmus.routing.slices import LABEL_SERVICE_NAME
 from isthmus.routing.tunnel_slices import tunnel_of
 

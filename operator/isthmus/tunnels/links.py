@@ -14,12 +14,12 @@ from pathlib import Path
 from isthmus.api.conditions import Reason
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurm_login import SshLogin
+from isthmus.apiserver.derived import Derived
 from isthmus.apiserver.objects import Object
+from isthmus.apiserver.reading import read_cluster
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.errors import SshError
 from isthmus.guarded import where
-from isthmus.reconcile.derived import Derived
-from isthmus.reconcile.reading import read_cluster
 from isthmus.ssh.credentials import SecretCredentials
 from isthmus.ssh.files import PrivateFolder
 from isthmus.ssh.master import Master

@@ -22,11 +22,11 @@ from isthmus.apiserver.objects import (
     uid,
 )
 from isthmus.apiserver.resources import ENDPOINT_SLICES
+from isthmus.apiserver.store import Store
 from isthmus.errors import ApiNotFoundError
 from isthmus.guarded import where
-from isthmus.plan.slurmjob_observation import TunnelSlice
-from isthmus.reconcile.store import Store
 from isthmus.routing.slices import LABEL_SERVICE_NAME
+from isthmus.routing.tunnel_slice import TunnelSlice
 from isthmus.routing.tunnel_slices import Published, tunnel_host, tunnel_of, tunnel_slice
 
 _log = logging.getLogger(__name__)

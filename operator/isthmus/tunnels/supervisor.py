@@ -13,10 +13,10 @@ from typing import Protocol
 from isthmus.api.ip_family import host_port
 from isthmus.apiserver.objects import dig, namespace, owner_uids, uid
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS
+from isthmus.apiserver.store import Store
 from isthmus.errors import ApiError
 from isthmus.guarded import where
-from isthmus.plan.slurmjob_observation import TunnelSlice
-from isthmus.reconcile.store import Store
+from isthmus.routing.tunnel_slice import TunnelSlice
 from isthmus.routing.tunnel_slices import Published
 from isthmus.ssh.options import Forward
 from isthmus.tunnels import messages, rules

@@ -12,7 +12,7 @@ import kopf
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.objects import Object
 from isthmus.apiserver.resources import Resource
-from isthmus.reconcile.store import Store
+from isthmus.apiserver.store import Store
 
 
 def register_handlers(

@@ -23,7 +23,7 @@ from isthmus.api.ip_family import IpFamily, host_port
 from isthmus.apiserver.client import PAGE
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.resources import WATCHED, Resource
-from isthmus.reconcile.store import Store
+from isthmus.apiserver.store import Store
 from isthmus.watch.events import register_handlers
 
 _CREDENTIALS_LIFETIME = timedelta(minutes=10)

@@ -1,1 +1,0 @@
-"""Probes of off-cluster workers: health, model and attempt."""

@@ -1,0 +1,1 @@
+"""The level-based loop, which knows no kind: queue, workers, triggers."""

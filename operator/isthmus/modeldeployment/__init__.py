@@ -1,0 +1,1 @@
+"""The kind ModelDeployment: how many workers of which revision on which pool."""

@@ -1,0 +1,1 @@
+"""Rules of a deployment, one per file, named after it. Pure."""

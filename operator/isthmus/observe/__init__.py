@@ -1,1 +1,0 @@
-"""What the operator tells about itself beside statuses: Kubernetes events."""

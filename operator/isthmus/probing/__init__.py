@@ -1,0 +1,1 @@
+"""Probes of workers outside the cluster: health, model and attempt."""

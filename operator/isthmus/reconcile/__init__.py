@@ -1,1 +1,0 @@
-"""The level-based loop: store, work queue, leader election and one reconciler per kind."""

@@ -1,0 +1,1 @@
+"""The kind SlurmCluster: polled, reported, and kept while jobs depend on it."""

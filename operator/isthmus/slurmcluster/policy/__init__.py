@@ -1,0 +1,1 @@
+"""Rules of a cluster, one per file, named after it. Pure."""

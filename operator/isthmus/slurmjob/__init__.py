@@ -1,0 +1,1 @@
+"""The kind SlurmJob: one attempt and one SLURM job, brought together."""

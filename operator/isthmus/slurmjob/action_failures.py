@@ -1,0 +1,114 @@
+"""What of the actions on an attempt's job fails: which, since when, how often.
+
+Apart from the reconciler, which only says what it is about to do. The count lives in memory, the
+moment in the condition, so after a restart it is counted anew and still told since when. It is
+told in steps, or each try would be a write.
+"""
+
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Final
+
+from isthmus.api.conditions import ConditionType, Reason
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.api.texts import one_line
+from isthmus.apiserver.key import Key
+from isthmus.rules.actions import RemoveFinalizer
+from isthmus.rules.telling import problem_of, with_problem
+from isthmus.slurmjob.actions import (
+    Cancel,
+    CloseGate,
+    ConfirmGone,
+    SlurmJobAction,
+    Submit,
+    Terminate,
+)
+
+_STEPS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
+_WORDS: Final[dict[type, str]] = {
+    Submit: "what comes before its submission",
+    Terminate: "sending TERM to its engine",
+    Cancel: "cancelling its job",
+    ConfirmGone: "asking SLURM whether its job is gone",
+    CloseGate: "closing its start gate",
+    RemoveFinalizer: "removing its files",
+}
+
+
+_PATIENCE: Final = 120.0
+"""Seconds after which a failure counts as past though what failed was not done since."""
+
+
+@dataclass(slots=True)
+class _Failing:
+    action: str
+    times: int
+    at: float
+
+
+class ActionFailures:
+    """The failures of all attempts."""
+
+    def __init__(self) -> None:
+        self._failing: dict[Key, _Failing] = {}
+        self._begun: dict[Key, SlurmJobAction] = {}
+
+    def begin(self, key: Key, action: SlurmJobAction) -> None:
+        """An action is about to be done."""
+        self._begun[key] = action
+
+    def forget(self, key: Key) -> None:
+        """The object is gone."""
+        self._failing.pop(key, None)
+        self._begun.pop(key, None)
+
+    def settled(
+        self, key: Key, status: SlurmJobStatus, *, done: Iterable[SlurmJobAction], now: float
+    ) -> SlurmJobStatus:
+        """Return the status after a pass without a failure: what failed may not be over yet.
+
+        A pass between two tries has nothing to do, and must not tell that all is well.
+        """
+        self._begun.pop(key, None)
+        if not problem_of(status.conditions, ConditionType.ACTIONS_SUCCEED):
+            self._failing.pop(key, None)
+            return status
+        known = self._failing.setdefault(key, _Failing("", 0, now))  # told before a restart
+        over = now - known.at > _PATIENCE or any(_words(action) == known.action for action in done)
+        if not over:
+            return status
+        del self._failing[key]
+        conditions = with_problem(
+            status.conditions,
+            ConditionType.ACTIONS_SUCCEED,
+            reason=Reason.ACTION_FAILED,
+            problem="",
+            now=now,
+        )
+        return status.model_copy(update={"conditions": conditions})
+
+    def told(
+        self, key: Key, status: SlurmJobStatus, error: Exception, *, now: float
+    ) -> SlurmJobStatus:
+        """Count one more failure; return the status with the condition."""
+        words = _words(self._begun.pop(key, None))
+        found = self._failing.get(key)
+        if found is None or found.action != words:
+            found = self._failing[key] = _Failing(words, 0, now)
+        found.times, found.at = found.times + 1, now
+        step = _STEPS[bisect_right(_STEPS, found.times) - 1]
+        often = "" if step == 1 else f", {step} times or more"
+        message = f"{found.action} fails{often}; it is tried again: {one_line(str(error))}"
+        conditions = with_problem(
+            status.conditions,
+            ConditionType.ACTIONS_SUCCEED,
+            reason=Reason.ACTION_FAILED,
+            problem=message,
+            now=now,
+        )
+        return status.model_copy(update={"conditions": conditions})
+
+
+def _words(action: SlurmJobAction | None) -> str:
+    return _WORDS.get(type(action), "what is to be done about it")

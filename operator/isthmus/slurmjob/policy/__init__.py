@@ -1,0 +1,1 @@
+"""Rules of an attempt, one per file, named after it. Pure."""

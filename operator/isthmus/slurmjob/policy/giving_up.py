@@ -1,0 +1,42 @@
+"""How an attempt is ended for a reason of ours while its object stays: the record of what failed.
+
+Apart from stopping, which ends what nobody wants any more and drains it first.
+"""
+
+from isthmus.api.conditions import Phase, Reason
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.backends.slurm.records import JobRecord
+from isthmus.slurmjob.observation import SlurmJobObservation, SlurmJobPlan
+from isthmus.slurmjob.policy.cancelling import cancel
+
+
+def give_up(
+    observed: SlurmJobObservation,
+    status: SlurmJobStatus,
+    *,
+    reason: Reason,
+    message: str,
+    record: JobRecord,
+    now: float,
+) -> SlurmJobPlan:
+    """End the attempt for a reason of ours, which stays when the job has ended.
+
+    Its phase takes it out of the membership, and no probe brings it back.
+    """
+    given_up = status.model_copy(
+        update={
+            "phase": Phase.TERMINATING,
+            "reason": reason,
+            "message": message,
+            "healthy": False,
+            "job_id": record.job_id,
+        }
+    )
+    return end_given_up(given_up, observed, now=now)
+
+
+def end_given_up(
+    status: SlurmJobStatus, observed: SlurmJobObservation, *, now: float
+) -> SlurmJobPlan:
+    """Cancel the job of an attempt that we gave up."""
+    return cancel(status, job_ids=(status.job_id or 0,), repeat=observed.limits.repeat, now=now)

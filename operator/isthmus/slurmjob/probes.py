@@ -1,0 +1,133 @@
+"""What probes of a worker outside the cluster send: headers and the API key, from Secrets.
+
+Apart from the reconciler of SlurmJobs: reading Secrets is the only I/O before its plan is carried
+out.
+"""
+
+import logging
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from isthmus.api.conditions import Phase
+from isthmus.api.health import HealthSpec
+from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.apiserver.key import Key
+from isthmus.apiserver.secrets import SecretRef, Secrets
+from isthmus.backends.base import Load
+from isthmus.backends.slurm.frozen import FrozenJob
+from isthmus.errors import ApiError, SecretMissingError
+from isthmus.probing.prober import Prober
+from isthmus.probing.verdict import ProbeState, ProbeTarget
+from isthmus.rules.drain import UNREADABLE
+from isthmus.slurmjob.attempt_keys import AttemptKeys
+from isthmus.slurmjob.requests import probe_target
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedAttempt:
+    """One attempt, and with which status it goes on.
+
+    Attributes:
+        detours: URLs other than the status' by which it can be reached.
+    """
+
+    job: SlurmJob
+    frozen: FrozenJob | None
+    health: HealthSpec
+    status: SlurmJobStatus
+    detours: tuple[str, ...] = ()
+
+    def target(self) -> ProbeTarget | None:
+        """What to probe, without what comes from Secrets; None while there is nothing."""
+        return probe_target(
+            attempt=self.job.spec.attempt,
+            status=self.status,
+            frozen=self.frozen,
+            health=self.health,
+        )
+
+
+class WorkerProbes:
+    """What the prober does for attempts."""
+
+    def __init__(self, *, prober: Prober, secrets: Secrets, keys: AttemptKeys) -> None:
+        """Prepare.
+
+        Args:
+            prober: told of targets, asked for what it found.
+            secrets: where headers are read.
+            keys: of the attempts.
+        """
+        self._prober = prober
+        self._secrets = secrets
+        self._keys = keys
+
+    def state(self, key: Key) -> ProbeState | None:
+        """What the probes say, None before the first one."""
+        return self._prober.state(key)
+
+    def age(self, key: Key) -> float:
+        """Seconds since the last probe ended, 0 before the first one."""
+        return self._prober.age(key)
+
+    def probe_now(self, key: Key) -> None:
+        """Have the next probe at once."""
+        self._prober.probe_now(key)
+
+    def states(self) -> Iterable[tuple[Key, ProbeState]]:
+        """Every attempt about which the probes say something."""
+        return self._prober.states()
+
+    def load(self, key: Key, attempt: ProbedAttempt) -> Load:
+        """What the engine's metrics say; asked for from the next pass on where nobody asks yet."""
+        asked = self._prober.load(key)
+        if asked is not None:
+            return asked
+        return UNREADABLE if attempt.target() is None else Load(requests=None)
+
+    def forget(self, key: Key) -> None:
+        """Probe an attempt no more."""
+        self._prober.watch(key, None)
+
+    async def watch(self, key: Key, attempt: ProbedAttempt) -> None:
+        """Have the attempt probed while there is something to probe, and not any more after."""
+        target = attempt.target()
+        draining = attempt.status.phase == Phase.DRAINING
+        if target is not None:
+            try:
+                target = await self._completed(target, attempt)
+            except (SecretMissingError, ApiError) as error:
+                _log.warning("Probes of %s: %s", key.name, error)
+                # It is our view that fails, not the worker: what is probed goes on being probed.
+                # Of one that drains only the metrics are read, for which no engine wants a key.
+                if not draining:
+                    return
+        self._prober.watch(key, target, draining=draining, detours=attempt.detours)
+
+    async def _completed(self, target: ProbeTarget, attempt: ProbedAttempt) -> ProbeTarget:
+        """The target with the headers and the API key that its probes send."""
+        health = attempt.health
+        plain = tuple((each.name, each.value) for each in health.headers if each.value is not None)
+        secret = await self._secret_headers(attempt.job, health)
+        target = replace(target, headers=plain, secret_headers=secret)
+        if attempt.frozen is None:
+            return target
+        return replace(target, api_key=await self._keys.key(attempt.job, attempt.frozen))
+
+    async def _secret_headers(
+        self, job: SlurmJob, health: HealthSpec
+    ) -> tuple[tuple[str, str], ...]:
+        found = []
+        for header in health.headers:
+            if header.value_from is not None:
+                source = header.value_from.secret_key_ref
+                ref = SecretRef(job.metadata.namespace, source.name, source.key)
+                try:
+                    found.append((header.name, await self._secrets.header(ref)))
+                except SecretMissingError as error:
+                    if not source.optional:
+                        raise
+                    _log.warning("Probes go without the optional header %s: %s", header.name, error)
+        return tuple(found)

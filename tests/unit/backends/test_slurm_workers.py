@@ -1,0 +1,165 @@
+"""SlurmJob objects as workers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from isthmus.api.base import ObjectMeta
+from isthmus.api.conditions import PendingClass, Phase, Reason
+from isthmus.api.slurmjob import JobClusterRef, SlurmJob, SlurmJobSpec, SlurmJobStatus
+from isthmus.api.times import epoch, rfc3339
+from isthmus.backends.slurm.workers import groups, worker
+from tests.unit.builders import ATTEMPT, JOB_NAME, NOW, status
+
+
+def slurm_job(
+    name: str = "llama-hpc-0-x7k2qp",
+    *,
+    found: SlurmJobStatus | None = None,
+    deleting: bool = False,
+    **spec: Any,
+) -> SlurmJob:
+    values = {"pool": "hpc", "slot": 0, "revision": "new", **spec}
+    return SlurmJob(
+        metadata=ObjectMeta(
+            name=name,
+            namespace="team-a",
+            uid=f"uid-{name}",
+            deletion_timestamp=rfc3339(NOW) if deleting else None,
+        ),
+        spec=SlurmJobSpec(
+            cluster_ref=JobClusterRef(name="hpc", namespace="isthmus-system"),
+            deployment="llama",
+            attempt=ATTEMPT,
+            job_name=JOB_NAME,
+            **values,
+        ),
+        status=found,
+    )
+
+
+UID = "uid-llama-hpc-0-x7k2qp"
+MEMBERS = frozenset({UID})
+
+
+def seen(found: SlurmJobStatus | None, **changes: Any) -> Any:
+    return worker(slurm_job(found=found, **changes), members=MEMBERS)
+
+
+def test_ready() -> None:
+    found = seen(status(Phase.READY, end_time=rfc3339(NOW + 60)))
+    assert (found.ready, found.in_rotation, found.available, found.serving) == (True,) * 4
+    assert (found.job_id, found.node, found.url) == (101, "gpu01", "http://10.10.0.1:41000")
+    assert (found.phase, found.healthy, found.pending) == ("Ready", True, None)
+    assert found.ends_at == rfc3339(NOW + 60)
+
+
+def test_ready_and_not_in_the_membership() -> None:
+    found = worker(slurm_job(found=status(Phase.READY)), members=frozenset())
+    assert found.ready
+    assert not found.available
+
+
+def test_one_being_deleted_never_counts() -> None:
+    found = seen(status(Phase.READY), deleting=True)
+    assert found.stopping
+    assert not found.ready
+    assert not found.live
+    assert found.pending is None
+
+
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase.terminal])
+def test_ended(phase: Phase) -> None:
+    found = seen(status(phase, finished_at=rfc3339(NOW), reason=Reason.JOB_FAILED))
+    assert found.failed
+    assert not found.live
+    assert not found.serving
+    assert found.finished_at == NOW
+
+
+@pytest.mark.parametrize(
+    ("found", "serving"),
+    [
+        (status(Phase.READY), True),
+        (status(Phase.DEGRADED), True),
+        (status(Phase.DEGRADED, ever_ready=None), False),
+        (None, True),
+        (status(Phase.WAITING), True),
+        (status(Phase.STARTING), True),
+        (status(Phase.PENDING), False),
+        (status(Phase.TERMINATING, ever_ready=True), False),
+    ],
+)
+def test_what_may_carry_requests(found: SlurmJobStatus | None, serving: bool) -> None:
+    """All of them are members; one whose status was wiped, or is not written yet, serves too."""
+    assert seen(found).serving is serving
+
+
+def test_a_worker_that_starts_and_is_no_member_serves_nobody() -> None:
+    found = worker(slurm_job(found=status(Phase.STARTING)), members=frozenset())
+    assert not found.serving
+
+
+@pytest.mark.parametrize(
+    ("found", "kind", "reason"),
+    [
+        (None, PendingClass.SUBMISSION, "Waiting"),
+        (status(Phase.WAITING, reason="ControllerUnreachable"), PendingClass.SUBMISSION, None),
+        (status(Phase.SUBMITTING, reason="Submitting"), PendingClass.SUBMISSION, None),
+        (status(Phase.SUBMIT_UNKNOWN, reason="SubmitUnknown"), PendingClass.SUBMISSION, None),
+        (status(Phase.PENDING, reason="PendingResources"), PendingClass.RESOURCES, None),
+        (
+            status(Phase.PENDING, reason="PendingResources", state=None),
+            PendingClass.SUBMISSION,
+            None,
+        ),
+        (status(Phase.PENDING, reason="PendingQuota"), PendingClass.QUOTA, None),
+        (status(Phase.PENDING, reason="PendingHeld"), PendingClass.HELD, None),
+        (status(Phase.PENDING, reason="PendingNever"), PendingClass.NEVER, None),
+        (status(Phase.FAILED, reason="SubmitRefused"), PendingClass.NEVER, None),
+        (status(Phase.STARTING, reason="JobStarting"), PendingClass.STARTUP, None),
+        (status(Phase.DEGRADED, reason="ProbeFailed"), PendingClass.FAILING, None),
+        (status(Phase.FAILED, reason="JobFailed"), PendingClass.FAILING, None),
+        (status(Phase.TERMINATING, reason="StartupTimeout"), PendingClass.FAILING, None),
+    ],
+)
+def test_why_it_is_not_ready(
+    found: SlurmJobStatus | None, kind: PendingClass, reason: str | None
+) -> None:
+    cause = seen(found).pending
+    assert cause is not None
+    assert cause.pending_class is kind
+    assert cause.reason == (reason or (found.reason if found else ""))
+
+
+def test_since_when() -> None:
+    submitted = status(Phase.PENDING)
+    cause = seen(submitted).pending
+    assert cause is not None
+    assert cause.since == epoch(submitted.submit_time)
+    early = seen(status(Phase.SUBMIT_UNKNOWN)).pending
+    assert early is not None
+    assert early.since == NOW - 130
+
+
+def test_groups_by_pool_and_revision_count_what_is_live() -> None:
+    found = groups(
+        jobs=[
+            slurm_job("c", slot=2, found=status(Phase.PENDING)),
+            slurm_job("a", slot=0, found=status(Phase.READY)),
+            slurm_job("b", slot=1, found=status(Phase.FAILED)),
+            slurm_job("d", slot=3, found=status(Phase.READY), deleting=True),
+            slurm_job("e", slot=4, revision="old", found=status(Phase.READY)),
+            slurm_job("f", slot=0, pool="other"),
+        ],
+        members=frozenset({"uid-a", "uid-d"}),
+    )
+    assert [(one.pool, one.revision, one.wanted, one.available) for one in found] == [
+        ("hpc", "new", 2, 1),
+        ("hpc", "old", 1, 0),
+        ("other", "new", 1, 0),
+    ]
+    assert [one.slot for one in found[0].workers] == [0, 1, 2, 3]
+    assert all(one.exists for one in found)
