@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from isthmus import plan as plan_package
+import isthmus
 from isthmus.api.conditions import PROBED, TERMINAL, UNCLEAR, UNSUBMITTED, Phase, Reason
 from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.api.times import rfc3339
@@ -17,7 +17,7 @@ from isthmus.slurmjob.policy.cancelling import cancel
 from isthmus.slurmjob.policy.rotation import forwards_requests, gets_requests
 from tests.unit.builders import NOW, job, status
 
-SOURCES = Path(plan_package.__file__).parents[1]
+SOURCES = Path(isthmus.__file__).parent
 
 
 class TestAbsence:
