@@ -186,7 +186,7 @@ def cancel_all_but_the_lowest_id() -> Patches:
 
 @mutation()
 def take_away_without_a_budget() -> Patches:
-    return [patch.object(rollout, "_removable", lambda group, surplus, budget: surplus)]
+    return [patch.object(rollout._Budget, "takes", lambda self, worker, *, displaced: True)]
 
 
 def _without_waiting(*, out_since: float, now: float, load: Load, times: DrainTimes) -> Decision:

@@ -23,6 +23,13 @@ def test_a_broken_rule_is_noticed_soon(name: str) -> None:
     assert mutants.caught_by(name, seeds=40) is not None
 
 
+@pytest.mark.parametrize("name", sorted(mutations.MUTATIONS))
+def test_every_rule_can_be_broken(name: str) -> None:
+    """A patch of something that is gone would be noticed by the long run alone."""
+    with mutants.broken(name) as crashes:
+        assert crashes == []
+
+
 @pytest.mark.soak
 @pytest.mark.acceptance
 @pytest.mark.timeout(0)
