@@ -4,7 +4,8 @@ Operator, fronts and tunnel supervisors keep their own images over upgrades, so 
 old fronts and supervisors for weeks, and after a rollback an old operator meets new ones. Each word
 has its one definition elsewhere (`names.py`, the models); here they stand together, with who writes
 and who reads them, so that none is changed as if it were one component's own. Additions do not
-change the version where a reader of before skips what it does not know.
+change the version where a reader of before skips what it does not know. Supervisors of version 1
+skip no field of SlurmJob.spec, but the whole object: a new fact about an attempt is an annotation.
 """
 
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ OPERATOR: Final = "operator"
 FRONT: Final = "front"
 SUPERVISOR: Final = "tunnel supervisor"
 SLICES: Final = "EndpointSlice"
-KEYS: Final = "Secret NAME-worker-keys"
+KEYS: Final = f"Secret {names.worker_keys_secret('NAME')}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,12 +57,14 @@ ITEMS: Final[tuple[Item, ...]] = (
     _slice("endpointslice.kubernetes.io/managed-by", by=_BOTH, to=_ALL),
     _slice(names.LABEL_MANAGED_BY, by=_BOTH, to=(OPERATOR,)),
     _slice(names.LABEL_DEPLOYMENT, by=_BOTH, to=_BOTH),
-    _slice(names.LABEL_KEY, by=_BOTH, to=(FRONT, OPERATOR, SUPERVISOR)),
+    _slice(names.LABEL_KEY, by=_BOTH, to=_ALL),
     _slice(names.LABEL_TUNNEL_HOST, by=(SUPERVISOR,), to=_BOTH),
     _slice(names.ANNOTATION_TUNNEL, by=(SUPERVISOR,), to=(OPERATOR,)),
     _slice(names.ANNOTATION_TUNNEL_MESSAGE, by=(SUPERVISOR,), to=(OPERATOR,)),
     _slice(names.ANNOTATION_TUNNEL_TARGET, by=(SUPERVISOR,), to=_BOTH),
     _slice("port http", by=_BOTH, to=(FRONT, OPERATOR)),
+    _slice("ownerReferences kind SlurmJob", by=_BOTH, to=_ALL),
+    _slice("endpoints conditions ready", by=_BOTH, to=_ALL),
     Item(kind=KEYS, word="data.DIGEST", writers=(OPERATOR,), readers=(FRONT,)),
     Item(
         kind=KEYS,
