@@ -307,7 +307,7 @@ PARTS: Final[Mapping[str, Mapping[Reason, Text]]] = {
             "successors on other nodes do, and end then.",
         ),
         Reason.TIME_LIMIT_NEAR: Text(
-            "A job comes to its time limit: its worker serves until its successor does.",
+            "A job nears its time limit: its worker serves until its successor does, or it ends.",
         ),
         Reason.JOB_TERMINATING: Text(
             "The job is ending and may still hold its nodes (COMPLETING).",
