@@ -22,6 +22,8 @@ HARD_STOP = 80 * 60.0
 STARTED = time.time()
 STATUS_EVERY = 30.0
 REPORTS_KEPT = 10
+CALIBRATION_PATIENCE = 60.0
+"""Seconds that a run of short lanes waits for its only measurement of the machine."""
 
 
 class Interrupted(Exception):
@@ -71,7 +73,8 @@ class Run:
             worker.interrupt()
         for worker in self.workers:
             worker.end()
-        self.calibration.end()
+        # whoever interrupts a run does not wait for a figure about the machine
+        self.calibration.end(patience=0.1 if self.stopped else CALIBRATION_PATIENCE)
 
 
 def run(

@@ -26,6 +26,7 @@ MAXFAIL = 5
 PATIENCE = 60.0
 """Seconds that an interrupted pytest has for its teardown."""
 CALIBRATE_EVERY = 180.0
+CALIBRATE = [sys.executable, "-m", "tests.calibration"]
 WITH_PARENT = ["setpriv", "--pdeathsig", "INT"]
 """Also a runner that is ended by KILL takes its lanes along."""
 
@@ -343,7 +344,7 @@ class Calibration:
         if time.monotonic() >= self._next:
             self._next = time.monotonic() + CALIBRATE_EVERY
             self._process = subprocess.Popen(
-                [*WITH_PARENT, sys.executable, "-m", "tests.calibration"],
+                [*WITH_PARENT, *CALIBRATE],
                 cwd=REPOSITORY,
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
@@ -352,11 +353,11 @@ class Calibration:
                 start_new_session=True,
             )
 
-    def end(self) -> None:
-        """Wait for the one that is under way."""
+    def end(self, *, patience: float) -> None:
+        """Wait for the one that is under way, at most `patience` seconds, if there is none yet."""
         if self._process is not None:
             try:
-                self._process.wait(60 if not self._found else 0.1)
+                self._process.wait(0.1 if self._found else patience)
             except subprocess.TimeoutExpired:
                 _signal_group(self._process.pid, signal.SIGKILL)
                 self._process.wait(10)

@@ -17,10 +17,14 @@ from tests.workers import REPOSITORY
 CODE = """
 import sys
 from pathlib import Path
-from tests import lanes, run
+from tests import lanes, run, workers
 folder, entries = Path(sys.argv[1]), sys.argv[2:]
 wanted = tuple(lanes.Lane(str(n), "", (entry,)) for n, entry in enumerate(entries))
 sys.exit(run.run(wanted, folder=folder).status())
+"""
+SLOW_CALIBRATION = """
+run.CALIBRATION_PATIENCE = 3600.0
+workers.CALIBRATE[:] = ["sleep", "3600"]
 """
 DAEMON = """
 import os, subprocess
@@ -39,15 +43,15 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-def start(folder: Path, **modules: str) -> "subprocess.Popen[str]":
-    """The runner with one lane for each module."""
+def start(folder: Path, *, before: str = "", **modules: str) -> "subprocess.Popen[str]":
+    """The runner with one lane for each module; `before` it begins, some code is run."""
     paths = []
     for name, text in modules.items():
         path = folder / f"test_{name}.py"
         path.write_text(DAEMON + text)
         paths.append(os.path.relpath(path, REPOSITORY / "tests"))
     return subprocess.Popen(
-        [sys.executable, "-c", CODE, folder, *paths],
+        [sys.executable, "-c", CODE.replace("sys.exit", f"{before}sys.exit"), folder, *paths],
         cwd=REPOSITORY,
         env=os.environ | {"PYTHONPATH": f"{REPOSITORY / 'operator'}:{REPOSITORY}"},
         stdin=subprocess.DEVNULL,
@@ -96,8 +100,10 @@ def test_lanes_are_told_and_what_they_leave_is_ended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
 def test_a_runner_that_is_ended_takes_its_lanes_along(tmp_path: Path, how: signal.Signals) -> None:
+    """Nor does it wait for a figure about the machine: 60 s, where it got no processor time."""
     process = start(
         tmp_path,
+        before=SLOW_CALIBRATION,
         slow="import pytest, time\n"
         "@pytest.fixture\n"
         "def held():\n"
@@ -110,7 +116,7 @@ def test_a_runner_that_is_ended_takes_its_lanes_along(tmp_path: Path, how: signa
     )
     eventually((tmp_path / "daemon").exists, "the test has begun")
     process.send_signal(how)
-    said, _ = process.communicate(timeout=60)
+    said, _ = process.communicate(timeout=110)
     eventually((tmp_path / "torn-down").exists, "its fixture is taken down")
     eventually(lambda: not runs(int((tmp_path / "daemon").read_text())), "no process is left")
     if how == signal.SIGKILL:
