@@ -132,7 +132,7 @@ class Report:
         lines = [
             f"wall {self.wall:.0f} s, processor time {self.used():.0f} s "
             f"(collection included: {starts})",
-            f"calibration: {self.calibration:.2f} s for ten seeds, {self.factor:.2f} times the "
+            f"calibration: {self.calibration:.2f} s of fixed work, {self.factor:.2f} times the "
             f"{self.allowed.calibration:.2f} s of the budgets"
             if self.calibration
             else f"calibration: not measured {self.trouble}".strip(),

@@ -1,14 +1,16 @@
 """Every module of tests is in exactly one lane, and what is over its budget fails the run."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from tests import budgets, lanes
+from tests import budgets, calibration, lanes
 from tests.budgets import Budgets, judge
 from tests.lanes import Lane, problems
 from tests.report import Report
-from tests.workers import Failure, Module, Result
+from tests.workers import REPOSITORY, Failure, Module, Result
 
 BUDGETS = Budgets(calibration=2.0, total=100.0, modules={"unit": 10.0, "real/test_a.py": 20.0})
 
@@ -132,3 +134,19 @@ def test_budgets_are_written_from_a_report(tmp_path: Path) -> None:
     budgets.write(tmp_path / "report.json", former=former, path=path)
     wanted = {"unit": 4.0, "lint": 30.0, "contract/test_wheel.py": 5.0}
     assert budgets.read(path) == Budgets(calibration=3.0, total=100.0, modules=wanted)
+
+
+def test_the_calibration_is_the_same_work_everywhere() -> None:
+    """Ten seeds of the simulation became slower with it, and all budgets 2.6 times wider."""
+    assert calibration.work(200) == calibration.work(200)
+    code = "import sys, tests.calibration; print(*sys.modules)"
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        capture_output=True,
+        check=True,
+        text=True,
+        timeout=60,
+    )
+    ours = {name for name in said.stdout.split() if name.partition(".")[0] in {"isthmus", "tests"}}
+    assert ours == {"tests", "tests.calibration"}
