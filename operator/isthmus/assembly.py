@@ -44,7 +44,9 @@ from isthmus.slurmjob.key_files import KeyStaging
 from isthmus.slurmjob.observation import Limits
 from isthmus.slurmjob.probes import WorkerProbes
 from isthmus.slurmjob.reconciler import SlurmJobReconciler
-from isthmus.telemetry.events import EventRecorder
+from isthmus.telemetry.events import EventRecorder, EventSink
+from isthmus.telemetry.metrics import Metrics
+from isthmus.telemetry.report import Readers
 
 _ATTEMPT_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _KILL_AFTER_SECONDS = 5.0
@@ -120,7 +122,7 @@ class _Shared:
     values: Secrets
     seed: InstallationSeed
     keys: AttemptKeys
-    events: EventRecorder
+    events: EventSink
     monotonic: Callable[[], float]
 
 
@@ -132,6 +134,7 @@ def assemble(
     prober_client: ProbeClient,
     router_client: httpx.AsyncClient,
     trusting: Callable[[ssl.SSLContext], httpx.AsyncClient],
+    metrics: Metrics,
 ) -> Parts:
     """Make every part.
 
@@ -142,6 +145,7 @@ def assemble(
         prober_client: asks the engines.
         router_client: asks the routers of endpoints that are External.
         trusting: makes such a client that believes other CAs.
+        metrics: counts what is told.
     """
     monotonic = asyncio.get_running_loop().time
     secrets_of = functools.partial(Secrets, clock=monotonic, max_age=settings.secrets_interval)
@@ -157,6 +161,7 @@ def assemble(
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     states = ClusterStates()
     values = secrets_of(gated)
+    events = EventRecorder(gated, instance=settings.identity, clock=monotonic)
     seed = InstallationSeed(
         api=gated,
         secrets=values,
@@ -180,7 +185,7 @@ def assemble(
         values=values,
         seed=seed,
         keys=AttemptKeys(store=store, api=gated, secrets=values, seed=seed),
-        events=EventRecorder(gated, instance=settings.identity, clock=monotonic),
+        events=Readers(events, metrics),
         monotonic=monotonic,
     )
     routers = _routers(shared, client=router_client, trusting=trusting, secrets=secrets_of(api))
@@ -205,7 +210,7 @@ def assemble(
         clusters=shared.clusters,
         prober=shared.prober,
         routers=routers,
-        events=shared.events,
+        events=events,
         fatal=fatal,
     )
 

@@ -34,6 +34,7 @@ from isthmus.slurmjob.actions import EnsureSlice
 from isthmus.slurmjob.attempt_keys import AttemptKeys
 from isthmus.slurmjob.ownership import Ownership
 from isthmus.slurmjob.policy import absence, blame, degraded, identity, stopping, submission
+from isthmus.telemetry import report, transitions
 from isthmus.tunnels import supervisor as supervisors
 from isthmus.tunnels.rules import Health, View
 from isthmus.tunnels.supervisor import Supervisor
@@ -425,6 +426,14 @@ def slices_of_a_dead_supervisor_stay() -> Patches:
 @mutation("supervisor_lost", "scale")
 def a_deletion_waits_for_a_dead_supervisor() -> Patches:
     return [patch.object(stopping, "_withdrawn", lambda observed, *, now: ())]
+
+
+@mutation()
+def what_was_reported_before_is_reported_again() -> Patches:
+    def again(before: Any, after: Any) -> Any:
+        return transitions.transitions(None, after)
+
+    return [patch.object(report, "transitions", again)]
 
 
 @mutation("slurm_job_of_a_stranger")

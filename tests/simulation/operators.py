@@ -23,6 +23,7 @@ from isthmus.apiserver.resources import WATCHED, Resource
 from isthmus.apiserver.store import Store
 from isthmus.backends.slurm.login import ClusterAccess
 from isthmus.settings import Settings
+from isthmus.telemetry.metrics import Metrics
 from isthmus.watch.events import take_in
 from tests.simulation.apiedge import ApiEdge
 from tests.simulation.apiserver import Json, selected
@@ -128,7 +129,7 @@ _lead: Callable[[Settings, ApiEdge, LeaderElector], Awaitable[None]]
 
 async def _lead(settings: Settings, api: ApiEdge, elector: LeaderElector) -> None:
     lead: Callable[..., Awaitable[None]] = application._lead
-    await lead(settings, None, api, elector, asyncio.Event())
+    await lead(settings, None, api, elector, asyncio.Event(), metrics=Metrics())
 
 
 class Watch:

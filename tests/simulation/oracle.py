@@ -12,6 +12,7 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    EVENTS,
     MODEL_DEPLOYMENTS,
     PODS,
     SLURM_CLUSTERS,
@@ -27,9 +28,10 @@ from tests.simulation.membership import MembershipRules
 from tests.simulation.reason_words import unknown_reasons
 from tests.simulation.secrecy import Secrecy
 from tests.simulation.slurm import Job, Slurm
+from tests.simulation.told_once import ToldOnceRules
 
 
-class Oracle(CommandRules, MembershipRules, FairnessRules):
+class Oracle(CommandRules, MembershipRules, FairnessRules, ToldOnceRules):
     """Collects violations; the first one ends a run."""
 
     def __init__(self, *, api: ApiSimulator, slurm: Slurm, machines: Machines) -> None:
@@ -63,6 +65,9 @@ class Oracle(CommandRules, MembershipRules, FairnessRules):
         if ours and k8s.namespace(obj) != INTRUDERS:
             unknown = unknown_reasons(resource, obj)
             self.require(not unknown, f"{k8s.name(obj)} is given no reason of ours: {unknown}")
+        if resource is EVENTS and ours and event == "ADDED":
+            self.event_made(obj)
+        self.status_changed(obj)
         if resource is MODEL_DEPLOYMENTS:
             place = k8s.namespace(obj), k8s.name(obj)
             wanted = 0 if k8s.deletion_timestamp(obj) else int(obj["spec"].get("replicas", 1))

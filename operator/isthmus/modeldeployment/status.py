@@ -21,6 +21,7 @@ from isthmus.api.modeldeployment_status import (
     ModelDeploymentStatus,
     PendingStatus,
     PoolStatus,
+    RolloutStatus,
     TunnelsStatus,
 )
 from isthmus.api.times import epoch, rfc3339
@@ -30,6 +31,7 @@ from isthmus.modeldeployment.listed_workers import listed, omitted, shown
 from isthmus.modeldeployment.observation import ModelDeploymentObservation
 from isthmus.modeldeployment.policy.displacement.base import Displacement
 from isthmus.modeldeployment.policy.rollout import Blocked
+from isthmus.modeldeployment.policy.rollout_times import rollout_times
 from isthmus.modeldeployment.verdicts import (
     SEVERITY,
     Totals,
@@ -89,12 +91,30 @@ def deployment_status(
         clients=_clients(observed.desired),
         api_key=_api_key(observed.desired),
         summary="Ready" if ready["status"] == "True" else ready["reason"],
+        rollout=_rollout(observed, totals, now=now),
         tunnels=_tunnels(observed),
         conditions=models(conditions),
         pools=pools,
         workers=listed(observed, displaced=due),
         omitted_workers=omitted(observed),
         draining=_number_draining(observed),
+    )
+
+
+def _rollout(
+    observed: ModelDeploymentObservation, totals: Totals, *, now: float
+) -> RolloutStatus | None:
+    before = observed.status
+    known = {pool.name: pool.revision for pool in before.pools if pool.revision}
+    changed = any(
+        observed.current.get(pool, revision) != revision for pool, revision in known.items()
+    )
+    return rollout_times(
+        before.rollout,
+        changed=changed and bool(before.replicas),
+        outdated=totals.outdated > 0,
+        complete=totals.outdated == 0 and totals.updated_available >= totals.placed,
+        now=now,
     )
 
 
