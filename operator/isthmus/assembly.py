@@ -27,9 +27,11 @@ from isthmus.loop.loop import Loop, Reconciler
 from isthmus.loop.queue import WorkQueue
 from isthmus.loop.triggers import MODEL_DEPLOYMENT, SLURM_CLUSTER, SLURM_JOB, Triggers
 from isthmus.modeldeployment.execute import DeploymentActions
+from isthmus.modeldeployment.execute_jobs import JobActions
 from isthmus.modeldeployment.execute_pods import PodActions
 from isthmus.modeldeployment.keys import DeploymentKeys
-from isthmus.modeldeployment.reconciler import ModelDeploymentReconciler
+from isthmus.modeldeployment.observe import DeploymentObserver
+from isthmus.modeldeployment.reconciler import Executors, ModelDeploymentReconciler
 from isthmus.probing.client import ProbeClient
 from isthmus.probing.prober import Prober
 from isthmus.routing.keep_external import ExternalRouters
@@ -245,7 +247,6 @@ def _reconcilers(shared: _Shared, routers: ExternalRouters) -> Mapping[str, Reco
             store=shared.store,
             api=shared.api,
             gate=shared.gate,
-            states=shared.states,
             clusters=shared.clusters,
             settings=shared.settings,
             clock=time.time,
@@ -289,19 +290,27 @@ def _of_slurm_jobs(shared: _Shared) -> SlurmJobReconciler:
 
 def _of_model_deployments(shared: _Shared, routers: ExternalRouters) -> ModelDeploymentReconciler:
     settings, store, api = shared.settings, shared.store, shared.api
-    return ModelDeploymentReconciler(
+    jobs = JobActions(
         store=store,
         api=api,
-        states=shared.states,
-        actions=DeploymentActions(
+        settings=settings,
+        new_attempt=new_attempt,
+        attempt_digest=shared.keys.digest,
+    )
+    return ModelDeploymentReconciler(
+        observer=DeploymentObserver(
             store=store,
-            api=api,
+            states=shared.states,
+            prober=shared.prober,
             settings=settings,
-            new_attempt=new_attempt,
-            attempt_digest=shared.keys.digest,
+            clock=time.time,
+            router_problem=routers.problem,
         ),
-        pods=PodActions(store=store, api=api, prober=shared.prober),
-        prober=shared.prober,
+        api=api,
+        executors=Executors(
+            objects=DeploymentActions(store=store, api=api, settings=settings, jobs=jobs),
+            pods=PodActions(store=store, api=api, prober=shared.prober),
+        ),
         keys=DeploymentKeys(
             store=store,
             api=api,
@@ -310,8 +319,7 @@ def _of_model_deployments(shared: _Shared, routers: ExternalRouters) -> ModelDep
             seed=shared.seed,
             new_key=new_api_key,
         ),
-        settings=settings,
-        clock=time.time,
         events=shared.events,
-        router_problem=routers.problem,
+        clock=time.time,
+        resync=settings.resync_interval,
     )

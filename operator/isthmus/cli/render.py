@@ -81,7 +81,7 @@ def rendered(
 ) -> Iterator[str]:
     """One text per pool; raises typer.Exit where a SlurmCluster is missing."""
     settings = Settings()
-    counts = place(replicas=desired.replicas, pools=desired.pools)
+    counts = place(desired).counts
     for pool in desired.pools:
         revision = revision_hash(desired=desired, pool=pool)
         yield f"# ---- pool {pool.name} ({pool.backend}), revision {revision}"

@@ -82,10 +82,13 @@ def plan_model_deployment(
         actions.append(EnsureService())
     actions.extend(_forget_revisions(observed))
     actions.extend(_front(observed))
-    targets = place(replicas=observed.desired.replicas, pools=observed.desired.pools)
     return ModelDeploymentPlan(
         status=deployment_status(
-            observed, targets=targets, blocked=step.blocked, displaced=leaving, now=now
+            observed,
+            placement=place(observed.desired),
+            blocked=step.blocked,
+            displaced=leaving,
+            now=now,
         ),
         actions=tuple(actions),
         requeue_after=min((wait for wait in waits if wait is not None), default=None),
@@ -105,7 +108,7 @@ def _front(observed: ModelDeploymentObservation) -> list[DeploymentAction]:
 def pool_states(observed: ModelDeploymentObservation, *, now: float) -> tuple[PoolState, ...]:
     """All pools for the rollout, in the order in which they are filled, removed ones last."""
     desired = observed.desired
-    targets = place(replicas=desired.replicas, pools=desired.pools)
+    targets = place(desired).counts
     states = []
     for pool in by_priority(desired.pools):
         current = observed.group(pool=pool)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -11,7 +12,6 @@ from isthmus.api import names
 from isthmus.api.desired import Desired
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob
-from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.gate import OpenGate
 from isthmus.apiserver.objects import Object
 from isthmus.apiserver.resources import (
@@ -30,6 +30,7 @@ from isthmus.modeldeployment.actions import (
     FreezeDeployment,
 )
 from isthmus.modeldeployment.execute import DeploymentActions
+from isthmus.modeldeployment.execute_jobs import JobActions
 from isthmus.settings import Settings
 from isthmus.slurmjob.start_gate import Closing, StartGate
 from tests.simulation.apiserver import ApiSimulator
@@ -59,16 +60,15 @@ class Api:
     async def patch(self, resource: Resource, *, namespace: str, name: str, patch: Any) -> Any:
         return self.server.patch(resource, namespace, name, patch=patch, subresource="", by="op")
 
+    def executor(self, new_attempt: Callable[[], str], **settings: Any) -> DeploymentActions:
+        shared: Any = {"store": self.store, "api": self, "settings": Settings(**settings)}
+        jobs = JobActions(**shared, new_attempt=new_attempt, attempt_digest=no_own_key)
+        return DeploymentActions(**shared, jobs=jobs)
+
     def execute(
         self, *actions: DeploymentAction, of: Desired | None = None, **settings: Any
     ) -> None:
-        executor = DeploymentActions(
-            store=self.store,
-            api=cast(ApiServer, self),
-            settings=Settings(**settings),
-            new_attempt=lambda: "aaaaaa",
-            attempt_digest=no_own_key,
-        )
+        executor = self.executor(lambda: "aaaaaa", **settings)
 
         async def run() -> None:
             for action in actions:
@@ -199,13 +199,7 @@ def test_an_attempt_that_is_refused_is_tried_again_under_its_name() -> None:
     """With a new name each time the refusal had new words, a new status and a pass at once."""
     api = Refusing()
     attempts = iter(["aaaaaa", "bbbbbb", "cccccc"])
-    executor = DeploymentActions(
-        store=api.store,
-        api=cast(ApiServer, api),
-        settings=Settings(),
-        new_attempt=lambda: next(attempts),
-        attempt_digest=no_own_key,
-    )
+    executor = api.executor(lambda: next(attempts))
     action = CreateSlurmJob(pool="hpc", revision="new", slot=0)
     for _ in range(3):
         with pytest.raises(ApiForbiddenError):
