@@ -124,12 +124,13 @@ class JobActions:
         Raises:
             ApiError: as the API server answers.
         """
-        place = {"namespace": desired.namespace, "name": action.name}
         found = self._store.get(SLURM_JOBS, desired.namespace, action.name)
         if found is None or deletion_timestamp(found) is not None or uid(found) != action.uid:
             return
         try:
-            await self._api.delete(SLURM_JOBS, **place, uid=action.uid)
+            await self._api.delete(
+                SLURM_JOBS, namespace=desired.namespace, name=action.name, uid=action.uid
+            )
         except ApiNotFoundError:
             return
 
