@@ -45,6 +45,7 @@ from isthmus.modeldeployment.actions import (
     EnsureFront,
     EnsureService,
     FreezeDeployment,
+    RestoreLabels,
     ScaleDeployment,
 )
 from isthmus.modeldeployment.execute_front import delete_front, ensure_front
@@ -85,6 +86,7 @@ class DeploymentActions:
             DeleteDeployment: self._delete_deployment,
             CreateSlurmJob: jobs.create,
             DeleteSlurmJob: jobs.delete,
+            RestoreLabels: jobs.restore_labels,
         }
 
     async def execute(self, action: DeploymentAction, *, raw: Object, desired: Desired) -> Object:
@@ -119,24 +121,27 @@ class DeploymentActions:
         """Create, or take in what is there if it is ours already."""
         found = await created_or_found(self._api, resource, obj, owner=owner)
         if found is not None:
-            self._store.put(resource, await self._labelled(resource, found, wanted=labels(obj)))
+            self._store.put(resource, await self._labelled(resource, found, wanted=obj))
 
-    async def _labelled(
-        self, resource: Resource, found: Object, *, wanted: Mapping[str, str]
-    ) -> Object:
+    async def _labelled(self, resource: Resource, found: Object, *, wanted: Object) -> Object:
         """An object of ours with the labels by which it is found, should somebody have taken them.
 
         Without them no watch or list of ours shows it, and it would be made again and again.
         """
-        lost = {key: value for key, value in wanted.items() if labels(found).get(key) != value}
-        if not lost or resource is CONTROLLER_REVISIONS:  # those we have no right to change
+        lost = {
+            label: text
+            for label, text in labels(wanted).items()
+            if labels(found).get(label) != text
+        }
+        if not lost:
             return found
-        return await self._api.patch(
-            resource,
-            namespace=namespace(found),
-            name=name(found),
-            patch={"metadata": {"uid": uid(found), "labels": lost}},
-        )
+        place, called = namespace(found), name(found)
+        if resource is CONTROLLER_REVISIONS:
+            # Those we have no right to change: made once more, of what it has frozen.
+            await self._api.delete(resource, namespace=place, name=called, uid=uid(found))
+            return await self._api.create(resource, {**wanted, "data": dig(found, "data")})
+        patch = {"metadata": {"uid": uid(found), "labels": lost}}
+        return await self._api.patch(resource, namespace=place, name=called, patch=patch)
 
     async def _delete(self, resource: Resource, namespace_: str, name_: str) -> None:
         """Delete what is stored."""

@@ -20,8 +20,9 @@ from isthmus.errors import (
     ApiNotFoundError,
     ApiUnclearError,
 )
-from isthmus.modeldeployment.actions import CreateSlurmJob, DeleteSlurmJob
+from isthmus.modeldeployment.actions import CreateSlurmJob, DeleteSlurmJob, RestoreLabels
 from isthmus.modeldeployment.ours import created_or_found
+from isthmus.modeldeployment.policy.lost_labels import job_labels
 from isthmus.settings import Settings
 
 _UNANSWERED = 64
@@ -118,6 +119,27 @@ class JobActions:
         folder = dig(found, "spec", "files", "workDirectory")
         return folder if isinstance(folder, str) else None
 
+    async def restore_labels(self, desired: Desired, action: RestoreLabels) -> None:
+        """Give an attempt the labels back by which it is found.
+
+        Raises:
+            SecretMissingError: the deployment's key is not written down.
+            ApiError: as the API server answers.
+        """
+        wanted = dict(action.labels)
+        if action.key_of is not None:
+            own = await self._attempt_digest(desired, job_name=action.key_of)
+            wanted |= render.key_label(desired) if own is None else {names.LABEL_KEY: own}
+        try:
+            await self._api.patch(
+                SLURM_JOBS,
+                namespace=desired.namespace,
+                name=action.name,
+                patch={"metadata": {"uid": action.uid, "labels": wanted}},
+            )
+        except ApiNotFoundError:
+            return
+
     async def delete(self, desired: Desired, action: DeleteSlurmJob) -> None:
         """Record the intent to stop one attempt: of exactly that uid.
 
@@ -159,10 +181,13 @@ def slurm_job_object(
             deployment=desired.name, pool=pool.name, slot=action.slot, attempt=attempt
         ),
         labels={
-            names.LABEL_POOL: pool.name,
-            names.LABEL_REVISION: action.revision,
-            names.LABEL_SLOT: str(action.slot),
-            names.LABEL_CLUSTER: cluster.name,
+            **job_labels(
+                deployment=desired.name,
+                pool=pool.name,
+                revision=action.revision,
+                slot=action.slot,
+                cluster=cluster.name,
+            ),
             **(render.key_label(desired) if key is None else {names.LABEL_KEY: key}),
         },
     )

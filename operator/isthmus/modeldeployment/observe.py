@@ -23,6 +23,7 @@ from isthmus.apiserver.objects import (
     labels,
     metadata,
     name,
+    namespace,
     owner_uids,
 )
 from isthmus.apiserver.reading import Reading, read, read_cluster, read_job
@@ -50,6 +51,7 @@ from isthmus.modeldeployment.observation import (
     ModelDeploymentObservation,
     Reachability,
 )
+from isthmus.modeldeployment.policy.lost_labels import lost_labels
 from isthmus.probing.prober import Prober
 from isthmus.routing.slices import members
 from isthmus.settings import Settings
@@ -143,8 +145,9 @@ class DeploymentObserver:
         )
 
     def _jobs(self, desired: Desired) -> Iterator[tuple[str, Reading[SlurmJob]]]:
-        for obj in self._store.labelled(SLURM_JOBS, desired.namespace, desired.name):
-            if desired.uid in owner_uids(obj) and not ownership(obj, store=self._store).problem:
+        for obj in self._store.owned(SLURM_JOBS, desired.uid):  # whatever became of its labels
+            here = namespace(obj) == desired.namespace
+            if here and not ownership(obj, store=self._store).problem:
                 yield name(obj), self._store.derived.of(obj, read_job)
 
     def unreadable_jobs(self, desired: Desired) -> str:
@@ -201,6 +204,11 @@ class DeploymentObserver:
             front_rolled_out=front.rolled_out,
             client_keys_problem=client_keys_problem,
             router_problem=self._router_problem(desired.uid),
+            lost_labels=tuple(
+                lost
+                for job in jobs
+                if (lost := lost_labels(job, desired=desired, current=meaning.current))
+            ),
             status=meaning.status,
             retry_base=self._settings.failure_backoff_base,
             retry_cap=self._settings.failure_backoff_cap,

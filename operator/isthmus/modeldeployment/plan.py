@@ -80,6 +80,7 @@ def plan_model_deployment(
     actions.extend(_freeze_deployments(observed))
     if not observed.service_ok:
         actions.append(EnsureService())
+    actions.extend(observed.lost_labels)
     actions.extend(_forget_revisions(observed))
     actions.extend(_front(observed))
     return ModelDeploymentPlan(
