@@ -77,7 +77,7 @@ def plan_model_deployment(
             waits.append(found.again)
     for state in states:
         actions.extend(_forget_attempts(state, now=now))
-    actions.extend(_freeze_deployments(observed))
+    actions.extend(each for each in _freeze_current(observed) if each not in actions)
     if not observed.service_ok:
         actions.append(EnsureService())
     actions.extend(observed.lost_labels)
@@ -204,14 +204,18 @@ def _holds_attempts(observed: ModelDeploymentObservation) -> bool:
     return "slurm" in {pool.backend for pool in pools} | {group.backend for group in groups}
 
 
-def _freeze_deployments(observed: ModelDeploymentObservation) -> list[DeploymentAction]:
-    """Of another revision than the current one nobody can say any more what was written for it."""
-    current = [observed.group(pool=pool) for pool in observed.desired.pools]
-    return [
-        FreezeDeployment(pool=group.pool, revision=group.revision)
-        for group in current
-        if group.backend == "kubernetes" and group.exists and not _is_frozen(observed, group)
-    ]
+def _freeze_current(observed: ModelDeploymentObservation) -> Iterator[DeploymentAction]:
+    """What runs and is not frozen: a new Deployment, or a revision that somebody took away.
+
+    Of another revision than the current one nobody can say any more what was written for it.
+    """
+    for group in (observed.group(pool=pool) for pool in observed.desired.pools):
+        if _is_frozen(observed, group):
+            continue
+        if group.backend == "kubernetes" and group.exists:
+            yield FreezeDeployment(pool=group.pool, revision=group.revision)
+        if group.backend == "slurm" and group.live_workers:
+            yield CreateRevision(pool=group.pool, revision=group.revision)
 
 
 def _is_frozen(observed: ModelDeploymentObservation, group: WorkerGroup) -> bool:
