@@ -32,11 +32,11 @@ from tests import observable
 from tests.simulation.apiserver import Json, given_up, joined
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.drawn import NAME, drawn_deployment
-from tests.simulation.ending import unsettled
 from tests.simulation.faults.clusters import ensure_cluster
 from tests.simulation.faults.deployments import edit
 from tests.simulation.faults.register import later
 from tests.simulation.operators import seed_everything, simulated_edges
+from tests.simulation.promises.ending import unsettled
 from tests.simulation.slurm import LIVE
 from tests.simulation.supervisors import simulated_tunnel_edges
 from tests.simulation.world import NAMESPACE, World, tunnelled

@@ -17,7 +17,6 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_CLUSTERS
 from tests.simulation import manifests
 from tests.simulation.clock import SimulationLoop
-from tests.simulation.ending import unsettled
 from tests.simulation.faults.clusters import ensure_cluster
 from tests.simulation.faults.deployments import edit
 from tests.simulation.faults.healing import heal
@@ -25,6 +24,7 @@ from tests.simulation.faults.plan import HAPPENINGS, plan
 from tests.simulation.faults.register import FAULT_SECONDS, Planned
 from tests.simulation.faults.tenants import SECONDS, peaceful
 from tests.simulation.operators import seed_everything, simulated_edges
+from tests.simulation.promises.ending import unsettled
 from tests.simulation.slurm import Job
 from tests.simulation.supervisors import simulated_tunnel_edges
 from tests.simulation.world import NAMESPACE, SYSTEM, World

@@ -49,20 +49,24 @@ class ForwardPorts:
         self._holders: dict[int, dict[Key, None]] = {}  # the first one to have it stands first
         self._released: dict[int, float] = {}
 
-    def offer(self, key: Key, *, attempt: str, used: Iterable[int] = ()) -> int | None:
+    def offer(
+        self, key: Key, *, attempt: str, used: Iterable[int] = (), had: Iterable[int] = ()
+    ) -> int | None:
         """A port for an attempt, the same each time; None where all are taken.
 
         Args:
             key: of the SlurmJob.
             attempt: its attempt.
             used: further ports that stand in slices.
+            had: ports that it had; the first free one of them is its port again.
         """
         if key in self._offered:
             return self._offered[key]
         now = self._clock()
         self._released = {p: at for p, at in self._released.items() if now - at < self._hold}
         taken = {*self._offered.values(), *self._released, *self._assigned(), *used}
-        port = choose_port(
+        again = next((port for port in had if port not in taken), None)
+        port = again or choose_port(
             seed=zlib.crc32(attempt.encode()), taken=taken, first=self._first, last=self._last
         )
         if port is not None:
@@ -139,7 +143,9 @@ def observe_network(
         shared = movable and len(claimants) > 1
         if shared and not _keeps(raw, port, claimants=claimants, store=store):
             ports.forget(key)
-            offered, lost = ports.offer(key, attempt=job.spec.attempt, used=(port,)), True
+            had = [tunnel.port for tunnel in tunnels]
+            offered = ports.offer(key, attempt=job.spec.attempt, used=(port,), had=had)
+            lost = True
     elif mode != "Direct":
         used = [tunnel.port for tunnel in tunnels]
         offered = ports.offer(key, attempt=job.spec.attempt, used=used)

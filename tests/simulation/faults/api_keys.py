@@ -11,7 +11,7 @@ from isthmus.apiserver.resources import (
 )
 from tests.canaries import CANARY, SHAPES
 from tests.simulation.faults.register import happens, later, some_deployment
-from tests.simulation.secrecy import SECRET_MARK
+from tests.simulation.promises.secrecy import SECRET_MARK
 from tests.simulation.world import World
 
 _UNUSABLE = (

@@ -8,7 +8,7 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
 )
 from tests.simulation.faults.register import happens, later, some_deployment
-from tests.simulation.ledger import INTRUDERS
+from tests.simulation.promises.ledger import INTRUDERS
 from tests.simulation.world import World
 
 

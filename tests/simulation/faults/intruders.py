@@ -10,7 +10,7 @@ from isthmus.api import names
 from isthmus.apiserver.resources import SLURM_JOBS
 from tests.simulation import manifests
 from tests.simulation.faults.register import Register, later, one_in
-from tests.simulation.ledger import INTRUDERS
+from tests.simulation.promises.ledger import INTRUDERS
 from tests.simulation.world import SYSTEM, World
 
 INTRUSIONS = Register(
