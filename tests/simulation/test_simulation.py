@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.simulation import corpus, memory, rolledback, runner
-from tests.simulation.scenarios import drained_node, failing_actions, time_limits
+from tests.simulation.scenarios import claimed_port, drained_node, failing_actions, time_limits
 
 Record = Callable[[str, object], None]
 
@@ -135,3 +135,11 @@ def test_b8_an_action_that_fails_is_told_at_the_job_and_at_its_pool(command: str
     assert found["events"].count("ActionFailed") == 1
     assert found["writes"] < 10, "each try would be a write"
     assert not found["left"], "it goes on once the command works again"
+
+
+@pytest.mark.parametrize("name", claimed_port.SEEDS)
+def test_seed_9919_nobody_leaves_the_rotation_for_a_port_that_somebody_claims(name: str) -> None:
+    """The claimant's Service was emptied, or the one that lost its port."""
+    result = claimed_port.claimed(name)
+    assert any(" claims port " in line for line in result.trace)
+    assert result.failure == ""
