@@ -7,11 +7,11 @@ refusal, not an unclear answer.
 from collections.abc import Awaitable, Callable
 
 from isthmus.api.slurmcluster import SlurmCluster
-from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import Refused, SubmitOutcome
+from isthmus.backends.slurm.request import submit_request
 from isthmus.slurmcluster.running import Clusters
-from isthmus.slurmjob.requests import submit_request
 from isthmus.ssh.keys import KeyPair, new_key_pair
 
 
@@ -71,13 +71,16 @@ async def submit(
     """
     if cluster is None or frozen is None:
         return Refused(reason="NotRenderable", message="the revision or cluster is gone")
+    forward = before.forward or ForwardStatus()
     try:
         request = submit_request(
-            job=job,
+            attempt=job.spec,
+            namespace=job.metadata.namespace,
             frozen=frozen,
             cluster=cluster,
             installation_id=installation_id,
-            forward=before.forward,
+            mode=forward.mode or "Direct",
+            forward_port=forward.port,
             work_directory=before.work_directory,
             excluded_nodes=before.excluded_nodes,
             family=clusters.family(job.spec.cluster),

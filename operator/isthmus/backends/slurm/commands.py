@@ -29,6 +29,7 @@ from isthmus.backends.slurm.records import (
     SubmitRequest,
     Unclear,
 )
+from isthmus.backends.slurm.request import request_problem, sbatch_arguments
 from isthmus.errors import SlurmCommandError, SlurmNotAskedError, SlurmUnavailableError
 from isthmus.processes import TIMED_OUT_CODE, CommandResult, NotStartedError
 
@@ -36,7 +37,6 @@ KILL_AFTER = 5.0
 """Seconds between TERM and KILL of a command at its limit, as in `parsing.framed`."""
 
 _JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
-_OPTION = re.compile(r"--[a-z][a-z-]*(=[^\x00-\x1f\x7f]*)?")
 _PORT = re.compile(r"[1-9][0-9]{0,4}")
 _CLOSED = "closed"
 
@@ -197,17 +197,10 @@ class CommandClient:
 
     async def submit(self, request: SubmitRequest) -> SubmitOutcome:
         """Submit once; `Unclear` unless an id or a refusal was read, or surely nothing was sent."""
-        wrong = _wrong_request(request)
+        wrong = request_problem(request)
         if wrong is not None:
             return Refused(reason="InvalidRequest", message=wrong)
-        command = (
-            self._path("sbatch"),
-            *request.options,
-            "--parsable",
-            "--no-requeue",
-            f"--job-name={request.job_name}",
-            f"--comment={request.comment}",
-        )
+        command = (self._path("sbatch"), *sbatch_arguments(request))
         marker = self._marker()
         try:
             result = await self._executor.run(
@@ -426,19 +419,6 @@ def claim_path(*, work_directory: str, job_name: str) -> str:
     Named after the whole job, not the attempt alone: several installations may share a folder.
     """
     return f"{work_directory.rstrip('/')}/{job_name}.claim"
-
-
-def _wrong_request(request: SubmitRequest) -> str | None:
-    if not _JOB_NAME.fullmatch(request.job_name):
-        return f"{request.job_name!r} is not a job name: use letters, digits, '.', '_' and '-'."
-    if not request.comment.isprintable() or len(request.comment.encode()) > 1024:
-        return "The comment must be printable and at most 1024 bytes."
-    for option in request.options:
-        if not _OPTION.fullmatch(option):
-            return f"{option!r} is not an option: write --name=value in one line."
-    if not request.script.startswith("#!") or "\r" in request.script or "\0" in request.script:
-        return "The script must begin with #! and hold no carriage return."
-    return None
 
 
 _NO_WORDS = {124: "no answer in time", 137: "no answer in time"}
