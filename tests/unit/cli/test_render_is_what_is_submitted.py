@@ -97,9 +97,9 @@ def drawn_deployment(random: Random) -> Json:
     obj = enriched(obj, random, count=12, absent=fixed - {"pools"})
     (pool,) = obj["spec"]["pools"]
     engine_spec = pool.setdefault("engine", {})
-    others = [one for one in engine_spec.get("env", []) if one["name"] != "HF_TOKEN"]
     if random.random() < 0.5:
-        engine_spec["env"] = [*others, {"name": "HF_TOKEN", "value": SECRETS[1]}]
+        secret = {"name": "PRIVATE_KEY_PEM", "value": SECRETS[1]}
+        engine_spec["env"] = [*engine_spec.get("env", []), secret]
     if random.random() < 0.5:
         some = [[f"--proxy-password={SECRETS[2]}"], ["--proxy-password", SECRETS[2]]]
         engine_spec["args"] = [*engine_spec.get("args", []), *random.choice(some)]
