@@ -255,6 +255,9 @@ class _Executor:
         self._told.append((tuple(argv), timeout))
         raise SlurmUnavailableError("as the test says", reason="CommandFailed")
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
 
 def commands(deployment: Json, cluster: Json) -> object:
     """Where SLURM's commands run and as whom, which they are, and how long they may take."""
@@ -273,8 +276,8 @@ def commands(deployment: Json, cluster: Json) -> object:
         patch.object(login, "LocalExecutor", executor),
         patch.object(login, "OpenSshExecutor", executor),
     ):
-        client = login.make_client(cluster_access(read, settings=Settings()), secrets=_secrets())
-        asyncio.run(_ask(client))
+        there = login.reach(cluster_access(read, settings=Settings()), secrets=_secrets())
+        asyncio.run(_ask(there.client))
     return re.sub(r"\b[0-9a-f]{16}\b", "MARK", repr(told))  # drawn for each call
 
 

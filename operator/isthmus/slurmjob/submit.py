@@ -38,7 +38,7 @@ async def announced(
         return before
     key = await draw()
     check()
-    await clusters.client(job.spec.cluster).place_tunnel_key(
+    await clusters.work_folder(job.spec.cluster).place_tunnel_key(
         work_directory=before.work_directory or cluster.spec.files.work_directory,
         job_name=job.spec.job_name,
         content=key.private,
@@ -64,7 +64,7 @@ async def submit(
         job: the attempt.
         frozen: its revision, None if it is gone.
         cluster: where it goes, None if it is gone.
-        clusters: the clients of the clusters.
+        clusters: all that are polled.
         installation_id: stands in the job's comment.
         check: called right before sbatch: returns why it is not wanted any more, "" if it is;
             raises if it must not be.

@@ -14,10 +14,9 @@ from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJobSpec
 from isthmus.backends.slurm.comments import identity_comment
 from isthmus.backends.slurm.frozen import FrozenJob, job_template, site_facts
-from isthmus.backends.slurm.records import BastionCall, SubmitRequest
+from isthmus.backends.slurm.records import JOB_NAME, BastionCall, SubmitRequest
 from isthmus.backends.slurm.script import render_script, sbatch_options
 
-_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _OPTION = re.compile(r"--[a-z][a-z-]*(=[^\x00-\x1f\x7f]*)?")
 
 
@@ -120,7 +119,7 @@ def sbatch_arguments(request: SubmitRequest) -> tuple[str, ...]:
 
 def request_problem(request: SubmitRequest) -> str | None:
     """Why a request must not reach sbatch, as a sentence, or None if it may."""
-    if not _JOB_NAME.fullmatch(request.job_name):
+    if not JOB_NAME.fullmatch(request.job_name):
         return f"{request.job_name!r} is not a job name: use letters, digits, '.', '_' and '-'."
     if not request.comment.isprintable() or len(request.comment.encode()) > 1024:
         return "The comment must be printable and at most 1024 bytes."

@@ -21,18 +21,18 @@ from isthmus.backends.slurm.comments import identity_comment, parse_comment
 from isthmus.backends.slurm.options import (
     TERM_LEAD_SECONDS,
     checked_directory,
-    key_path,
     sbatch_options,
-    tunnel_key_path,
 )
 from isthmus.backends.slurm.records import (
     ATTEMPT_PLACEHOLDER,
+    JOB_NAME,
     KEY_FILE_PLACEHOLDER,
     PORT_PLACEHOLDER,
     BastionCall,
     JobTemplate,
     SiteFacts,
 )
+from isthmus.backends.slurm.work_paths import key_path, tunnel_key_path
 
 __all__ = ["identity_comment", "parse_comment", "render_script", "sbatch_options"]
 
@@ -40,7 +40,6 @@ MAX_SCRIPT_BYTES = 1024 * 1024
 """Far below SLURM's limit of 4 MiB."""
 
 _ATTEMPT = re.compile(r"[a-z0-9]{6}")
-_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHELL = {PORT_PLACEHOLDER: '"$isthmus_engine_port"', KEY_FILE_PLACEHOLDER: '"$isthmus_key_file"'}
 _PUT_IN = re.compile(f"({'|'.join(map(re.escape, _SHELL))})")
@@ -77,7 +76,7 @@ def render_script(
     """
     if not _ATTEMPT.fullmatch(attempt):
         raise ValueError(f"{attempt!r} is not an attempt: six of a-z and 0-9")
-    if not _JOB_NAME.fullmatch(job_name):
+    if not JOB_NAME.fullmatch(job_name):
         raise ValueError(f"{job_name!r} is not a job name")
     if not 0 < site.ports_from <= site.ports_to < 65536:
         raise ValueError(f"not a range of ports: {site.ports_from} to {site.ports_to}")
