@@ -102,31 +102,32 @@ def render(
     except SettingsError as error:
         _fail(str(error), code=EXIT_USAGE)
     objects = list(_objects(files))
-    clusters = {
-        (cluster.metadata.namespace, cluster.metadata.name): cluster
-        for cluster in (SlurmCluster.model_validate(o) for o in objects if _is(o, "SlurmCluster"))
-    }
-    deployments = [o for o in objects if _is(o, "ModelDeployment")]
+    read = (SlurmCluster.model_validate(obj) for obj in objects if _is(obj, "SlurmCluster"))
+    clusters = {(cluster.metadata.namespace, cluster.metadata.name): cluster for cluster in read}
+    deployments = [obj for obj in objects if _is(obj, "ModelDeployment")]
     if not deployments:
         _fail("there is no ModelDeployment in these files")
     for obj in deployments:
-        try:
-            deployment = ModelDeployment.model_validate(obj)
-        except ValidationError as error:
-            _fail(str(error))
-        desired = effective(
-            deployment,
-            operator_namespace=operator_namespace,
-            generate_api_keys=settings.generate_api_keys,
-        )
         for text in rendered(
-            desired,
+            _desired(obj, operator_namespace=operator_namespace, settings=settings),
             clusters=clusters,
             settings=settings,
             family=node_family,
             excluded_nodes=tuple(exclude_node or ()),
         ):
             typer.echo(text)
+
+
+def _desired(obj: Mapping[str, object], *, operator_namespace: str, settings: Settings) -> Desired:
+    try:
+        deployment = ModelDeployment.model_validate(obj)
+    except ValidationError as error:
+        _fail(str(error))
+    return effective(
+        deployment,
+        operator_namespace=operator_namespace,
+        generate_api_keys=settings.generate_api_keys,
+    )
 
 
 class _Readable(yaml.SafeDumper):
