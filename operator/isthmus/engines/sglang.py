@@ -25,6 +25,7 @@ from functools import partial
 
 from isthmus.api.texts import one_line
 from isthmus.engines.base import LaunchRequest, only_one_node
+from isthmus.engines.listen_argument import listen_argument
 from isthmus.engines.metrics import LoadRule
 from isthmus.engines.paths import EnginePath
 from isthmus.engines.questions import (
@@ -93,7 +94,7 @@ class Sglang:
             "sglang",
             "serve",
             f"--model-path={request.model}",
-            f"--host={request.listen}",
+            listen_argument(request.listen),
             f"--port={request.port}",
             f"--served-model-name={request.served_names[0]}",
             "--enable-metrics",

@@ -20,6 +20,7 @@ from functools import partial
 
 from isthmus.api.names import identity_model_name
 from isthmus.engines.base import LaunchRequest, only_one_node
+from isthmus.engines.listen_argument import listen_argument
 from isthmus.engines.metrics import LoadRule
 from isthmus.engines.paths import EnginePath
 from isthmus.engines.questions import (
@@ -80,7 +81,7 @@ class Vllm:
             "vllm",
             "serve",
             request.model,
-            f"--host={request.listen}",
+            listen_argument(request.listen),
             f"--port={request.port}",
             "--served-model-name",
             *names,
