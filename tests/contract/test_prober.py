@@ -515,6 +515,30 @@ def test_h1_secrets_go_with_questions_for_the_identity_and_are_not_shown(kind: P
     assert "vertraulich" not in repr(target)
 
 
+@pytest.mark.parametrize(
+    ("sick", "asked"),
+    [
+        ({"health": 503}, {"/health"}),
+        ({"health": 500}, {"/health"}),
+        ({"names": ["mistral"]}, {"/health", "/v1/models"}),
+        ({"attempt": "zzzzzz"}, {"/health", "/v1/models", "/model_info"}),
+    ],
+)
+def test_h1_nothing_more_is_asked_once_something_is_wrong(
+    sick: dict[str, object], asked: set[str]
+) -> None:
+    """So a key goes nowhere before the health is good."""
+    engine = Engine()
+    for name, value in sick.items():
+        setattr(engine, name, value)
+
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(False)
+        assert set(watching.engine.paths()) == asked
+
+    watched(test, target=replace(SGLANG, api_key="geheim"), engine=engine)
+
+
 def test_m8_what_nobody_thought_of_is_logged_once_and_not_at_each_probe(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 
 import isthmus
+from isthmus.api.defaults import effective, names_parallel_option
 from isthmus.api.desired import EngineType
+from isthmus.api.modeldeployment import ModelDeployment
+from isthmus.api.names import API_VERSION
+from isthmus.api.reserved_options import ENGINE_RESERVED
 from isthmus.engines import ENGINES
 
 PACKAGE = Path(isthmus.__file__).parent
@@ -118,3 +122,21 @@ def test_words_about_engines_and_names_of_routers_are_no_knowledge(
 def test_each_value_of_the_field_has_a_profile() -> None:
     assert set(ENGINES) == {str(kind) for kind in EngineType}
     assert all(engine.name == name for name, engine in ENGINES.items())
+
+
+@pytest.mark.parametrize("kind", sorted(EngineType))
+def test_each_value_of_the_field_has_its_facts_in_the_schema(kind: EngineType) -> None:
+    """An image, and an argument that spreads a model over GPUs, which a user may give as well."""
+    engine: dict[str, object] = {"type": str(kind)}
+    pool = {"kubernetes": {}, "engine": engine, "worker": {"gpusPerNode": 2}}
+    body = {
+        "apiVersion": API_VERSION,
+        "kind": "ModelDeployment",
+        "metadata": {"name": "llama", "namespace": "team-a"},
+        "spec": {"model": {"source": "/models/llama"}, "pools": [pool]},
+    }
+    made = effective(ModelDeployment.model_validate(body)).pools[0].engine
+    assert made.image
+    assert len(made.args) == 1
+    assert names_parallel_option(made.args[0])
+    assert not any(made.args[0].startswith(option) for option in ENGINE_RESERVED)
