@@ -53,6 +53,7 @@ class EngineProfile(Protocol):
 
     Attributes:
         name: value of `engine.type`.
+        program: with which its command line begins.
         health_path: answers 200 once requests are served; may take seconds.
         readiness_path: the cheap path for frequent probes of a pod.
         health_timeout: seconds within which `health_path` answers on a loaded engine.
@@ -66,6 +67,10 @@ class EngineProfile(Protocol):
     @property
     def name(self) -> str:
         """Value of `engine.type`."""
+
+    @property
+    def program(self) -> str:
+        """First word of its command line."""
 
     @property
     def health_path(self) -> str:

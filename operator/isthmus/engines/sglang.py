@@ -71,6 +71,7 @@ class Sglang:
     """`sglang serve --model-path MODEL …`."""
 
     name: str = "sglang"
+    program: str = "sglang"
     health_path: str = "/health"
     readiness_path: str = "/ready"
     health_timeout: int = 20
@@ -91,7 +92,7 @@ class Sglang:
         key = () if request.key_file is None else ("--config", request.key_file)
         attempt = () if request.attempt is None else (f"--weight-version={request.attempt}",)
         return (
-            "sglang",
+            self.program,
             "serve",
             f"--model-path={request.model}",
             listen_argument(request.listen),

@@ -60,6 +60,7 @@ class Vllm:
     """`vllm serve MODEL …`."""
 
     name: str = "vllm"
+    program: str = "vllm"
     health_path: str = "/health"
     readiness_path: str = "/health"
     health_timeout: int = 5
@@ -78,7 +79,7 @@ class Vllm:
             names = (*names, identity_model_name(request.attempt))
         revision = () if request.revision is None else (f"--revision={request.revision}",)
         return (
-            "vllm",
+            self.program,
             "serve",
             request.model,
             listen_argument(request.listen),

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from isthmus.api.names import identity_model_name
-from isthmus.engines import ENGINES
+from isthmus.engines import ENGINES, engine_started_by
 from isthmus.engines.base import METRICS_PATH, LaunchRequest
 
 REQUEST = LaunchRequest(
@@ -71,6 +71,7 @@ def test_what_every_engine_needs(name: str) -> None:
     engine = ENGINES[name]
     command = engine.command(REQUEST)
     assert engine.name == name
+    assert engine_started_by(command[0]) == name
     # The user's own come last, untouched and each as one element.
     assert command[-2:] == REQUEST.args
     # Loopback, the default of one of them, is not reachable from outside a pod or node.
