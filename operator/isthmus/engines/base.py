@@ -7,15 +7,12 @@ knows an engine by name.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from isthmus.api.ip_family import IpFamily
 from isthmus.engines.metrics import LoadRule
 from isthmus.engines.paths import EnginePath
 from isthmus.engines.questions import Answer, ProbeVerdict, Question
-
-METRICS_PATH: Final = "/metrics"
-"""Where both engines show their metrics, open even where an API key guards the rest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,8 @@ class EngineProfile(Protocol):
         health_path: answers 200 once requests are served; may take seconds.
         readiness_path: the cheap path for frequent probes of a pod.
         health_timeout: seconds within which `health_path` answers on a loaded engine.
-        load: how a page of its metrics becomes the number of requests it holds.
+        metrics: where it shows its metrics, open even where an API key guards the rest.
+        load: how a page of them becomes the number of requests it holds.
         open_paths: what it answers to whoever reaches its port, though it has an API key.
         paths: all that it answers, each with for whom it is.
         key_variable: environment variable by which it takes its API key; None for an engine that
@@ -83,6 +81,10 @@ class EngineProfile(Protocol):
     @property
     def health_timeout(self) -> int:
         """Seconds within which `health_path` answers on a loaded engine."""
+
+    @property
+    def metrics(self) -> Question:
+        """Where it shows its metrics."""
 
     @property
     def load(self) -> LoadRule:

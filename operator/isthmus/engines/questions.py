@@ -35,6 +35,11 @@ class Question:
     guarded: bool = False
 
 
+METRICS: Final = Question("/metrics")
+MODELS: Final = Question("/v1/models", guarded=True)
+"""The list of models of OpenAI's API."""
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What came back: HTTP status and body, which a stranger may have written."""

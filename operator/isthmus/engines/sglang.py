@@ -30,6 +30,8 @@ from isthmus.engines.metrics import LoadRule
 from isthmus.engines.paths import EnginePath
 from isthmus.engines.questions import (
     HEALTHY,
+    METRICS,
+    MODELS,
     Answer,
     ProbeVerdict,
     Question,
@@ -55,7 +57,6 @@ _NO_WORK = (
     "/server_info",
     "/get_server_info",
 )
-_MODELS = Question("/v1/models", guarded=True)
 _MODEL_INFO = Question("/model_info", guarded=True)
 _LOAD = LoadRule(
     gauges=("sglang:num_running_reqs", "sglang:num_queue_reqs"),
@@ -75,6 +76,7 @@ class Sglang:
     health_path: str = "/health"
     readiness_path: str = "/ready"
     health_timeout: int = 20
+    metrics: Question = METRICS
     load: LoadRule = _LOAD
     open_paths: tuple[str, ...] = ("/health", "/health_generate", "/ready", "/metrics")
     paths: tuple[EnginePath, ...] = SGLANG_PATHS
@@ -113,7 +115,7 @@ class Sglang:
         """
         if not full:
             return (Question(self.readiness_path),)
-        return Question(self.health_path), _MODELS, _MODEL_INFO
+        return Question(self.health_path), MODELS, _MODEL_INFO
 
     def judge(self, answers: Sequence[Answer], *, model: str, attempt: str) -> ProbeVerdict:
         """See `EngineProfile`."""
@@ -121,7 +123,7 @@ class Sglang:
 
 
 def _identity(answer: Answer, *, model: str, attempt: str) -> ProbeVerdict:
-    if answer.question == _MODELS:
+    if answer.question == MODELS:
         return model_listed(served_models(answer.body), model=model)
     version = json_field(answer.body, "weight_version")
     if version == attempt:

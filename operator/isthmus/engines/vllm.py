@@ -24,6 +24,8 @@ from isthmus.engines.listen_argument import listen_argument
 from isthmus.engines.metrics import LoadRule
 from isthmus.engines.paths import EnginePath
 from isthmus.engines.questions import (
+    METRICS,
+    MODELS,
     Answer,
     ProbeVerdict,
     Question,
@@ -51,7 +53,6 @@ _OPEN = (
     "/is_scaling_elastic_ep",
 )
 
-_MODELS = Question("/v1/models", guarded=True)
 _LOAD = LoadRule(gauges=("vllm:num_requests_running", "vllm:num_requests_waiting"), proof=0.5)
 
 
@@ -64,6 +65,7 @@ class Vllm:
     health_path: str = "/health"
     readiness_path: str = "/health"
     health_timeout: int = 5
+    metrics: Question = METRICS
     load: LoadRule = _LOAD
     open_paths: tuple[str, ...] = _OPEN
     paths: tuple[EnginePath, ...] = VLLM_PATHS
@@ -95,7 +97,7 @@ class Vllm:
         """Health alone, or with the models: its attempt is one of them."""
         if not full:
             return (Question(self.readiness_path),)
-        return Question(self.health_path), _MODELS
+        return Question(self.health_path), MODELS
 
     def judge(self, answers: Sequence[Answer], *, model: str, attempt: str) -> ProbeVerdict:
         """See `EngineProfile`."""

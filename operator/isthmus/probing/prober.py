@@ -31,7 +31,6 @@ from random import Random
 from isthmus.apiserver.key import Key
 from isthmus.backends.base import Load
 from isthmus.engines import ENGINES
-from isthmus.engines.base import METRICS_PATH
 from isthmus.engines.metrics import LoadReader, Reading
 from isthmus.engines.questions import NOTHING_ASKED, Answer, ProbeVerdict, Question
 from isthmus.errors import EngineError, EngineRefusedError
@@ -292,12 +291,13 @@ class Prober:
 
     async def _read_load(self, target: ProbeTarget, *, limit: float) -> Reading | None:
         """Requests that an engine holds, None where it does not say within `limit` seconds."""
-        page = LoadReader(ENGINES[target.engine].load)
+        engine = ENGINES[target.engine]
+        page = LoadReader(engine.load)
         try:
             async with asyncio.timeout(limit):
                 status = await self._client.stream(
-                    f"{target.url_base}{METRICS_PATH}",
-                    headers=_headers(target, Question(METRICS_PATH)),
+                    f"{target.url_base}{engine.metrics.path}",
+                    headers=_headers(target, engine.metrics),
                     take=page.feed,
                 )
         except (TimeoutError, EngineError):

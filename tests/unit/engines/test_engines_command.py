@@ -8,7 +8,7 @@ import pytest
 
 from isthmus.api.names import identity_model_name
 from isthmus.engines import ENGINES, engine_started_by
-from isthmus.engines.base import METRICS_PATH, LaunchRequest
+from isthmus.engines.base import LaunchRequest
 
 REQUEST = LaunchRequest(
     model="meta-llama/Llama-3.1-8B",
@@ -86,8 +86,8 @@ def test_what_every_engine_needs(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(ENGINES))
 def test_h1_what_is_asked_without_a_key_is_open_and_what_tells_who_it_is_is_not(name: str) -> None:
     profile = ENGINES[name]
-    assert {profile.health_path, profile.readiness_path, METRICS_PATH} <= set(profile.open_paths)
-    asked = [*profile.probes(full=True), *profile.probes(full=False)]
+    assert {profile.health_path, profile.readiness_path} <= set(profile.open_paths)
+    asked = [profile.metrics, *profile.probes(full=True), *profile.probes(full=False)]
     assert {question.path for question in asked if not question.guarded} <= set(profile.open_paths)
     guarded = {question.path for question in asked if question.guarded}
     assert guarded.isdisjoint(profile.open_paths)

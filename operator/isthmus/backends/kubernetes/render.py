@@ -16,7 +16,7 @@ from isthmus.backends.kubernetes.firstprocess import under_first_process
 from isthmus.backends.kubernetes.prestop import pre_stop
 from isthmus.backends.kubernetes.security import container_security, pod_security
 from isthmus.engines import ENGINES
-from isthmus.engines.base import METRICS_PATH, EngineProfile, LaunchRequest
+from isthmus.engines.base import EngineProfile, LaunchRequest
 from isthmus.engines.model_argument import model_argument
 
 PORT_NAME = "http"
@@ -188,7 +188,7 @@ def _container(
             "preStop": pre_stop(
                 floor=pre_stop_seconds,
                 budget=drain_seconds,
-                metrics=f"http://{host_port(family.loopback, CONTAINER_PORT)}{METRICS_PATH}",
+                metrics=f"http://{host_port(family.loopback, CONTAINER_PORT)}{engine.metrics.path}",
                 rule=engine.load,
             )
         },
