@@ -7,12 +7,14 @@ from random import Random
 
 import pytest
 
+from isthmus.backends.slurm.work_folder import WorkFolder
 from tests.contract.slurm_life import LIVES, SAMPLES, Seen, live, settled
 from tests.simulation.apiserver import ApiSimulator
 from tests.simulation.clock import Process, SimulationLoop
 from tests.simulation.engines import Machines
 from tests.simulation.oracle import Oracle
-from tests.simulation.slurm import Job, Slurm
+from tests.simulation.slurm import Slurm
+from tests.simulation.slurm_jobs import Job
 from tests.simulation.slurmclient import SimulatedSlurmClient
 
 RECORDED = [
@@ -27,6 +29,10 @@ class SimulatedSite:
     slurm: Slurm
     client: SimulatedSlurmClient
     folder: str = "/scratch/life"
+
+    @property
+    def files(self) -> WorkFolder:
+        return self.client
 
     async def pause(self) -> None:
         await asyncio.sleep(0.5)

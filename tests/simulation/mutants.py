@@ -18,6 +18,10 @@ from unittest.mock import patch
 
 from isthmus.loop.loop import Loop
 from tests.simulation import mutations, runner
+from tests.simulation.faults.plan import plan
+
+PATCHES = str(Path(mutations.__file__).parent)
+"""In a traceback: the error was raised by a patch."""
 
 
 @contextlib.contextmanager
@@ -27,7 +31,7 @@ def broken(name: str) -> Iterator[list[str]]:
     complain = Loop._complain
 
     def noted(self: Loop, key: Any, text: str, delay: float, trace: str = "") -> None:
-        if mutations.__file__ in trace:
+        if PATCHES in trace:
             crashes.append(text)
         complain(self, key, text, delay, trace)
 
@@ -50,7 +54,7 @@ def seeds_for(name: str, *, seeds: int) -> Iterator[int]:
     """The seeds whose runs can show that a rule is broken, in their order."""
     needs = mutations.MUTATIONS[name].needs
     for seed in range(seeds):
-        if needs <= {happening.name for happening in runner.plan(seed)}:
+        if needs <= {happening.name for happening in plan(seed)}:
             yield seed
 
 

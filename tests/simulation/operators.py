@@ -9,6 +9,7 @@ import contextlib
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from types import SimpleNamespace
@@ -21,7 +22,9 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.election import LeaderElector
 from isthmus.apiserver.resources import WATCHED, Resource
 from isthmus.apiserver.store import Store
-from isthmus.backends.slurm.login import ClusterAccess
+from isthmus.backends.slurm.login import ClusterAccess, ClusterHandle
+from isthmus.modeldeployment import plan as planner
+from isthmus.modeldeployment.plan import STRATEGY
 from isthmus.settings import Settings
 from isthmus.telemetry.metrics import Metrics
 from isthmus.watch.events import take_in
@@ -29,7 +32,7 @@ from tests.simulation.apiedge import ApiEdge
 from tests.simulation.apiserver import Json, selected
 from tests.simulation.clock import Process, current_process, outside
 from tests.simulation.engines import ProbeClient
-from tests.simulation.secrecy import SECRET_MARK
+from tests.simulation.promises.secrecy import SECRET_MARK
 from tests.simulation.slurmclient import SimulatedSlurmClient
 
 if TYPE_CHECKING:
@@ -213,7 +216,7 @@ def _process() -> OperatorProcess:
     return process
 
 
-def _client(access: ClusterAccess, *, secrets: object) -> SimulatedSlurmClient:
+def _reach(access: ClusterAccess, *, secrets: object) -> ClusterHandle:
     process = _process()
     process.world.oracle.stale_after = access.stale_after
     return SimulatedSlurmClient(
@@ -221,7 +224,7 @@ def _client(access: ClusterAccess, *, secrets: object) -> SimulatedSlurmClient:
         process=process,
         oracle=process.world.oracle,
         submit_timeout=access.submit_timeout,
-    )
+    ).handle()
 
 
 def _attempt() -> str:
@@ -237,15 +240,15 @@ def _seeded(*_: object) -> Random:
 
 
 @contextlib.contextmanager
-def simulated_edges() -> Iterator[None]:
-    """Replace what the application reaches outside with."""
+def simulated_edges(*, surge: int = STRATEGY.surge) -> Iterator[None]:
+    """Replace what the application reaches outside with, and its strategy where that is another."""
     wall_clock = SimpleNamespace(time=lambda: _process().wall_clock())
     with contextlib.ExitStack() as stack:
         for module, name, value in (
             (assembly, "time", wall_clock),
             (assembly, "random", SimpleNamespace(Random=_seeded)),
             (assembly, "new_attempt", _attempt),
-            (assembly, "make_client", _client),
+            (assembly, "reach", _reach),
             (assembly, "new_api_key", _api_key),
             (Endpoint, "key_per_attempt", property(lambda _: _process().world.keys_apart)),
             (application, "HttpProbeClient", lambda: ProbeClient(_process().world.machines)),
@@ -253,6 +256,8 @@ def simulated_edges() -> Iterator[None]:
             (application, "EndLimit", _EndLimit),
         ):
             stack.enter_context(patch.object(module, name, value))
+        if surge != STRATEGY.surge:
+            stack.enter_context(patch.object(planner, "STRATEGY", replace(STRATEGY, surge=surge)))
         stack.enter_context(patch("isthmus.apiserver.relist.Random", _seeded))
         stack.enter_context(patch("isthmus.probing.prober.Random", _seeded))
         # Nothing is sent over TLS, and reading all authorities took a fifth of a run.

@@ -1,4 +1,4 @@
-"""The `SlurmClient` of one operator process, as commands run by child processes.
+"""The `SlurmClient` and `WorkFolder` of one operator process, as commands run by child processes.
 
 A child goes on when its operator is killed: an sbatch whose caller died is still accepted.
 """
@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
+from isthmus.backends.slurm.login import ClusterHandle
 from isthmus.backends.slurm.parsing import OutputError
 from isthmus.backends.slurm.records import (
     JobRecord,
@@ -24,9 +25,12 @@ from isthmus.errors import SlurmUnavailableError
 from tests.simulation.clock import Process
 from tests.simulation.oracle import Oracle
 from tests.simulation.site_answers import ANSWERS, namespace_of, said
-from tests.simulation.slurm import LIVE, Job, Slurm
+from tests.simulation.slurm import Slurm
+from tests.simulation.slurm_jobs import LIVE, Job
 
 T = TypeVar("T")
+
+KILL_FAILS = "scancel: error: Kill job error on job id {}: Unexpected message received"
 
 
 class SimulatedSlurmClient:
@@ -39,11 +43,10 @@ class SimulatedSlurmClient:
         self._submit_timeout = submit_timeout
         self._random: Random = slurm.random
 
-    @property
-    def warning(self) -> str:
-        return ""
+    def handle(self) -> ClusterHandle:
+        return ClusterHandle(client=self, work_folder=self, warning=lambda: "", close=self._close)
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         """Nothing is held open."""
 
     async def place_tunnel_key(self, **_: object) -> None:
@@ -150,7 +153,7 @@ class SimulatedSlurmClient:
         ports = self._slurm.port_files
         return {name: ports[name, job_id] for name, job_id in jobs if (name, job_id) in ports}
 
-    async def prepare_work_directory(self, work_directory: str) -> None:
+    async def prepare(self, *, work_directory: str) -> None:
         await asyncio.sleep(0.05)
         if self._slurm.site.folder_broken:
             raise SlurmUnavailableError("read-only", reason="WorkDirectoryUnavailable")
@@ -217,13 +220,15 @@ class SimulatedSlurmClient:
 
     async def terminate(self, *, job_id: int, job_name: str) -> None:
         self._oracle.terminates(self._process, job_id, job_name)
-        await self._change(job_id, job_name, self._slurm.terminate)
+        await self._change(job_id, job_name, command="terminate", do=self._slurm.terminate)
 
     async def cancel(self, *, job_id: int, job_name: str) -> None:
         self._oracle.cancels(self._process, job_id, job_name)
-        await self._change(job_id, job_name, self._slurm.cancel)
+        await self._change(job_id, job_name, command="cancel", do=self._slurm.cancel)
 
-    async def _change(self, job_id: int, job_name: str, do: Callable[[Job], None]) -> None:
+    async def _change(
+        self, job_id: int, job_name: str, *, command: str, do: Callable[[Job], None]
+    ) -> None:
         """scancel: by id and exact name; what does not match is left alone."""
 
         def work() -> None:
@@ -235,9 +240,16 @@ class SimulatedSlurmClient:
             if self._slurm.mode == "hung":
                 self._slurm.waiting.append(work)
             await self._answered()
+            if self._slurm.failing.get(command, 0.0) > self._slurm.now:
+                raise SlurmUnavailableError(KILL_FAILS.format(job_id), reason="CommandFailed")
             work()
 
-        await self._child(child())
+        try:
+            await self._child(child())
+        except SlurmUnavailableError:
+            self._oracle.command_failed(self._process, command, job_name)
+            raise
+        self._oracle.command_done(job_name)
 
     async def close_gate(self, *, work_directory: str, job_name: str) -> bool:
         await asyncio.sleep(0.05)

@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.simulation import corpus, drained_nodes, failing, memory, rolledback, runner, walltime
+from tests.simulation import corpus, memory, rolledback, runner
+from tests.simulation.scenarios import claimed_port, drained_node, failing_actions, time_limits
+from tests.simulation.shape import ClusterShape, Shape
 
 Record = Callable[[str, object], None]
 
@@ -75,6 +77,20 @@ def test_a_seed_replays_exactly() -> None:
         assert there.stdout.strip() == here.fingerprint
 
 
+SHAPES = {
+    "one node, short time limits": Shape(cluster=ClusterShape(nodes=1, places=4, walltime=600.0)),
+    "many nodes, three drained": Shape(cluster=ClusterShape(nodes=12, places=12, drained=3)),
+    "a surge of two, hasty drains": Shape(surge=2, drain="30s", operators=2),
+    "shared keys behind tunnels": Shape(tunnels=True, keys_apart=False),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_is_promised_holds_in_a_world_of_a_given_shape(name: str) -> None:
+    result = runner.run(31, shape=SHAPES[name])
+    assert result.failure == ""
+
+
 def test_an_empty_plan_of_faults_settles_at_once() -> None:
     result = runner.run(3, ())
     assert result.failure == ""
@@ -99,13 +115,13 @@ def test_b5_what_a_newer_release_has_stored_loses_nothing_and_can_be_deleted(nam
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_workers_of_a_drained_node_move_and_none_is_missing_meanwhile(replicas: int) -> None:
     """A drained node kept its workers until their time limit: whoever drained it waited."""
-    found = drained_nodes.emptied(replicas=replicas)
+    found = drained_node.emptied(replicas=replicas)
     assert found["nodes"] == set()
     assert found["running"] == replicas
     assert found["least"] == replicas
     assert {name for name, _, _ in found["told"]} == set(found["left"])
     assert {reason for _, reason, _ in found["told"]} == {"NodeDraining"}
-    assert all(drained_nodes.REASON in message for _, _, message in found["told"])
+    assert all(drained_node.REASON in message for _, _, message in found["told"])
     assert sorted(found["replaces"]) == sorted(found["left"])
     assert found["events"].count("NodeDraining") >= 1
 
@@ -113,7 +129,7 @@ def test_workers_of_a_drained_node_move_and_none_is_missing_meanwhile(replicas: 
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_jobs_that_end_at_the_same_moment_hand_over_before_that(replicas: int) -> None:
     """At a common time limit all workers were gone at once, until their next jobs had started."""
-    found = walltime.handed_over(replicas=replicas)
+    found = time_limits.handed_over(replicas=replicas)
     assert found["least"] == replicas
     assert sorted(found["replaces"]) == sorted(found["before"])
     assert found["timeouts"] == 0
@@ -124,13 +140,21 @@ def test_jobs_that_end_at_the_same_moment_hand_over_before_that(replicas: int) -
 @pytest.mark.parametrize("command", ["terminate", "cancel"])
 def test_b8_an_action_that_fails_is_told_at_the_job_and_at_its_pool(command: str) -> None:
     """TERM was sent again and again, and the status went on to say what it had said before."""
-    found = failing.told_of(command)
+    found = failing_actions.told_of(command)
     said = found["job"]
     assert (said["status"], said["reason"]) == ("False", "ActionFailed")
-    assert failing.WORDS in said["message"]
+    assert failing_actions.WORDS in said["message"]
     assert "times or more" in said["message"]
-    assert failing.WORDS in found["pools"][0]["why"]
+    assert failing_actions.WORDS in found["pools"][0]["why"]
     assert said["lastTransitionTime"] in found["pools"][0]["why"]
     assert found["events"].count("ActionFailed") == 1
     assert found["writes"] < 10, "each try would be a write"
     assert not found["left"], "it goes on once the command works again"
+
+
+@pytest.mark.parametrize("name", claimed_port.SEEDS)
+def test_seed_9919_nobody_leaves_the_rotation_for_a_port_that_somebody_claims(name: str) -> None:
+    """The claimant's Service was emptied, or the one that lost its port."""
+    result = claimed_port.claimed(name)
+    assert any(" claims port " in line for line in result.trace)
+    assert result.failure == ""

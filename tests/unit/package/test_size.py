@@ -22,8 +22,6 @@ LARGER_CONSTRUCTORS = {
     "tunnels/supervisor.py: Supervisor": 13,
 }
 LONGER_MODULES = {
-    "backends/slurm/commands.py": 460,
-    "probing/prober.py": 402,
     "slurmjob/reconciler.py": 494,
     "tunnels/supervisor.py": 417,
 }
