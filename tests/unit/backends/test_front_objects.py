@@ -240,11 +240,12 @@ class TestFront:
         """Envoy reads what strangers send; a token there would read the workers' keys."""
         pod = self.pod()
         assert pod["automountServiceAccountToken"] is False
-        (envoy,), (sidecar,) = pod["containers"], pod["initContainers"]
+        (envoy,), (sidecar, contract) = pod["containers"], pod["initContainers"]
         (account,) = [one for one in pod["volumes"] if "projected" in one]
         mounts = {one["name"]: one["mountPath"] for one in sidecar["volumeMounts"]}
         assert mounts[account["name"]] == str(_ACCOUNT), "where the sidecar looks for it"
         assert [one["name"] for one in envoy["volumeMounts"]] == ["run"]
+        assert contract["volumeMounts"] == []
         sources = {
             kind: one for each in account["projected"]["sources"] for kind, one in each.items()
         }
