@@ -7,11 +7,11 @@ refusal, not an unclear answer.
 from collections.abc import Awaitable, Callable
 
 from isthmus.api.slurmcluster import SlurmCluster
-from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import Refused, SubmitOutcome
+from isthmus.backends.slurm.request import submit_request
 from isthmus.slurmcluster.running import Clusters
-from isthmus.slurmjob.requests import submit_request
 from isthmus.ssh.keys import KeyPair, new_key_pair
 
 
@@ -38,7 +38,7 @@ async def announced(
         return before
     key = await draw()
     check()
-    await clusters.client(job.spec.cluster).place_tunnel_key(
+    await clusters.work_folder(job.spec.cluster).place_tunnel_key(
         work_directory=before.work_directory or cluster.spec.files.work_directory,
         job_name=job.spec.job_name,
         content=key.private,
@@ -64,20 +64,23 @@ async def submit(
         job: the attempt.
         frozen: its revision, None if it is gone.
         cluster: where it goes, None if it is gone.
-        clusters: the clients of the clusters.
+        clusters: all that are polled.
         installation_id: stands in the job's comment.
         check: called right before sbatch: returns why it is not wanted any more, "" if it is;
             raises if it must not be.
     """
     if cluster is None or frozen is None:
         return Refused(reason="NotRenderable", message="the revision or cluster is gone")
+    forward = before.forward or ForwardStatus()
     try:
         request = submit_request(
-            job=job,
+            attempt=job.spec,
+            namespace=job.metadata.namespace,
             frozen=frozen,
             cluster=cluster,
             installation_id=installation_id,
-            forward=before.forward,
+            mode=forward.mode or "Direct",
+            forward_port=forward.port,
             work_directory=before.work_directory,
             excluded_nodes=before.excluded_nodes,
             family=clusters.family(job.spec.cluster),

@@ -5,7 +5,7 @@ upgrade restarts nothing. Site facts and model paths are read from the SlurmClus
 is submitted, so that an administrator's correction reaches the next attempt.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
@@ -147,24 +147,4 @@ def site_facts(spec: SlurmClusterSpec) -> SiteFacts:
         exclusive=spec.site.exclusive,
         modules=spec.site.modules,
         setup=spec.site.setup,
-    )
-
-
-def masked(
-    template: JobTemplate,
-    *,
-    mask: Callable[[str, str], str],
-    mask_argument: Callable[[str], str],
-) -> JobTemplate:
-    """A template to be shown to people.
-
-    Args:
-        template: as it is used.
-        mask: (name, value) of a variable to what is shown.
-        mask_argument: an argument to what is shown.
-    """
-    return replace(
-        template,
-        argv=tuple(mask_argument(argument) for argument in template.argv),
-        env=tuple((name, mask(name, value)) for name, value in template.env),
     )
