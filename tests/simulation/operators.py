@@ -28,7 +28,7 @@ from tests.simulation.apiedge import ApiEdge
 from tests.simulation.apiserver import Json, selected
 from tests.simulation.clock import Process, current_process, outside
 from tests.simulation.engines import ProbeClient
-from tests.simulation.secrecy import SECRET_MARK
+from tests.simulation.promises.secrecy import SECRET_MARK
 from tests.simulation.slurmclient import SimulatedSlurmClient
 
 if TYPE_CHECKING:

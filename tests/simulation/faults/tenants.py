@@ -1,21 +1,16 @@
 """Another namespace, from which SLURM or its site takes no submission, and what it must not do.
 
-In a register of its own, drawn by a stream of its own and only in some seeds, so that all others
-stay what they were. In half of them nothing else goes wrong: there the time is judged within which
-a good deployment is submitted.
+In half of the seeds that have one nothing else goes wrong: there the time is judged within which a
+good deployment is submitted.
 """
 
-from collections.abc import Callable
 from random import Random
 
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS
 from tests.simulation import manifests
-from tests.simulation.events import Happening
+from tests.simulation.faults.register import Register, one_in
 from tests.simulation.site_answers import ANSWERS
 from tests.simulation.world import HOSTILE, World
-
-TENANT_HAPPENINGS: dict[str, tuple[float, Happening]] = {}
-"""Name to (weight, what it does)."""
 
 PEACEFUL = ("scale", "scale", "update", "create_deployment", "delete_slurm_job")
 """What users of the good namespace do where nothing else goes wrong."""
@@ -24,13 +19,8 @@ SECONDS = 1000.0
 """Of such a peaceful run: long enough for three answers, each with its pause."""
 
 
-def hostile(seed: str) -> bool:
-    """Whether there is another namespace in this seed.
-
-    The number in the stream's name is one by which none of the seeds is drawn that are known for
-    what they once found.
-    """
-    return Random(f"{seed}/tenants92").random() < 1 / 10
+hostile = one_in(10, stream="tenants92")
+"""Whether there is another namespace in a seed."""
 
 
 def peaceful(seed: str) -> bool:
@@ -38,15 +28,10 @@ def peaceful(seed: str) -> bool:
     return hostile(seed) and Random(f"{seed}/peaceful").random() < 1 / 2
 
 
-def tenant_happens(weight: float = 1.0) -> Callable[[Happening], Happening]:
-    def register(do: Happening) -> Happening:
-        TENANT_HAPPENINGS[do.__name__] = weight, do
-        return do
-
-    return register
+TENANTS = Register(stream="tenants plan", counts=(0, 1, 3), within=hostile)
 
 
-@tenant_happens(0.0)
+@TENANTS.happens(0.0)
 def hostile_deployment(world: World, random: Random) -> None:
     """More workers than all places together, and none of them is ever taken."""
     kind = random.choice(sorted(ANSWERS))
@@ -58,7 +43,7 @@ def hostile_deployment(world: World, random: Random) -> None:
         world.api.create(MODEL_DEPLOYMENTS, wanted, by="user")
 
 
-@tenant_happens(2.0)
+@TENANTS.happens(2.0)
 def hostile_update(world: World, random: Random) -> None:
     """All of its attempts are made anew."""
     found = world.api.get(MODEL_DEPLOYMENTS, HOSTILE, "greedy")
@@ -67,14 +52,14 @@ def hostile_update(world: World, random: Random) -> None:
         _edit(world, {"spec": {"pools": pools}})
 
 
-@tenant_happens(1.0)
+@TENANTS.happens(1.0)
 def hostile_answer_changes(world: World, random: Random) -> None:
     kind = random.choice(sorted(ANSWERS))
     world.slurm.answers[HOSTILE] = kind
     world.tell(f"fault: {HOSTILE} is answered: {kind}")
 
 
-@tenant_happens(1.0)
+@TENANTS.happens(1.0)
 def nothing_can_be_sent(world: World, random: Random) -> None:
     """For a while no connection can be made for an sbatch, whosever it is."""
     world.slurm.unsent_until = world.now + random.choice([5.0, 30.0, 100.0])

@@ -1,8 +1,4 @@
-"""What the API server refuses for a while, and what engines call themselves: lasting bad input.
-
-In a register of its own, drawn by a stream of its own and only in some seeds, so that all others
-stay what they were.
-"""
+"""What the API server refuses for a while, lasting bad input."""
 
 from collections.abc import Callable
 from random import Random
@@ -16,11 +12,10 @@ from isthmus.apiserver.resources import (
 )
 from isthmus.errors import ApiError, ApiForbiddenError, ApiInvalidError
 from tests.simulation.apiserver import Refused
-from tests.simulation.events import Happening, later
+from tests.simulation.faults.register import Register, later, one_in
 from tests.simulation.world import World
 
-REFUSAL_HAPPENINGS: dict[str, tuple[float, Happening]] = {}
-"""Name to (weight, what it does)."""
+REFUSALS = Register(stream="refusal plan", counts=(1, 2, 4), within=one_in(8, stream="refusals573"))
 
 _ANSWERS: dict[str, Callable[[], ApiError]] = {
     "invalid": lambda: ApiInvalidError("422 Invalid: " + "spec.x: Invalid value " * 80, status=422),
@@ -29,37 +24,20 @@ _ANSWERS: dict[str, Callable[[], ApiError]] = {
 }
 
 
-def refusal_happens(weight: float = 1.0) -> Callable[[Happening], Happening]:
-    def register(do: Happening) -> Happening:
-        REFUSAL_HAPPENINGS[do.__name__] = weight, do
-        return do
-
-    return register
-
-
-def refuses(seed: str) -> bool:
-    """Whether the API server refuses something in this seed.
-
-    The number in the stream's name is one by which none of the seeds is drawn that are known for
-    what they once found.
-    """
-    return Random(f"{seed}/refusals573").random() < 1 / 8
-
-
-@refusal_happens(3.0)
+@REFUSALS.happens(3.0)
 def objects_refused(world: World, random: Random) -> None:
     """New objects of one kind, of all pools or of one, are refused."""
     kind: Resource = random.choice([SLURM_JOBS, SLURM_JOBS, DEPLOYMENTS, CONTROLLER_REVISIONS])
     _refuse(world, random, kind, "create", part=random.choice(["", "-hpc-", "-k8s-"]))
 
 
-@refusal_happens(1.0)
+@REFUSALS.happens(1.0)
 def services_refused(world: World, random: Random) -> None:
     """What no worker waits for."""
     _refuse(world, random, SERVICES, "create", part="")
 
 
-@refusal_happens(2.0)
+@REFUSALS.happens(2.0)
 def changes_refused(world: World, random: Random) -> None:
     """Nothing of a kind can be scaled, marked or deleted: what is to go cannot go."""
     kind: Resource = random.choice([SLURM_JOBS, DEPLOYMENTS])

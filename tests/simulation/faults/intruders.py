@@ -1,38 +1,24 @@
 """SlurmJobs that the operator did not make, under the name of somebody's job (finding H4).
 
-In a register of its own, drawn by a stream of its own and only in some seeds, so that all others
-stay what they were. They stand in a namespace of their own, which the judge of attempts passes
+They stand in a namespace of their own, which the judge of attempts passes
 over: what they must not do, it sees by what happens to the jobs whose names they have.
 """
 
-from collections.abc import Callable
 from random import Random
 
 from isthmus.api import names
 from isthmus.apiserver.resources import SLURM_JOBS
 from tests.simulation import manifests
-from tests.simulation.events import Happening, later
-from tests.simulation.ledger import INTRUDERS
+from tests.simulation.faults.register import Register, later, one_in
+from tests.simulation.promises.ledger import INTRUDERS
 from tests.simulation.world import SYSTEM, World
 
-INTRUDER_HAPPENINGS: dict[str, tuple[float, Happening]] = {}
-"""Name to (weight, what it does)."""
+INTRUSIONS = Register(
+    stream="intruder plan", counts=(1, 2, 4), within=one_in(8, stream="intruders")
+)
 
 
-def intruder_happens(weight: float = 1.0) -> Callable[[Happening], Happening]:
-    def register(do: Happening) -> Happening:
-        INTRUDER_HAPPENINGS[do.__name__] = weight, do
-        return do
-
-    return register
-
-
-def intruded(seed: str) -> bool:
-    """Whether somebody writes SlurmJobs in this seed."""
-    return Random(f"{seed}/intruders").random() < 1 / 8
-
-
-@intruder_happens()
+@INTRUSIONS.happens()
 def slurm_job_of_a_stranger(world: World, random: Random) -> None:
     """A SlurmJob with the name of a job that is there, for a while, then it is deleted."""
     victims = [

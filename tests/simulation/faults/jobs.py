@@ -1,65 +1,11 @@
-"""What goes wrong in SLURM: submissions, snapshots, single jobs."""
+"""What becomes of single jobs: they end, wait, are put back, get another comment."""
 
 from random import Random
 
 from tests.simulation.engines import Engine
-from tests.simulation.events import happens, later, some_job
+from tests.simulation.faults.register import happens, later, some_job
 from tests.simulation.slurm import Job
 from tests.simulation.world import World
-
-# ---- SLURM: submissions and snapshots
-
-
-@happens(5.0)
-def submission_fault(world: World, random: Random) -> None:
-    kind = random.choice(
-        [
-            "no-reply",
-            "ghost",
-            "ghost",
-            "unclear",
-            "lost",
-            "lost",
-            "refused",
-            "bad-constraints",
-            "hang",
-        ]
-    )
-    seconds = {"ghost": random.choice([20.0, 100.0, 300.0, 650.0]), "lost": random.random() * 3}
-    for _ in range(random.choice([1, 1, 2])):
-        world.slurm.submission_faults.append((kind, seconds.get(kind, 0.0)))
-
-
-@happens(3.0)
-def snapshot_fault(world: World, random: Random) -> None:
-    kind = random.choice(["failed", "truncated", "empty", "empty", "old", "reordered", "hang"])
-    world.slurm.snapshot_faults.extend([kind] * random.choice([1, 2, 3, 6]))
-
-
-@happens(2.0)
-def controller_stops(world: World, random: Random) -> None:
-    world.slurm.mode = random.choice(["down", "hung"])
-    world.tell(f"fault: slurmctld {world.slurm.mode}")
-    later(world, random.choice([5, 30, 120, 400]) * random.random(), world.slurm.resume)
-
-
-@happens(1.5)
-def controller_rolled_back(world: World, random: Random) -> None:
-    world.slurm.rollback(random.choice([1.0, 10.0, 60.0]))
-
-
-@happens(0.5)
-def everything_gone(world: World, random: Random) -> None:
-    """An administrator cancels all jobs, and slurmctld forgets them at once."""
-    world.tell("fault: all jobs are gone")
-    for job in list(world.slurm.jobs.values()):
-        if job.request is not None:
-            world.slurm.end(job, "CANCELLED")
-            if random.random() < 0.7:
-                world.slurm.purge(job)
-
-
-# ---- SLURM: single jobs
 
 
 @happens(3.0)
@@ -165,35 +111,3 @@ def comment_rewritten(world: World, random: Random) -> None:
         ]
     )
     world.tell(f"fault: comment of job {job.id} is now {job.comment}")
-
-
-@happens(1.0)
-def site_changes(world: World, random: Random) -> None:
-    """For some minutes the site is slow, full, or strange."""
-    site = world.slurm.site
-    name, value = random.choice(
-        [
-            ("gpus", random.randrange(0, 3)),
-            ("quota", random.randrange(0, 3)),
-            ("folder_broken", True),
-            ("queue_seconds", 300.0),
-            ("load_seconds", 400.0),
-            ("drain_seconds", 120.0),
-            ("kill_wait", 60.0),
-            ("min_job_age", 2.0),
-            ("publish_delay", 200.0),
-            ("forged_port", random.choice([22, 41500])),
-            ("rewrite_comments", True),
-            ("crash_chance", 0.7),
-            ("clock_skew", random.choice([-600.0, 600.0])),
-        ]
-    )
-    before = getattr(type(site)(), name)
-    world.tell(f"fault: site.{name} = {value}")
-    setattr(site, name, value)
-
-    def back() -> None:
-        setattr(site, name, before)
-        world.slurm.schedule()
-
-    later(world, random.random() * 500, back)

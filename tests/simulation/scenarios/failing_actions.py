@@ -8,8 +8,9 @@ from unittest import mock
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import EVENTS, MODEL_DEPLOYMENTS, SLURM_JOBS
 from isthmus.errors import SlurmUnavailableError
-from tests.simulation import manifests, users
+from tests.simulation import manifests
 from tests.simulation.clock import SimulationLoop
+from tests.simulation.faults.clusters import ensure_cluster
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.slurmclient import SimulatedSlurmClient
 from tests.simulation.world import NAMESPACE, World
@@ -26,7 +27,7 @@ def told_of(command: str) -> dict[str, Any]:
 
 async def _live(command: str) -> dict[str, Any]:
     world = World("failures", replicas=1)
-    users.ensure_cluster(world, Random("x"))
+    ensure_cluster(world, Random("x"))
     world.operators[0].start()
     wanted = manifests.model_deployment(namespace=NAMESPACE, name="llama", random=Random(4))
     wanted["spec"]["pools"], wanted["spec"]["replicas"] = [manifests.slurm_pool()], 2

@@ -5,7 +5,7 @@ counts, and elsewhere a fault may be the cause of any wait.
 """
 
 from isthmus.api.conditions import Phase
-from tests.simulation.ledger import Attempt, Ledger
+from tests.simulation.promises.ledger import Attempt, Ledger
 
 FIRST_SUBMISSION = 100.0
 """Most seconds until a good attempt is submitted: a place in the line and one before sbatch, each

@@ -1,8 +1,4 @@
-"""An administrator drains a node: nothing new starts there, and what runs there is waited for.
-
-In a register of its own, drawn by a stream of its own and only in some seeds, so that all others
-stay what they were.
-"""
+"""A node on which all workers serve is drained, and nothing else happens."""
 
 import asyncio
 from random import Random
@@ -11,40 +7,13 @@ from typing import Any
 from isthmus.api import names
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import EVENTS, MODEL_DEPLOYMENTS, SLURM_JOBS
-from tests.simulation import manifests, users
+from tests.simulation import manifests
 from tests.simulation.clock import SimulationLoop
-from tests.simulation.events import Happening, later
+from tests.simulation.faults.clusters import ensure_cluster
+from tests.simulation.faults.drained_nodes import REASON
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.slurm import Job
 from tests.simulation.world import NAMESPACE, World
-
-DRAIN_HAPPENINGS: dict[str, tuple[float, Happening]] = {}
-"""Name to (weight, what it does)."""
-
-REASON = "new firmware"
-
-
-def drained(seed: str) -> bool:
-    """Whether nodes are in this seed."""
-    return Random(f"{seed}/drains").random() < 1 / 8
-
-
-def node_is_drained(world: World, random: Random) -> None:
-    """Until it is resumed after some minutes; at most two at a time."""
-    site, node = world.slurm.site, random.choice(sorted(world.slurm.nodes))
-    if len(site.drained) > 1 or node in site.drained:
-        return
-    world.tell(f"fault: {node} is drained")
-    site.drained[node] = REASON
-
-    def resumed() -> None:
-        world.tell(f"fault: {node} is resumed")
-        site.drained.pop(node, None)
-
-    later(world, random.choice([30, 200, 400, 900]), resumed)
-
-
-DRAIN_HAPPENINGS["node_is_drained"] = 1.0, node_is_drained
 
 
 def emptied(*, replicas: int) -> dict[str, Any]:
@@ -56,7 +25,7 @@ def emptied(*, replicas: int) -> dict[str, Any]:
 
 async def _live(replicas: int) -> dict[str, Any]:
     world = World("drained", replicas=1)
-    users.ensure_cluster(world, Random("x"))
+    ensure_cluster(world, Random("x"))
     world.operators[0].start()
     wanted = manifests.model_deployment(namespace=NAMESPACE, name="llama", random=Random(4))
     wanted["spec"]["pools"], wanted["spec"]["replicas"] = [manifests.slurm_pool()], replicas

@@ -17,9 +17,9 @@ from isthmus.apiserver.resources import (
 )
 from tests.simulation.apiserver import Json
 from tests.simulation.controllers import is_ready
+from tests.simulation.promises.tunnels import in_tunnels, is_tunnel, place_of
+from tests.simulation.promises.tunnels import is_ready as is_open
 from tests.simulation.slurm import LIVE
-from tests.simulation.tunnel_oracle import in_tunnels, is_tunnel, place_of
-from tests.simulation.tunnel_oracle import is_ready as is_open
 from tests.simulation.world import INSTALLATION, World
 
 

@@ -1,30 +1,21 @@
 """What goes wrong with tunnels: ssh, login hosts, supervisors, ports.
 
-In a register of its own: drawn by a stream of its own, and only in seeds that have tunnels.
+Only in seeds that have tunnels.
 """
 
 from random import Random
 
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import SLURM_JOBS
-from tests.simulation.events import Happening, later
+from tests.simulation.faults.register import Register, later
 from tests.simulation.supervisors import TunnelHost
 from tests.simulation.ways import LOGIN_HOSTS
-from tests.simulation.world import World
+from tests.simulation.world import World, tunnelled
 
-TUNNEL_HAPPENINGS: dict[str, tuple[float, Happening]] = {}
-"""Name to (weight, what it does)."""
-
-
-def tunnel_happens(weight: float = 1.0):  # type: ignore[no-untyped-def]
-    def register(do: Happening) -> Happening:
-        TUNNEL_HAPPENINGS[do.__name__] = weight, do
-        return do
-
-    return register
+TUNNELS = Register(stream="tunnel plan", counts=(1, 3, 6, 10), within=tunnelled)
 
 
-@tunnel_happens(2.0)
+@TUNNELS.happens(2.0)
 def ssh_master_dies(world: World, random: Random) -> None:
     masters = world.tunnels.ways.masters
     if masters:
@@ -33,7 +24,7 @@ def ssh_master_dies(world: World, random: Random) -> None:
         master.end("killed")
 
 
-@tunnel_happens(2.0)
+@TUNNELS.happens(2.0)
 def half_dead_link(world: World, random: Random) -> None:
     """Connections are taken and nothing answers; ssh itself notices nothing."""
     masters = world.tunnels.ways.masters
@@ -46,7 +37,7 @@ def half_dead_link(world: World, random: Random) -> None:
     later(world, seconds, lambda: setattr(master, "silent", False))
 
 
-@tunnel_happens(2.0)
+@TUNNELS.happens(2.0)
 def login_hosts_away(world: World, random: Random) -> None:
     """One of them, or all."""
     hosts = random.choice([LOGIN_HOSTS, LOGIN_HOSTS, LOGIN_HOSTS[:1]])
@@ -56,7 +47,7 @@ def login_hosts_away(world: World, random: Random) -> None:
         world.tunnels.ways.lose(host, seconds=seconds, refuses=refuses)
 
 
-@tunnel_happens(2.0)
+@TUNNELS.happens(2.0)
 def supervisor_killed(world: World, random: Random) -> None:
     """And started again in its pod: the same id, the same address."""
     host = _some_host(world, random)
@@ -65,7 +56,7 @@ def supervisor_killed(world: World, random: Random) -> None:
         later(world, random.random() * 5, lambda: host.kill(restart_after=restart))
 
 
-@tunnel_happens(1.5)
+@TUNNELS.happens(1.5)
 def supervisor_lost(world: World, random: Random) -> None:
     """Its node is gone: another pod with another id and address comes some time later."""
     host = _some_host(world, random)
@@ -79,7 +70,7 @@ def supervisor_lost(world: World, random: Random) -> None:
     later(world, seconds, world.tunnels.replace)
 
 
-@tunnel_happens(1.0)
+@TUNNELS.happens(1.0)
 def supervisor_upgraded(world: World, random: Random) -> None:
     """The successor first, then TERM to the old one."""
     host = _some_host(world, random)
@@ -89,13 +80,13 @@ def supervisor_upgraded(world: World, random: Random) -> None:
     later(world, random.choice([1.0, 10.0]), host.leave)
 
 
-@tunnel_happens(0.7)
+@TUNNELS.happens(0.7)
 def second_supervisor(world: World, random: Random) -> None:
     if len(world.tunnels.living()) < 3:
         world.tunnels.add()
 
 
-@tunnel_happens(1.0)
+@TUNNELS.happens(1.0)
 def supervisor_paused(world: World, random: Random) -> None:
     """SIGSTOP and SIGCONT; its ssh goes on."""
     host = _some_host(world, random)
@@ -114,7 +105,7 @@ def supervisor_paused(world: World, random: Random) -> None:
     later(world, seconds, go_on)
 
 
-@tunnel_happens(1.0)
+@TUNNELS.happens(1.0)
 def supervisor_cut_off(world: World, random: Random) -> None:
     host = _some_host(world, random)
     if host is not None and host.process is not None:
@@ -124,7 +115,7 @@ def supervisor_cut_off(world: World, random: Random) -> None:
         world.caches_late(seconds + 40)
 
 
-@tunnel_happens(0.7)
+@TUNNELS.happens(0.7)
 def forward_port_taken(world: World, random: Random) -> None:
     """Something else listens there when the connection is made anew."""
     ports = [port for job in world.api.all(SLURM_JOBS) if (port := _port(job))]
@@ -139,7 +130,7 @@ def forward_port_taken(world: World, random: Random) -> None:
     later(world, random.choice([10, 100]), lambda: world.machines.taken.discard(place))
 
 
-@tunnel_happens(0.5)
+@TUNNELS.happens(0.5)
 def forward_ports_conflict(world: World, random: Random) -> None:
     """A status is restored that claims the port of another worker."""
     jobs = [job for job in world.api.all(SLURM_JOBS) if _port(job)]

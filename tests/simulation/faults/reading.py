@@ -1,41 +1,21 @@
-"""What of SLURM's answers cannot be read, or is kept from us: strange fields, hidden nodes.
-
-In a register of its own, drawn by a stream of its own and only in some seeds, so that all others
-stay what they were.
-"""
+"""What of SLURM's answers cannot be read, or is kept from us: strange fields, hidden nodes."""
 
 from random import Random
 
 from isthmus.backends.slurm.parsing import JOB_FIELDS
-from tests.simulation.events import Happening, later, some_job
+from tests.simulation.faults.register import Register, later, one_in, some_job
 from tests.simulation.strange import TEXTS
 from tests.simulation.world import World
 
-READING_HAPPENINGS: dict[str, tuple[float, Happening]] = {}
-"""Name to (weight, what it does)."""
+READING = Register(
+    stream="reading plan", counts=(1, 2, 4, 6), within=one_in(8, stream="reading17335")
+)
 
 _FREE_TEXT = frozenset({"Partition", "QOS", "Name", "Reason", "Comment"})
 _FIELDS = tuple(field for field in JOB_FIELDS if field not in _FREE_TEXT)
 
 
-def reading_happens(weight: float = 1.0):  # type: ignore[no-untyped-def]
-    def register(do: Happening) -> Happening:
-        READING_HAPPENINGS[do.__name__] = weight, do
-        return do
-
-    return register
-
-
-def unread(seed: str) -> bool:
-    """Whether answers of SLURM cannot be read well in this seed.
-
-    The number in the stream's name is one by which none of the seeds is drawn that are known for
-    what they once found.
-    """
-    return Random(f"{seed}/reading17335").random() < 1 / 8
-
-
-@reading_happens(3.0)
+@READING.happens(3.0)
 def record_unreadable(world: World, random: Random) -> None:
     """One field of one job of ours is strange for a while; now and then it is the id."""
     job = some_job(world, random, "RUNNING", "PENDING", "COMPLETING")
@@ -48,7 +28,7 @@ def record_unreadable(world: World, random: Random) -> None:
     later(world, random.choice([20, 60, 200, 500]), lambda: strange.take(job_id))
 
 
-@reading_happens(2.0)
+@READING.happens(2.0)
 def new_records_unreadable(world: World, random: Random) -> None:
     """Whatever is accepted from now on has a strange field, for as long as it is known."""
     field, text = random.choice(_FIELDS), random.choice(TEXTS)
@@ -58,7 +38,7 @@ def new_records_unreadable(world: World, random: Random) -> None:
     later(world, random.choice([60, 300]), lambda: setattr(strange, "of_new", None))
 
 
-@reading_happens(1.0)
+@READING.happens(1.0)
 def nodes_hidden(world: World, random: Random) -> None:
     """The site begins to hide its nodes (PrivateData=nodes), for some minutes."""
     world.tell("fault: nodes are hidden")

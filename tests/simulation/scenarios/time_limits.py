@@ -7,8 +7,9 @@ from typing import Any
 from isthmus.api import names
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import EVENTS, MODEL_DEPLOYMENTS, SLURM_JOBS
-from tests.simulation import manifests, users
+from tests.simulation import manifests
 from tests.simulation.clock import SimulationLoop
+from tests.simulation.faults.clusters import ensure_cluster
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.world import NAMESPACE, World
 
@@ -25,7 +26,7 @@ def handed_over(*, replicas: int) -> dict[str, Any]:
 
 async def _live(replicas: int) -> dict[str, Any]:
     world = World("time limits", replicas=1)
-    users.ensure_cluster(world, Random("x"))
+    ensure_cluster(world, Random("x"))
     world.operators[0].start()
     wanted = manifests.model_deployment(namespace=NAMESPACE, name="llama", random=Random(4))
     wanted["spec"]["pools"], wanted["spec"]["replicas"] = [manifests.slurm_pool()], replicas

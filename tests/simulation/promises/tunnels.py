@@ -12,11 +12,11 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import DEPLOYMENTS, ENDPOINT_SLICES, SLURM_JOBS, Resource
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.engines import Address, Engine
-from tests.simulation.ledger import INTRUDERS, Attempt
+from tests.simulation.promises.ledger import INTRUDERS, Attempt
 from tests.simulation.slurm import Job
 
 if TYPE_CHECKING:
-    from tests.simulation.ledger import Attempt
+    from tests.simulation.promises.ledger import Attempt
     from tests.simulation.ways import Master
     from tests.simulation.world import World
 
