@@ -14,7 +14,6 @@ TESTS = ROOT / "tests"
 
 ALLOWED = {
     "contract/test_apiserver_client.py: _configuration": 1,  # a token that ends on its own
-    "real/test_slurm_commands.py: _executor": 2,  # the same connection with less patience
     "simulation/memory.py: _holders": 1,  # memory that has a bound of its own
     "simulation/memory.py: _released": 1,
     "simulation/memory.py: _tombstones": 1,
