@@ -56,7 +56,6 @@ SYSTEM = "isthmus-system"
 CLUSTER = ClusterReference(namespace=SYSTEM, name="hpc")
 WORKER = ProbeTarget(
     url_base="http://10.0.0.1:41000",
-    health_path="/health",
     model="llama",
     attempt="x7k2qp",
     engine="vllm",

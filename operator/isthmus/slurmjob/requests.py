@@ -20,15 +20,13 @@ def probe_target(
     drains = status.phase == Phase.DRAINING and status.ever_ready and not status.terminated_at
     if frozen is None or status.url is None or not (drains or status.phase in PROBED):
         return None
-    engine = ENGINES[frozen.engine]
     return ProbeTarget(
         url_base=status.url,
-        health_path=engine.health_path,
         model=frozen.served_name,
         attempt=attempt,
-        engine="sglang" if frozen.engine == "sglang" else "vllm",
+        engine=frozen.engine,
         interval=parse_duration(health.interval),
-        timeout=float(engine.health_timeout),
+        timeout=float(ENGINES[frozen.engine].health_timeout),
         success_threshold=health.success_threshold,
         failure_threshold=health.failure_threshold,
     )

@@ -24,12 +24,11 @@ from isthmus.backends.slurm.records import (
 )
 from isthmus.engines import ENGINES
 from isthmus.engines.base import LaunchRequest
+from isthmus.engines.listen_argument import listening_at
+from isthmus.engines.model_argument import model_argument
 
 MODEL_PLACEHOLDER = "@MODEL@"
 """Stands for the model in a frozen command line: its path is the cluster's matter."""
-
-
-_FROZEN_HOST = f"--host={IpFamily.IPV4.any_address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +123,9 @@ def job_template(
         models: `spec.models` of the SlurmCluster: source to path.
         listen: address that the engine binds to.
     """
-    model = models.get(frozen.source, frozen.source.removeprefix("hf://"))
+    model = model_argument(frozen.source, paths=models)
     argv = tuple(element.replace(MODEL_PLACEHOLDER, model) for element in frozen.template.argv)
-    host = {_FROZEN_HOST: f"--host={listen}"}
-    argv = tuple(host.get(element, element) for element in argv)
-    return replace(frozen.template, argv=argv)
+    return replace(frozen.template, argv=listening_at(argv, address=listen))
 
 
 def site_facts(spec: SlurmClusterSpec) -> SiteFacts:
