@@ -106,12 +106,6 @@ def test_the_tests_of_a_row_exist(page: str, told: str, tests: str) -> None:
     assert list(problems(tests)) == [], f"docs/{page}.md: {told}"
 
 
-def test_two_rows_do_not_tell_the_same_finding() -> None:
-    """With the same test twice, one of them is a leftover of a merge."""
-    seen = [(tuple(_ID.findall(told)), told.partition(",")[0]) for _, told, _ in ROWS]
-    assert len(seen) == len(set(seen))
-
-
 @pytest.mark.parametrize(
     ("cell", "missing"),
     [
