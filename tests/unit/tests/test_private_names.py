@@ -24,8 +24,8 @@ ALLOWED = {
 }
 """File and name, to how often."""
 
-APART = ("simulation/mutations.py", "unit/tests/test_private_names.py")
-"""Breaks rules on purpose; and this."""
+APART = ("simulation/mutations", "unit/tests/test_private_names.py")
+"""Beginnings of paths: what breaks rules on purpose, and this."""
 
 _DEFINED = re.compile(r"(?:def|class|self\.|cls\.|^)\s*(_[a-zA-Z]\w*)(?=\s*[(:=])", re.MULTILINE)
 _IMPORTED = re.compile(r"from (?:isthmus|playground)[\w.]* import (\([^)]*\)|[^\n]*)")
@@ -65,7 +65,7 @@ def counted() -> Counter[str]:
     found: Counter[str] = Counter()
     for path in TESTS.rglob("*.py"):
         place = str(path.relative_to(TESTS))
-        if place not in APART:
+        if not place.startswith(APART):
             text = path.read_text(encoding="utf-8")
             found.update(f"{place}: {name}" for name in uses(text, ours=ours, theirs=theirs))
     return found
