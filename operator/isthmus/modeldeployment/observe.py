@@ -202,6 +202,7 @@ class DeploymentObserver:
             front_available=front.available or waits,
             front_problem=front.problem,
             front_rolled_out=front.rolled_out,
+            front_understands=front.understands,
             client_keys_problem=client_keys_problem,
             router_problem=self._router_problem(desired.uid),
             lost_labels=tuple(

@@ -33,6 +33,7 @@ TOLD: Final[Mapping[str, frozenset[Reason]]] = {
         Reason.ROLLOUT_COMPLETE,
         Reason.NODE_DRAINING,
         Reason.TIME_LIMIT_NEAR,
+        Reason.FRONT_OUTDATED,
         Reason.DRAIN_TIMEOUT,  # of a pod, by hand: no status shows it
     },
     "SlurmJob": _OF_TUNNELS
@@ -106,6 +107,7 @@ def _of_deployment(
     yield from _tunnel(before, after, ConditionType.TUNNELS_UP, worked=True)
     yield from _scaled(before, after)
     yield from _rollout(before, after)
+    yield from _front(before, after)
     known = {worker.name for worker in before.workers if worker.displaced is not None}
     for worker in after.workers:
         found = worker.displaced
@@ -158,6 +160,12 @@ def _revisions(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> s
         instead = f" instead of {was}" if was and was != pool.revision else ""
         told.append(f"pool {pool.name} runs revision {pool.revision}{instead}")
     return "; ".join(told)
+
+
+def _front(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> Iterator[Transition]:
+    now, was = (_find(status, ConditionType.FRONT_UP_TO_DATE) for status in (after, before))
+    if now is not None and now.status == "False" and (was is None or was.status != "False"):
+        yield Transition(Reason.FRONT_OUTDATED, now.message, warning=True)
 
 
 # ---- a SlurmCluster
