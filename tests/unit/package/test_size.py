@@ -16,7 +16,7 @@ MOST_LINES = 400
 LARGER_CONSTRUCTORS = {
     "apiserver/election.py: LeaderElector": 12,
     "apiserver/relist.py: Relist": 8,
-    "routing/keep_external.py: ExternalRouters": 9,
+    "routing/keep_external.py: ExternalRouters": 10,
     "slurmcluster/poller.py: Poller": 11,
     "slurmjob/reconciler.py: SlurmJobReconciler": 14,
     "tunnels/supervisor.py: Supervisor": 13,
