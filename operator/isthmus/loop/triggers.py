@@ -80,7 +80,7 @@ class Triggers:
             # A SlurmCluster being deleted waits for its last SlurmJob.
             reference = cluster_of(obj)
             self._queue.add(Key(SLURM_CLUSTER, reference.namespace, reference.name))
-        deployment = labels(obj).get(names.LABEL_DEPLOYMENT)
+        deployment: object = labels(obj).get(names.LABEL_DEPLOYMENT)
         if resource == SLURM_JOBS and deployment is None:  # somebody took its labels
             deployment = dig(obj, "spec", "deployment")
         if resource != MODEL_DEPLOYMENTS and isinstance(deployment, str):
