@@ -92,8 +92,8 @@ def submit_again_at_once_after_an_unclear_answer() -> Patches:
 def one_absence_is_gone() -> Patches:
     proved = lambda observed: absence.Absence.GONE  # noqa: E731
     gone = lambda observed, *, now: plan.SlurmJobPlan(  # noqa: E731
-        status=observed.status.model_copy(
-            update={"phase": Phase.FINISHED, "reason": "JobVanished", "healthy": False}
+        status=replace(
+            observed.status, phase=Phase.FINISHED, reason=Reason.JOB_VANISHED, healthy=False
         )
     )
     return [
@@ -341,13 +341,12 @@ def a_displaced_worker_goes_at_once() -> Patches:
 
 @mutation("record_unreadable")
 def an_unreadable_record_is_an_end() -> Patches:
-    ended = {"phase": Phase.FINISHED, "reason": Reason.JOB_VANISHED, "healthy": False}
+    def ended(seen: Any, *, now: float) -> plan.SlurmJobPlan:
+        over = replace(seen.status, phase=Phase.FINISHED, reason=Reason.JOB_VANISHED, healthy=False)
+        return plan.SlurmJobPlan(status=over)
+
     return [
-        patch.object(
-            plan,
-            "_unread",
-            lambda seen: plan.SlurmJobPlan(status=seen.status.model_copy(update=ended)),
-        ),
+        patch.object(plan, "_unread", ended),
         patch.object(
             stopping,
             "_stop_unreadable",

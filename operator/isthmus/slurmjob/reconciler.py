@@ -16,7 +16,7 @@ from isthmus.api.durations import parse_duration
 from isthmus.api.health import HealthSpec
 from isthmus.api.modeldeployment import DrainSpec
 from isthmus.api.slurmcluster import SlurmCluster
-from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.slurmjob import SlurmJob
 from isthmus.api.times import epoch
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.clusters import cluster_of
@@ -80,6 +80,7 @@ from isthmus.slurmjob.plan import plan_slurm_job
 from isthmus.slurmjob.policy.forwarding import detours
 from isthmus.slurmjob.policy.polling import LEAST, LOOK_EVERY, look_in
 from isthmus.slurmjob.probes import ProbedAttempt, WorkerProbes
+from isthmus.slurmjob.record import AttemptStatus
 from isthmus.slurmjob.refused_jobs import refuse
 from isthmus.slurmjob.slices import delete_slice, ensure_slice, withdraw_tunnels
 from isthmus.slurmjob.start_gate import StartGate, waits_for
@@ -185,10 +186,10 @@ class SlurmJobReconciler:
         job = None if raw is None else self._store.derived.of(raw, read_job).value
         if raw is None or job is None:
             return
-        status = job.status or SlurmJobStatus()
-        told = self._failures.told(key, status, error, now=self._clock())
+        status = AttemptStatus.read(job.status)
+        told = self._failures.told(key, status, error, now=self._clock()).write()
         raw = await write_status(self._api, SLURM_JOBS, obj=raw, status=told)
-        report(self._events, raw, before=status, after=told)
+        report(self._events, raw, before=status.write(), after=told)
 
     async def _pass(self, key: Key, raw: Object) -> float | None:
         owned = ownership(raw, store=self._store, installation_id=self._installation_id)
@@ -225,7 +226,7 @@ class SlurmJobReconciler:
             elif isinstance(action, Submit):
                 turn = self._line.enter(parts.job.spec.cluster, key)
                 if turn is Turn.WAITING:  # of one that has just joined nothing is written
-                    await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
+                    await self._write(raw, status)
                 if turn is not Turn.NOW:
                     return LOOK_AGAIN
                 try:
@@ -237,16 +238,17 @@ class SlurmJobReconciler:
                     parts.job, parts.cluster, unread=parts.cluster_unread
                 )
                 if (found := waits_for(gate, action, status, now=self._clock())) is not None:
-                    await write_status(self._api, SLURM_JOBS, obj=raw, status=found)
+                    await self._write(raw, found)
                     self._clusters.poke(parts.job.spec.cluster)
                     return LOOK_EVERY
             else:
                 await self._act(parts, action)
         status = self._failures.settled(key, status, done=plan.actions, now=self._clock())
-        await write_status(self._api, SLURM_JOBS, obj=raw, status=status)
-        report(self._events, raw, before=observed.status, after=status)
+        told = status.write()
+        await write_status(self._api, SLURM_JOBS, obj=raw, status=told)
+        report(self._events, raw, before=observed.status.write(), after=told)
         await self._staging.keep(
-            job=parts.job, frozen=parts.frozen, cluster=parts.cluster, status=status
+            job=parts.job, frozen=parts.frozen, cluster=parts.cluster, status=told
         )
         again = self._again(parts, observed, status=status, requeue_after=plan.requeue_after)
         # Not everything that makes a difference is a change: a snapshot only grows old.
@@ -258,7 +260,7 @@ class SlurmJobReconciler:
         parts: _Parts,
         observed: SlurmJobObservation,
         *,
-        status: SlurmJobStatus,
+        status: AttemptStatus,
         requeue_after: float | None,
     ) -> float | None:
         """When to look again; a start that is awaited has its cluster looked at sooner."""
@@ -308,7 +310,7 @@ class SlurmJobReconciler:
 
     def _observe(self, key: Key, parts: _Parts) -> SlurmJobObservation:
         job, raw = parts.job, parts.raw
-        status = job.status or SlurmJobStatus()
+        status = AttemptStatus.read(job.status)
         state = self._states.get(job.spec.cluster)
         probe = self._probes.state(key)
         current = self._store.get(ENDPOINT_SLICES, namespace(raw), name(raw))
@@ -338,7 +340,7 @@ class SlurmJobReconciler:
             unreadable=() if state is None else state.unreadable(job.spec.job_name),
             last_seen=None if state is None else state.last_seen(job.spec.job_name),
             confirmed_gone=state is not None
-            and (status.job_id, job.spec.job_name) in state.confirmed_gone,
+            and (status.job.job_id, job.spec.job_name) in state.confirmed_gone,
             probe_healthy=None if probe is None else probe.healthy,
             probe_reason="" if probe is None or probe.last is None else probe.last.reason,
             probe_message="" if probe is None or probe.last is None else probe.last.message,
@@ -364,7 +366,7 @@ class SlurmJobReconciler:
             ),
             deleting_since=epoch(job.metadata.deletion_timestamp),
             told_port=self._port_files.told(
-                job.spec.cluster, job_name=job.spec.job_name, job_id=status.job_id
+                job.spec.cluster, job_name=job.spec.job_name, job_id=status.job.job_id
             ),
             excluded_nodes=excluded_nodes(
                 job,
@@ -378,6 +380,9 @@ class SlurmJobReconciler:
 
     # ---- acting
 
+    async def _write(self, raw: Object, status: AttemptStatus) -> None:
+        await write_status(self._api, SLURM_JOBS, obj=raw, status=status.write())
+
     async def _finalizer(self, raw: Object, *, present: bool) -> Object:
         return await set_finalizer(
             self._api,
@@ -387,24 +392,24 @@ class SlurmJobReconciler:
             present=present,
         )
 
-    async def _stage(self, parts: _Parts, *, place: str | None) -> dict[str, str] | None:
-        """Put the attempt's API key where its job takes it; what to say where there is none."""
+    async def _stage(self, parts: _Parts, *, place: str | None) -> str:
+        """Put the attempt's API key where its job takes it; what is wrong where there is none."""
         if parts.frozen is None or parts.cluster is None:
-            return None
+            return ""
         folder = place or parts.cluster.spec.files.work_directory
         try:
             await self._staging.stage(job=parts.job, frozen=parts.frozen, folder=folder)
         except SecretMissingError as error:
-            return {"reason": Reason.API_KEY_UNUSABLE, "message": str(error)}
-        return None
+            return str(error)
+        return ""
 
     async def _submission(
-        self, parts: _Parts, action: Submit, *, waiting: SlurmJobStatus
-    ) -> tuple[Object, SlurmJobStatus]:
+        self, parts: _Parts, action: Submit, *, waiting: AttemptStatus
+    ) -> tuple[Object, AttemptStatus]:
         """Submit once; the object as it is stored then, and the status to write."""
-        missing = await self._stage(parts, place=action.before.work_directory)
-        if missing is not None:
-            return parts.raw, waiting.model_copy(update=missing)
+        problem = await self._stage(parts, place=action.before.submission.work_directory)
+        if problem:
+            return parts.raw, replace(waiting, reason=Reason.API_KEY_UNUSABLE, message=problem)
         before = await announced(
             action.before,
             job=parts.job,
@@ -412,9 +417,10 @@ class SlurmJobReconciler:
             clusters=self._clusters,
             check=self._gate.check,
         )
-        raw = await write_status(self._api, SLURM_JOBS, obj=parts.raw, status=before)
+        acknowledged = before.write()
+        raw = await write_status(self._api, SLURM_JOBS, obj=parts.raw, status=acknowledged)
         outcome = await submit(
-            before,
+            acknowledged,
             job=parts.job,
             frozen=parts.frozen,
             cluster=parts.cluster,
@@ -490,5 +496,5 @@ def _folder(parts: _Parts) -> str:
     return parts.job.work_directory or ours
 
 
-def _probed(parts: _Parts, status: SlurmJobStatus) -> ProbedAttempt:
+def _probed(parts: _Parts, status: AttemptStatus) -> ProbedAttempt:
     return ProbedAttempt(job=parts.job, frozen=parts.frozen, health=parts.health, status=status)

@@ -10,13 +10,14 @@ from isthmus.api.durations import parse_duration
 from isthmus.api.health import HealthSpec
 from isthmus.api.ip_family import IpFamily
 from isthmus.api.slurmcluster import SlurmCluster
-from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
+from isthmus.api.slurmjob import ForwardStatus, SlurmJob
 from isthmus.backends.slurm.comments import identity_comment
 from isthmus.backends.slurm.frozen import FrozenJob, job_template, site_facts
 from isthmus.backends.slurm.records import BastionCall, SubmitRequest
 from isthmus.backends.slurm.script import render_script, sbatch_options
 from isthmus.engines import ENGINES
 from isthmus.probing.verdict import ProbeTarget
+from isthmus.slurmjob.record import AttemptStatus
 
 
 def submit_request(
@@ -100,10 +101,11 @@ def _call(cluster: SlurmCluster, forward: ForwardStatus | None) -> BastionCall |
 
 
 def probe_target(
-    *, attempt: str, status: SlurmJobStatus, frozen: FrozenJob | None, health: HealthSpec
+    *, attempt: str, status: AttemptStatus, frozen: FrozenJob | None, health: HealthSpec
 ) -> ProbeTarget | None:
     """What to probe of an attempt: a running one, or one that drains and was not told to end."""
-    drains = status.phase == Phase.DRAINING and status.ever_ready and not status.terminated_at
+    told = status.ending.terminated_at is not None
+    drains = status.phase == Phase.DRAINING and status.ever_ready and not told
     if frozen is None or status.url is None or not (drains or status.phase in PROBED):
         return None
     engine = ENGINES[frozen.engine]

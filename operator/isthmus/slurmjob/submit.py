@@ -5,25 +5,27 @@ refusal, not an unclear answer.
 """
 
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import Refused, SubmitOutcome
 from isthmus.slurmcluster.running import Clusters
+from isthmus.slurmjob.record import AttemptStatus
 from isthmus.slurmjob.requests import submit_request
 from isthmus.ssh.keys import KeyPair, new_key_pair
 
 
 async def announced(
-    before: SlurmJobStatus,
+    before: AttemptStatus,
     *,
     job: SlurmJob,
     cluster: SlurmCluster | None,
     clusters: Clusters,
     check: Callable[[], None],
     draw: Callable[[], Awaitable[KeyPair]] = new_key_pair,
-) -> SlurmJobStatus:
+) -> AttemptStatus:
     """The status that says that a submission begins, with what its job needs in place.
 
     A job of mode Reverse calls with a key of its own: the private half goes to the cluster and
@@ -39,12 +41,11 @@ async def announced(
     key = await draw()
     check()
     await clusters.client(job.spec.cluster).place_tunnel_key(
-        work_directory=before.work_directory or cluster.spec.files.work_directory,
+        work_directory=before.submission.work_directory or cluster.spec.files.work_directory,
         job_name=job.spec.job_name,
         content=key.private,
     )
-    told = forward.model_copy(update={"public_key": key.public})
-    return before.model_copy(update={"forward": told})
+    return replace(before, forward=replace(forward, public_key=key.public))
 
 
 async def submit(
