@@ -27,7 +27,7 @@ from isthmus.rules.drain import Decision, DrainTimes, Proceed, Wait
 from isthmus.slurmcluster import view as cluster_view
 from isthmus.slurmcluster.policy import orphans
 from isthmus.slurmcluster.state import ClusterState
-from isthmus.slurmjob import attempt_keys, plan
+from isthmus.slurmjob import attempt_keys, plan, submit
 from isthmus.slurmjob import reconciler as reconcile
 from isthmus.slurmjob import start_gate as startgate
 from isthmus.slurmjob.actions import EnsureSlice
@@ -69,14 +69,14 @@ def mutation(*needs: str) -> Callable[[Callable[[], Patches]], Callable[[], Patc
 
 @mutation()
 def sbatch_without_an_acknowledged_intent() -> Patches:
-    original = reconcile.write_status
+    original = submit.write_status
 
     async def write(api: Any, resource: Any, *, obj: Any, status: Any) -> Any:
         if getattr(status, "phase", None) == Phase.SUBMITTING:
             return obj
         return await original(api, resource, obj=obj, status=status)
 
-    return [patch.object(reconcile, "write_status", write)]
+    return [patch.object(submit, "write_status", write)]
 
 
 @mutation()
