@@ -134,7 +134,6 @@ def _addresses() -> Iterator[str]:
 def _target(url: str) -> ProbeTarget:
     return ProbeTarget(
         url_base=url,
-        health_path="/health",
         model="llama",
         attempt=ATTEMPT,
         engine="sglang",

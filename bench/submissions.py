@@ -238,8 +238,7 @@ def _raw(site: Site, count: int, *, first: int) -> float:
 
 
 def _sbatch(site: Site, words: Sequence[str]) -> None:
-    command = ("sbatch", "--parsable", "--no-requeue")
-    site.playground.slurm.command(*command, *words, user="svc")
+    site.playground.slurm.command("sbatch", *words, user="svc")
 
 
 def _cancel_raw(site: Site) -> None:
@@ -249,15 +248,15 @@ def _cancel_raw(site: Site) -> None:
 
 def _scripts(site: Site, count: int, *, first: int) -> list[list[str]]:
     job = site.lab.render(site.deployment("raw", replicas=1))
-    setup = site.cluster()["spec"]["site"]["setup"]
+    setup = f"isthmus_setup={shlex.quote(site.cluster()['spec']['site']['setup'])}"
     scripts = []
     for number in range(first, first + count):
         attempt = f"r{number:05}"
         path = site.playground.state / "jobs" / f"raw-{attempt}.sh"
         text = job.script.replace("xxxxxx", attempt)
-        path.write_text(re.sub(r"^setup=.*$", f"setup={shlex.quote(setup)}", text, flags=re.M))
+        path.write_text(re.sub(r"^isthmus_setup=.*$", lambda _: setup, text, flags=re.M))
         options = [option.replace("xxxxxx", attempt) for option in job.options]
-        scripts.append([f"--job-name=raw-{attempt}", *options, str(path)])
+        scripts.append([*options, str(path)])
     return scripts
 
 

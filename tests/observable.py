@@ -25,7 +25,7 @@ from isthmus.api.defaults import effective
 from isthmus.api.desired import ClusterReference, Desired
 from isthmus.api.modeldeployment import ModelDeployment
 from isthmus.api.slurmcluster import SlurmCluster, network_mode
-from isthmus.api.slurmjob import ForwardStatus, SlurmJob
+from isthmus.api.slurmjob import SlurmJob
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.clusters import cluster_of
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SECRETS, SLURM_CLUSTERS, SLURM_JOBS
@@ -36,6 +36,7 @@ from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm import login
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.backends.slurm.records import SubmitRequest
+from isthmus.backends.slurm.request import submit_request
 from isthmus.errors import SlurmUnavailableError
 from isthmus.front import routes
 from isthmus.modeldeployment.plan import plan_model_deployment
@@ -44,7 +45,6 @@ from isthmus.probing.client import EngineAnswer
 from isthmus.settings import Settings
 from isthmus.slurmcluster.access import access
 from isthmus.slurmcluster.reconciler import cluster_access
-from isthmus.slurmjob.requests import submit_request
 from isthmus.tunnels import bastion
 from isthmus.tunnels.desired import Wanted
 from isthmus.tunnels.links import LinkKey, Links
@@ -173,11 +173,13 @@ def jobs(deployment: Json, cluster: Json) -> object:
         mode = network_mode(read.spec)
         try:
             request = submit_request(
-                job=SlurmJob.model_validate(slurm_job(wanted.name, pool.name, where)),
+                attempt=SlurmJob.model_validate(slurm_job(wanted.name, pool.name, where)).spec,
+                namespace=wanted.namespace,
                 frozen=freezing.freeze(desired=wanted, pool=pool),
                 cluster=read,
                 installation_id="isthmus0",
-                forward=None if mode == "Direct" else ForwardStatus(mode=mode, port=20000),
+                mode=mode,
+                forward_port=20000,
             )
         except ValueError as error:  # the site has no such GPU: said in the status
             found.append(str(error))
@@ -212,7 +214,8 @@ def attempt(job: Json, cluster: Json) -> object:
     (pool,) = wanted.pools
     try:
         request: object = submit_request(
-            job=read,
+            attempt=read.spec,
+            namespace=read.metadata.namespace,
             frozen=freezing.freeze(desired=wanted, pool=pool),
             cluster=SlurmCluster.model_validate(cluster),
             installation_id="isthmus0",
@@ -252,6 +255,9 @@ class _Executor:
         self._told.append((tuple(argv), timeout))
         raise SlurmUnavailableError("as the test says", reason="CommandFailed")
 
+    async def close(self) -> None:
+        """Nothing is open."""
+
 
 def commands(deployment: Json, cluster: Json) -> object:
     """Where SLURM's commands run and as whom, which they are, and how long they may take."""
@@ -270,8 +276,8 @@ def commands(deployment: Json, cluster: Json) -> object:
         patch.object(login, "LocalExecutor", executor),
         patch.object(login, "OpenSshExecutor", executor),
     ):
-        client = login.make_client(cluster_access(read, settings=Settings()), secrets=_secrets())
-        asyncio.run(_ask(client))
+        there = login.reach(cluster_access(read, settings=Settings()), secrets=_secrets())
+        asyncio.run(_ask(there.client))
     return re.sub(r"\b[0-9a-f]{16}\b", "MARK", repr(told))  # drawn for each call
 
 

@@ -22,7 +22,7 @@ from isthmus.apiserver.relist import Relist
 from isthmus.apiserver.resources import WATCHED
 from isthmus.apiserver.secrets import Secrets
 from isthmus.apiserver.store import Store
-from isthmus.backends.slurm.login import make_client
+from isthmus.backends.slurm.login import reach
 from isthmus.loop.loop import Loop, Reconciler
 from isthmus.loop.queue import WorkQueue
 from isthmus.loop.triggers import MODEL_DEPLOYMENT, SLURM_CLUSTER, SLURM_JOB, Triggers
@@ -174,7 +174,7 @@ def assemble(
         states=states,
         clusters=Clusters(
             states=states,
-            make_client=functools.partial(make_client, secrets=secrets_of(api)),
+            reach=functools.partial(reach, secrets=secrets_of(api)),
             on_change=triggers.cluster_changed,
             on_death=functools.partial(_die, fatal),
         ),

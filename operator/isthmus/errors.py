@@ -26,6 +26,8 @@
         └── SlurmCommandError            a command was understood and refused
 """
 
+from enum import StrEnum
+
 from isthmus.api.reasons import Reason
 
 
@@ -143,5 +145,25 @@ class SlurmNotAskedError(SlurmUnavailableError):
     """The place where commands run was not reached: nothing was sent there, and nothing ran."""
 
 
+class RefusalCode(StrEnum):
+    """Why SLURM refused a command, whatever the words or numbers in which it said so."""
+
+    NO_SUCH_JOB = "NoSuchJob"
+    JOB_IS_OVER = "JobIsOver"
+    NO_MATCHING_JOB = "NoMatchingJob"
+    """There is a job of that id, and its name or state is another."""
+    PERMISSION_DENIED = "PermissionDenied"
+    NOT_A_JOB_NAME = "NotAJobName"
+    """Nothing was sent: no job of ours can have that name."""
+
+
 class SlurmCommandError(SlurmError):
-    """SLURM understood a command and refused it."""
+    """SLURM understood a command and refused it.
+
+    Attributes:
+        code: why.
+    """
+
+    def __init__(self, message: str, *, code: RefusalCode) -> None:
+        super().__init__(message)
+        self.code = code

@@ -18,6 +18,7 @@ from pathlib import Path
 from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.executor import LocalExecutor
+from isthmus.backends.slurm.work_folder import ShellWorkFolder, WorkFolder
 from playground.cluster import Config, Playground
 from tests.contract.slurm_life import LIVES, SAMPLES, live
 
@@ -37,6 +38,7 @@ class RealSite:
     """A playground's SLURM."""
 
     client: SlurmClient
+    files: WorkFolder
     folder: str
     configuration: Path
     bin_folder: Path
@@ -124,7 +126,9 @@ def main() -> None:
         )
         client = CommandClient(executor, bin_directory=str(playground.slurm.bin_folder))
         slurm = playground.slurm
-        site = RealSite(client, str(folder), slurm.configuration, slurm.bin_folder)
+        site = RealSite(
+            client, ShellWorkFolder(executor), str(folder), slurm.configuration, slurm.bin_folder
+        )
         asyncio.run(record(site, SAMPLES / version))
 
 

@@ -21,6 +21,7 @@ from isthmus.backends.slurm.records import (
 )
 from isthmus.backends.slurm.script import identity_comment, parse_comment, render_script
 from isthmus.backends.slurm.states import JobState, observe
+from isthmus.backends.slurm.work_folder import WorkFolder
 
 SAMPLES = Path(__file__).parent / "samples" / "slurm"
 PATIENCE = 300.0
@@ -34,6 +35,7 @@ class Site(Protocol):
     """A cluster and its administrator."""
 
     client: SlurmClient
+    files: WorkFolder
     folder: str
 
     async def pause(self) -> None:
@@ -210,7 +212,7 @@ async def second_submission_of_an_attempt(life: Life) -> None:
 
 @life
 async def gate_closed_before_it_starts(life: Life) -> None:
-    closed = await life.site.client.close_gate(work_directory=life.site.folder, job_name=life.name)
+    closed = await life.site.files.close_gate(work_directory=life.site.folder, job_name=life.name)
     life.seen.append({"closed": closed})
     await life.submit()
     await life.until_state(JobState.Failed)
@@ -220,7 +222,7 @@ async def gate_closed_before_it_starts(life: Life) -> None:
 async def gate_of_one_that_runs(life: Life) -> None:
     await life.submit()
     await life.until_serving()
-    closed = await life.site.client.close_gate(work_directory=life.site.folder, job_name=life.name)
+    closed = await life.site.files.close_gate(work_directory=life.site.folder, job_name=life.name)
     life.seen.append({"closed": closed})
     await life.cancel()
     await life.until_state(JobState.Cancelled)

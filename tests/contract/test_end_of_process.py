@@ -32,6 +32,7 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
 )
 from isthmus.assembly import Parts
+from isthmus.backends.slurm.login import ClusterHandle
 from isthmus.backends.slurm.records import Snapshot
 from isthmus.errors import ApiUnavailableError, SshError
 from isthmus.probing.client import EngineAnswer
@@ -55,7 +56,6 @@ SYSTEM = "isthmus-system"
 CLUSTER = ClusterReference(namespace=SYSTEM, name="hpc")
 WORKER = ProbeTarget(
     url_base="http://10.0.0.1:41000",
-    health_path="/health",
     model="llama",
     attempt="x7k2qp",
     engine="vllm",
@@ -167,10 +167,12 @@ class Engines:
 class Slurm:
     """One cluster in which nothing happens."""
 
-    warning = ""
-
     def __init__(self) -> None:
         self.looks: list[float] = []
+
+    def handle(self) -> ClusterHandle:
+        there: Any = self
+        return ClusterHandle(there, there, warning=lambda: "", close=self.close)
 
     async def snapshot(self) -> Snapshot:
         now = asyncio.get_running_loop().time()
@@ -180,7 +182,7 @@ class Slurm:
     async def version(self) -> str:
         return "24.11.5"
 
-    async def prepare_work_directory(self, path: str) -> None:
+    async def prepare(self, *, work_directory: str) -> None:
         pass
 
     async def close(self) -> None:
@@ -219,7 +221,7 @@ class OperatorLab(Lab):
             patch.object(application, "assemble", self.assemble),
             patch.object(application, "LeaderElector", elector),
             patch.object(application, "HttpProbeClient", lambda: self.engines),
-            patch.object(assembly, "make_client", lambda access, secrets: self.slurm),
+            patch.object(assembly, "reach", lambda access, secrets: self.slurm.handle()),
         ):
             yield
 

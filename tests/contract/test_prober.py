@@ -13,14 +13,13 @@ import pytest
 from isthmus.apiserver.key import Key
 from isthmus.errors import EngineRefusedError
 from isthmus.probing.client import EngineAnswer, HttpProbeClient
-from isthmus.probing.prober import Prober, served_models
+from isthmus.probing.prober import Prober
 from isthmus.probing.verdict import ProbeState, ProbeTarget
 from tests.virtualtime import run_virtual
 
 KEY = Key("SlurmJob", "team-a", "llama-hpc-0-x7k2qp")
 SGLANG = ProbeTarget(
     url_base="http://node7:41003",
-    health_path="/health",
     model="llama",
     attempt="x7k2qp",
     engine="sglang",
@@ -516,23 +515,28 @@ def test_h1_secrets_go_with_questions_for_the_identity_and_are_not_shown(kind: P
     assert "vertraulich" not in repr(target)
 
 
-_NESTED = b"[" * 900 + b"]" * 900
-
-
 @pytest.mark.parametrize(
-    "body",
+    ("sick", "asked"),
     [
-        b"",
-        b"null",
-        b"[]",
-        b'{"data": 3}',
-        b'{"data": [null, 1, {}]}',
-        b'{"data": [{"id": %s}]}' % _NESTED,
-        b'{"data": [{"id": ["llama"]}]}',
+        ({"health": 503}, {"/health"}),
+        ({"health": 500}, {"/health"}),
+        ({"names": ["mistral"]}, {"/health", "/v1/models"}),
+        ({"attempt": "zzzzzz"}, {"/health", "/v1/models", "/model_info"}),
     ],
 )
-def test_malformed_answers_name_no_models(body: bytes) -> None:
-    assert "llama" not in served_models(body)
+def test_h1_nothing_more_is_asked_once_something_is_wrong(
+    sick: dict[str, object], asked: set[str]
+) -> None:
+    """So a key goes nowhere before the health is good."""
+    engine = Engine()
+    for name, value in sick.items():
+        setattr(engine, name, value)
+
+    async def test(watching: Watching) -> None:
+        await watching.until_healthy(False)
+        assert set(watching.engine.paths()) == asked
+
+    watched(test, target=replace(SGLANG, api_key="geheim"), engine=engine)
 
 
 def test_m8_what_nobody_thought_of_is_logged_once_and_not_at_each_probe(

@@ -7,6 +7,7 @@ from random import Random
 
 import pytest
 
+from isthmus.backends.slurm.work_folder import WorkFolder
 from tests.contract.slurm_life import LIVES, SAMPLES, Seen, live, settled
 from tests.simulation.apiserver import ApiSimulator
 from tests.simulation.clock import Process, SimulationLoop
@@ -27,6 +28,10 @@ class SimulatedSite:
     slurm: Slurm
     client: SimulatedSlurmClient
     folder: str = "/scratch/life"
+
+    @property
+    def files(self) -> WorkFolder:
+        return self.client
 
     async def pause(self) -> None:
         await asyncio.sleep(0.5)

@@ -23,7 +23,8 @@ from isthmus.backends.slurm.records import (
     Unclear,
     UnreadableJob,
 )
-from isthmus.errors import SlurmCommandError, SlurmUnavailableError
+from isthmus.backends.slurm.work_folder import ShellWorkFolder
+from isthmus.errors import RefusalCode, SlurmCommandError, SlurmUnavailableError
 from isthmus.slurmcluster.policy.leftovers import may_go
 from tests.slurmanswers import RECORD_END, printing
 
@@ -344,8 +345,9 @@ async def test_answers_of_scancel(slurm: FakeSlurm, error: str, code: int, expec
     if expected == "":
         await cancelling
     elif expected == "P":
-        with pytest.raises(SlurmCommandError):
+        with pytest.raises(SlurmCommandError) as caught:
             await cancelling
+        assert caught.value.code is RefusalCode.PERMISSION_DENIED
     else:
         with pytest.raises(SlurmUnavailableError):
             await cancelling
@@ -354,8 +356,9 @@ async def test_answers_of_scancel(slurm: FakeSlurm, error: str, code: int, expec
 async def test_names_that_are_lists_are_not_cancelled(slurm: FakeSlurm) -> None:
     slurm.does("scancel", f"touch {slurm.folder}/called")
     for name in ("", "a,b", "a b", "-a", "a\nb"):
-        with pytest.raises(SlurmCommandError):
+        with pytest.raises(SlurmCommandError) as caught:
             await slurm.client().cancel(job_id=7, job_name=name)
+        assert caught.value.code is RefusalCode.NOT_A_JOB_NAME
     assert not (slurm.folder / "called").exists()
 
 
@@ -368,17 +371,17 @@ async def test_only_slurmctld_can_say_that_a_job_does_not_exist(slurm: FakeSlurm
             await slurm.client().show_job(7)
 
 
-async def test_gate_is_closed_once_and_for_all(slurm: FakeSlurm, tmp_path: Path) -> None:
-    client = slurm.client()
+async def test_gate_is_closed_once_and_for_all(tmp_path: Path) -> None:
+    files = ShellWorkFolder(LocalExecutor())
     place = tmp_path / "work"
-    await client.prepare_work_directory(str(place))
-    await client.prepare_work_directory(str(place))
-    assert await client.close_gate(work_directory=str(place), job_name="mine")
-    assert await client.close_gate(work_directory=str(place), job_name="mine")
+    await files.prepare(work_directory=str(place))
+    await files.prepare(work_directory=str(place))
+    assert await files.close_gate(work_directory=str(place), job_name="mine")
+    assert await files.close_gate(work_directory=str(place), job_name="mine")
     (place / "theirs.claim").symlink_to("17.0.gpu01.99.1")
-    assert not await client.close_gate(work_directory=str(place), job_name="theirs")
+    assert not await files.close_gate(work_directory=str(place), job_name="theirs")
     with pytest.raises(SlurmUnavailableError) as caught:
-        await client.close_gate(work_directory=str(tmp_path / "missing"), job_name="mine")
+        await files.close_gate(work_directory=str(tmp_path / "missing"), job_name="mine")
     assert caught.value.reason == "WorkDirectoryUnavailable"
 
 
@@ -394,9 +397,7 @@ def _made(path: Path, *, hours: float) -> None:
     os.utime(path, (then, then), follow_symlinks=False)
 
 
-async def test_b7_what_ended_attempts_left_goes_by_its_age(
-    slurm: FakeSlurm, tmp_path: Path
-) -> None:
+async def test_b7_what_ended_attempts_left_goes_by_its_age(tmp_path: Path) -> None:
     """Logs, claims and folders stay a week, key files an hour; what is others' stays for ever."""
     work = tmp_path / "work"
     work.mkdir()
@@ -410,8 +411,8 @@ async def test_b7_what_ended_attempts_left_goes_by_its_age(
     others = ["llama-prod0002-0123456789-0-x7k2qp.17.log", "my-prod0001-notes.txt", "data"]
     for name, hours in ((live, 200), (young, 100), (young_key, 2), *((o, 999) for o in others)):
         _made(work / name, hours=hours)
-    client = slurm.client()
-    found = await client.old_files(
+    files = ShellWorkFolder(LocalExecutor())
+    found = await files.old_files(
         work_directory=str(work),
         installation_id="prod0001",
         seconds=7 * 86400.0,
@@ -420,18 +421,18 @@ async def test_b7_what_ended_attempts_left_goes_by_its_age(
     known = {live.partition(".")[0]}
     gone = may_go(found, installation_id="prod0001", known=known)
     assert sorted(gone) == sorted([*ours, young_key])
-    await client.remove_files(work_directory=str(work), files=(*gone, "../slip", ".", ""))
+    await files.remove_files(work_directory=str(work), files=(*gone, "../slip", ".", ""))
     assert {path.name for path in work.iterdir()} == {live, young, *others}
-    await client.remove_files(work_directory=str(work), files=gone)  # again, or by two
+    await files.remove_files(work_directory=str(work), files=gone)  # again, or by two
     with pytest.raises(SlurmUnavailableError):
-        await client.remove_files(work_directory=str(tmp_path / "missing"), files=gone)
+        await files.remove_files(work_directory=str(tmp_path / "missing"), files=gone)
 
 
 def files_of(folder: Path) -> list[Path]:
     return list(folder.glob("llama-1*"))
 
 
-async def test_secret_is_placed_for_its_owner_alone(slurm: FakeSlurm, tmp_path: Path) -> None:
+async def test_secret_is_placed_for_its_owner_alone(tmp_path: Path) -> None:
     ran: list[str] = []
 
     class Recording(LocalExecutor):
@@ -441,10 +442,10 @@ async def test_secret_is_placed_for_its_owner_alone(slurm: FakeSlurm, tmp_path: 
             ran.append(" ".join(argv))
             return await super().run(argv, stdin=stdin, timeout=timeout)
 
-    client = CommandClient(Recording())
+    files = ShellWorkFolder(Recording())
     secret = {"work_directory": str(tmp_path), "job_name": "llama-1"}
-    await client.place_secret(**secret, content="first")
-    await client.place_secret(**secret, content="a secret")
+    await files.place_secret(**secret, content="first")
+    await files.place_secret(**secret, content="a secret")
     (placed,) = files_of(tmp_path)
     assert placed.name == "llama-1.key"
     assert placed.read_text() == "a secret"
@@ -455,19 +456,19 @@ async def test_secret_is_placed_for_its_owner_alone(slurm: FakeSlurm, tmp_path: 
         (tmp_path / name).chmod(mode)
     (tmp_path / "llama-5.key").symlink_to(placed)
     work_directory = secret["work_directory"]
-    assert await client.placed_secrets(work_directory=work_directory) == {"llama-1"}
+    assert await files.placed_secrets(work_directory=work_directory) == {"llama-1"}
     with pytest.raises(SlurmUnavailableError):
-        await client.placed_secrets(work_directory=f"{work_directory}/missing")
-    await client.place_tunnel_key(**secret, content="another")
+        await files.placed_secrets(work_directory=f"{work_directory}/missing")
+    await files.place_tunnel_key(**secret, content="another")
     assert {one.name for one in files_of(tmp_path)} == {"llama-1.key", "llama-1.tunnel"}
-    await client.remove_secrets(**secret)
-    await client.remove_secrets(**secret)
+    await files.remove_secrets(**secret)
+    await files.remove_secrets(**secret)
     assert not files_of(tmp_path)
-    assert await client.placed_secrets(work_directory=work_directory) == frozenset()
+    assert await files.placed_secrets(work_directory=work_directory) == frozenset()
 
 
-async def test_f6_ports_are_read_in_the_run_folders(slurm: FakeSlurm, tmp_path: Path) -> None:
-    files = {
+async def test_f6_ports_are_read_in_the_run_folders(tmp_path: Path) -> None:
+    written = {
         "llama-1/17.0": "41001\n",
         "llama-1/17.1": "41002\n",  # restarted: the last one counts
         "llama-2/18.0": "41003",  # cut off by a network file system
@@ -475,24 +476,24 @@ async def test_f6_ports_are_read_in_the_run_folders(slurm: FakeSlurm, tmp_path: 
         "llama-4/20.0": "\n",
         "llama-5/22.0": "41005\n",
     }
-    for folder, text in files.items():
+    for folder, text in written.items():
         (tmp_path / folder).mkdir(parents=True)
         (tmp_path / folder / "port").write_text(text)
     jobs = [(f"llama-{n}", 16 + n) for n in range(1, 5)] + [("llama-5", 2), ("../x; id", 1)]
-    client = slurm.client()
-    told = await client.published_ports(work_directory=str(tmp_path), jobs=jobs)
+    files = ShellWorkFolder(LocalExecutor())
+    told = await files.published_ports(work_directory=str(tmp_path), jobs=jobs)
     assert told == {"llama-1": 41002}
     with pytest.raises(SlurmUnavailableError):
-        await client.published_ports(work_directory=str(tmp_path / "missing"), jobs=jobs)
+        await files.published_ports(work_directory=str(tmp_path / "missing"), jobs=jobs)
 
 
-async def test_no_secret_is_placed_where_it_would_stay(slurm: FakeSlurm, tmp_path: Path) -> None:
-    client = slurm.client()
+async def test_no_secret_is_placed_where_it_would_stay(tmp_path: Path) -> None:
+    files = ShellWorkFolder(LocalExecutor())
     (tmp_path / "llama-1.claim").symlink_to("17.0.gpu01.99.1")  # a job has taken its key
-    await client.place_secret(work_directory=str(tmp_path), job_name="llama-1", content="x")
+    await files.place_secret(work_directory=str(tmp_path), job_name="llama-1", content="x")
     assert not (tmp_path / "llama-1.key").exists()
     with pytest.raises(SlurmUnavailableError) as caught:
-        await client.place_secret(
+        await files.place_secret(
             work_directory=str(tmp_path / "missing"), job_name="llama-1", content="a secret"
         )
     assert caught.value.reason == "WorkDirectoryUnavailable"
@@ -507,7 +508,7 @@ async def test_secret_that_broke_off_is_not_put_into_place(tmp_path: Path) -> No
             return await super().run(argv, stdin=stdin[:3], timeout=timeout)
 
     with pytest.raises(SlurmUnavailableError, match="cannot write"):
-        await CommandClient(Cutting()).place_secret(
+        await ShellWorkFolder(Cutting()).place_secret(
             work_directory=str(tmp_path), job_name="llama-1", content="a secret"
         )
     assert not files_of(tmp_path)

@@ -55,12 +55,6 @@ class FakeCluster(SlurmClient):
     async def show_job(self, job_id: int) -> JobRecord | None:
         raise NotImplementedError
 
-    async def close_gate(self, *, work_directory: str, job_name: str) -> bool:
-        raise NotImplementedError
-
-    async def prepare_work_directory(self, work_directory: str) -> None:
-        raise NotImplementedError
-
 
 class Run:
     """One poller on one cluster for some virtual seconds."""

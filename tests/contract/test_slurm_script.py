@@ -21,8 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from isthmus.api.reserved_options import SHELL_ENVIRONMENT, SHELL_ENVIRONMENT_PREFIX
-from isthmus.backends.slurm.commands import claim_path
-from isthmus.backends.slurm.options import check_option, key_path
+from isthmus.backends.slurm.options import check_option
 from isthmus.backends.slurm.records import BastionCall, JobTemplate, SiteFacts
 from isthmus.backends.slurm.script import (
     identity_comment,
@@ -30,6 +29,7 @@ from isthmus.backends.slurm.script import (
     render_script,
     sbatch_options,
 )
+from isthmus.backends.slurm.work_paths import claim_path, key_path
 from playground.engines.install import install
 
 ATTEMPT = "x7k2qp"

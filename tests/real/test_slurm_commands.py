@@ -55,6 +55,7 @@ from isthmus.backends.slurm.states import (
     observe,
     work_directory_failed,
 )
+from isthmus.backends.slurm.work_folder import ShellWorkFolder
 from isthmus.errors import SlurmUnavailableError
 from isthmus.slurmcluster.poller import Poller
 from playground.cluster import Playground
@@ -154,6 +155,7 @@ class Worker:
     def __init__(self, environment: SlurmEnvironment, client: CommandClient) -> None:
         self.environment = environment
         self.client = client
+        self.files = ShellWorkFolder(slurm_executor(environment))
         self.attempt = secrets.token_hex(3)
         self.name = f"llama-test0001-{secrets.token_hex(5)}-0-{self.attempt}"
         self.logs = environment.scratch / f"signals-{self.attempt}"
@@ -264,12 +266,15 @@ async def eventually(condition: Callable[[], Awaitable[bool]], shown: Callable[[
 
 def slurm_client(environment: SlurmEnvironment, *, lookup: Lookup = system_lookup) -> CommandClient:
     folder = str(environment.bin_folder)
-    executor = LocalExecutor(
-        bin_directory=folder,
+    return CommandClient(slurm_executor(environment), bin_directory=folder, lookup=lookup)
+
+
+def slurm_executor(environment: SlurmEnvironment) -> LocalExecutor:
+    return LocalExecutor(
+        bin_directory=str(environment.bin_folder),
         user=environment.user,
         source={"SLURM_CONF": str(environment.configuration)},
     )
-    return CommandClient(executor, bin_directory=folder, lookup=lookup)
 
 
 @pytest.fixture
@@ -282,7 +287,7 @@ async def worker(
     slurm_environment: SlurmEnvironment, client: CommandClient
 ) -> AsyncIterator[Worker]:
     worker = Worker(slurm_environment, client)
-    await client.prepare_work_directory(worker.site.work_directory)
+    await worker.files.prepare(work_directory=worker.site.work_directory)
     yield worker
     for record in (await client.snapshot()).jobs:
         if record.name == worker.name and observe(record).live:
@@ -467,15 +472,15 @@ async def test_second_submission_of_an_attempt_ends_at_the_gate(worker: Worker) 
     running = await worker.record(first)
     assert running is not None
     assert observe(running) is JobState.Running
-    assert not await worker.client.close_gate(
+    assert not await worker.files.close_gate(
         work_directory=worker.site.work_directory, job_name=worker.name
     )
 
 
 async def test_closed_gate_lets_nobody_through(worker: Worker) -> None:
     place = worker.site.work_directory
-    assert await worker.client.close_gate(work_directory=place, job_name=worker.name)
-    assert await worker.client.close_gate(work_directory=place, job_name=worker.name)
+    assert await worker.files.close_gate(work_directory=place, job_name=worker.name)
+    assert await worker.files.close_gate(work_directory=place, job_name=worker.name)
 
     await worker.submit()
 
@@ -495,14 +500,14 @@ async def test_missing_work_directory_is_told_apart(worker: Worker) -> None:
 
     assert work_directory_failed(record)
     with pytest.raises(SlurmUnavailableError) as caught:
-        await worker.client.prepare_work_directory(str(occupied))
+        await worker.files.prepare(work_directory=str(occupied))
     assert caught.value.reason == "WorkDirectoryUnavailable"
 
 
 async def test_submission_to_a_hung_controller_is_unclear_and_the_job_runs(
     worker: Worker,
 ) -> None:
-    impatient = CommandClient(worker.client._executor, timeout=3, submit_timeout=4)
+    impatient = CommandClient(slurm_executor(worker.environment), timeout=3, submit_timeout=4)
     async with stopped_controller(worker.environment):
         submitting = asyncio.create_task(impatient.submit(worker.request()))
         with pytest.raises(SlurmUnavailableError) as caught:
@@ -602,7 +607,7 @@ async def test_f6_a_job_that_may_not_change_its_comment_tells_its_port_in_its_ru
 
     async def found() -> bool:
         told.update(
-            await worker.client.published_ports(
+            await worker.files.published_ports(
                 work_directory=worker.site.work_directory, jobs=[(worker.name, job_id)]
             )
         )
@@ -643,7 +648,7 @@ async def test_poller_returns_soon_after_a_hung_controller(
 ) -> None:
     snapshots: list[Snapshot] = []
     failures: list[SlurmUnavailableError] = []
-    impatient = CommandClient(client._executor, timeout=2)
+    impatient = CommandClient(slurm_executor(slurm_environment), timeout=2)
     poller = Poller(
         impatient,
         on_snapshot=snapshots.append,

@@ -29,13 +29,14 @@ from isthmus.apiserver.resources import (
 )
 from isthmus.slurmjob.attempt_keys import key_source
 from tests import observable
-from tests.simulation import users
 from tests.simulation.apiserver import Json, given_up, joined
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.drawn import NAME, drawn_deployment
-from tests.simulation.ending import unsettled
-from tests.simulation.events import later
+from tests.simulation.faults.clusters import ensure_cluster
+from tests.simulation.faults.deployments import edit
+from tests.simulation.faults.register import later
 from tests.simulation.operators import seed_everything, simulated_edges
+from tests.simulation.promises.ending import unsettled
 from tests.simulation.slurm import LIVE
 from tests.simulation.supervisors import simulated_tunnel_edges
 from tests.simulation.world import NAMESPACE, World, tunnelled
@@ -81,7 +82,7 @@ async def _alive(seed: str, replicas: int, live: Callable[[World], Any]) -> Any:
     world = World(seed, replicas=replicas)
     world.keys_apart = True
     world.slurm.site.gpus = world.controllers.nodes.gpus = 40
-    users.ensure_cluster(world, Random(f"{seed}/cluster"))
+    ensure_cluster(world, Random(f"{seed}/cluster"))
     for operator in world.operators:
         operator.start()
     if world.tunnels is not None:
@@ -113,7 +114,7 @@ def wish(world: World, deployment: Json) -> None:
         world.api.create(MODEL_DEPLOYMENTS, deployment, by="user")
         return
     old, new = {"spec": found["spec"]}, {"spec": deployment["spec"]}
-    users.edit(world, found, joined(given_up(old, new), new))
+    edit(world, found, joined(given_up(old, new), new))
 
 
 async def at_rest(world: World, *, least: float = 0.0) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 from isthmus.api import names
 from tests.simulation.apiserver import Json
-from tests.simulation.ledger import INTRUDERS
+from tests.simulation.promises.ledger import INTRUDERS
 
 CLUSTER = "hpc"
 OTHERS_JOB = "llama-isthmus9-0123456789-0-abcdef"

@@ -13,8 +13,9 @@ from unittest.mock import patch
 from isthmus import application
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_JOBS
-from tests.simulation import manifests, users
+from tests.simulation import manifests
 from tests.simulation.clock import SimulationLoop
+from tests.simulation.faults.clusters import ensure_cluster
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.world import NAMESPACE, World
 
@@ -104,7 +105,7 @@ def remembered(*, rounds: int) -> dict[str, list[int]]:
 
 async def _rounds(rounds: int, made: list[object]) -> list[dict[str, int]]:
     world = World("memory", replicas=1)
-    users.ensure_cluster(world, Random("memory"))
+    ensure_cluster(world, Random("memory"))
     world.slurm.site.quota = 2  # some wait, with their keys staged
     world.operators[0].start()
     found: list[dict[str, int]] = []

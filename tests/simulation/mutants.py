@@ -18,6 +18,7 @@ from unittest.mock import patch
 
 from isthmus.loop.loop import Loop
 from tests.simulation import mutations, runner
+from tests.simulation.faults.plan import plan
 
 
 @contextlib.contextmanager
@@ -50,7 +51,7 @@ def seeds_for(name: str, *, seeds: int) -> Iterator[int]:
     """The seeds whose runs can show that a rule is broken, in their order."""
     needs = mutations.MUTATIONS[name].needs
     for seed in range(seeds):
-        if needs <= {happening.name for happening in runner.plan(seed)}:
+        if needs <= {happening.name for happening in plan(seed)}:
             yield seed
 
 

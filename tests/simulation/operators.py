@@ -21,14 +21,14 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.election import LeaderElector
 from isthmus.apiserver.resources import WATCHED, Resource
 from isthmus.apiserver.store import Store
-from isthmus.backends.slurm.login import ClusterAccess
+from isthmus.backends.slurm.login import ClusterAccess, ClusterHandle
 from isthmus.settings import Settings
 from isthmus.watch.events import take_in
 from tests.simulation.apiedge import ApiEdge
 from tests.simulation.apiserver import Json, selected
 from tests.simulation.clock import Process, current_process, outside
 from tests.simulation.engines import ProbeClient
-from tests.simulation.secrecy import SECRET_MARK
+from tests.simulation.promises.secrecy import SECRET_MARK
 from tests.simulation.slurmclient import SimulatedSlurmClient
 
 if TYPE_CHECKING:
@@ -212,7 +212,7 @@ def _process() -> OperatorProcess:
     return process
 
 
-def _client(access: ClusterAccess, *, secrets: object) -> SimulatedSlurmClient:
+def _reach(access: ClusterAccess, *, secrets: object) -> ClusterHandle:
     process = _process()
     process.world.oracle.stale_after = access.stale_after
     return SimulatedSlurmClient(
@@ -220,7 +220,7 @@ def _client(access: ClusterAccess, *, secrets: object) -> SimulatedSlurmClient:
         process=process,
         oracle=process.world.oracle,
         submit_timeout=access.submit_timeout,
-    )
+    ).handle()
 
 
 def _attempt() -> str:
@@ -244,7 +244,7 @@ def simulated_edges() -> Iterator[None]:
             (assembly, "time", wall_clock),
             (assembly, "random", SimpleNamespace(Random=_seeded)),
             (assembly, "new_attempt", _attempt),
-            (assembly, "make_client", _client),
+            (assembly, "reach", _reach),
             (assembly, "new_api_key", _api_key),
             (Endpoint, "key_per_attempt", property(lambda _: _process().world.keys_apart)),
             (application, "HttpProbeClient", lambda: ProbeClient(_process().world.machines)),

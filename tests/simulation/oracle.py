@@ -19,17 +19,23 @@ from isthmus.apiserver.resources import (
     Resource,
 )
 from tests.simulation.apiserver import ApiSimulator, Json
-from tests.simulation.commands import CommandRules
 from tests.simulation.engines import Machines
-from tests.simulation.fairness import FairnessRules
-from tests.simulation.ledger import INTRUDERS, Attempt, over
-from tests.simulation.membership import MembershipRules
-from tests.simulation.reason_words import unknown_reasons
-from tests.simulation.secrecy import Secrecy
+from tests.simulation.promises.counts import CountRules
+from tests.simulation.promises.fairness import FairnessRules
+from tests.simulation.promises.ledger import INTRUDERS, Attempt, over
+from tests.simulation.promises.numbers import NumberRules
+from tests.simulation.promises.pods import PodRules
+from tests.simulation.promises.reason_words import unknown_reasons
+from tests.simulation.promises.rotation import RotationRules
+from tests.simulation.promises.secrecy import Secrecy
+from tests.simulation.promises.stops import StopRules
+from tests.simulation.promises.submissions import SubmissionRules
 from tests.simulation.slurm import Job, Slurm
 
 
-class Oracle(CommandRules, MembershipRules, FairnessRules):
+class Oracle(
+    SubmissionRules, StopRules, RotationRules, NumberRules, PodRules, CountRules, FairnessRules
+):
     """Collects violations; the first one ends a run."""
 
     def __init__(self, *, api: ApiSimulator, slurm: Slurm, machines: Machines) -> None:

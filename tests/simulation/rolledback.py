@@ -13,8 +13,10 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
     Resource,
 )
-from tests.simulation import apiserver, manifests, users
+from tests.simulation import apiserver, manifests
 from tests.simulation.clock import SimulationLoop
+from tests.simulation.faults.clusters import ensure_cluster
+from tests.simulation.faults.deployments import edit
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.slurm import LIVE
 from tests.simulation.world import NAMESPACE, SYSTEM, World
@@ -49,7 +51,7 @@ def rolled_back(change: Change) -> list[str]:
 
 async def _live(resource: Resource, patch: dict[str, Any], field: str) -> list[str]:
     world = World("rolled back", replicas=1)
-    users.ensure_cluster(world, Random("x"))
+    ensure_cluster(world, Random("x"))
     world.operators[0].start()
     wanted = manifests.model_deployment(namespace=NAMESPACE, name="llama", random=Random(4))
     wanted["spec"]["pools"] = [manifests.slurm_pool(minReplicas=1), manifests.kubernetes_pool()]
@@ -71,9 +73,7 @@ async def _live(resource: Resource, patch: dict[str, Any], field: str) -> list[s
     wrong = [] if before and _serving(world) == before else [f"{before} → {_serving(world)}"]
     if field and not any(field in str(obj.get("status")) for obj in world.api.all(resource)):
         wrong.append(f"{field} is named nowhere")
-    users.edit(
-        world, world.api.get(MODEL_DEPLOYMENTS, NAMESPACE, "qwen"), {"spec": {"replicas": 2}}
-    )
+    edit(world, world.api.get(MODEL_DEPLOYMENTS, NAMESPACE, "qwen"), {"spec": {"replicas": 2}})
     world.api.delete(MODEL_DEPLOYMENTS, NAMESPACE, "llama", by="user")
     await asyncio.sleep(1500)
     left = [

@@ -1,7 +1,6 @@
 """Runs a seed: makes the world, lets things happen, stops the faults, waits, judges; and shrinks.
 
-A seed decides the first objects and what happens when. Each happening has randomness of its own,
-so that leaving some out keeps the others what they were.
+A seed decides the first objects and what happens when (`faults.plan`).
 """
 
 import asyncio
@@ -10,60 +9,29 @@ import gc
 import hashlib
 import logging
 import re
-from collections import ChainMap
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from random import Random
 
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_CLUSTERS
-from tests.simulation import events, faults, manifests, slurm_faults, users
+from tests.simulation import manifests
 from tests.simulation.clock import SimulationLoop
-from tests.simulation.drained_nodes import DRAIN_HAPPENINGS, drained
-from tests.simulation.ending import unsettled
-from tests.simulation.intruders import INTRUDER_HAPPENINGS, intruded
-from tests.simulation.node_faults import NODE_HAPPENINGS, goes_bad
+from tests.simulation.faults.clusters import ensure_cluster
+from tests.simulation.faults.deployments import edit
+from tests.simulation.faults.healing import heal
+from tests.simulation.faults.plan import HAPPENINGS, plan
+from tests.simulation.faults.register import FAULT_SECONDS, Planned
+from tests.simulation.faults.tenants import SECONDS, peaceful
 from tests.simulation.operators import seed_everything, simulated_edges
-from tests.simulation.reading_faults import READING_HAPPENINGS, unread
-from tests.simulation.refusals import REFUSAL_HAPPENINGS, refuses
+from tests.simulation.promises.ending import unsettled
 from tests.simulation.slurm import Job
 from tests.simulation.supervisors import simulated_tunnel_edges
-from tests.simulation.tenants import (
-    PEACEFUL,
-    SECONDS,
-    TENANT_HAPPENINGS,
-    hostile,
-    peaceful,
-)
-from tests.simulation.tunnel_faults import TUNNEL_HAPPENINGS
-from tests.simulation.world import NAMESPACE, SYSTEM, World, tunnelled
+from tests.simulation.world import NAMESPACE, SYSTEM, World
 
-_REGISTERED = (users, slurm_faults, faults)  # each registers what can happen
-
-_ALL = ChainMap(
-    events.HAPPENINGS,
-    TUNNEL_HAPPENINGS,
-    READING_HAPPENINGS,
-    REFUSAL_HAPPENINGS,
-    INTRUDER_HAPPENINGS,
-    TENANT_HAPPENINGS,
-    NODE_HAPPENINGS,
-    DRAIN_HAPPENINGS,
-)
-
-FAULT_SECONDS = 600.0
 SETTLING_SECONDS = 3600.0
 QUIET_SECONDS = 200.0
 """More than a relist and several resyncs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """Something that is going to happen."""
-
-    at: float
-    name: str
-    salt: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +40,7 @@ class Result:
 
     seed: int
     failure: str
-    happenings: tuple[Happening, ...]
+    happenings: tuple[Planned, ...]
     trace: tuple[str, ...]
     settled_after: float = 0.0
 
@@ -81,116 +49,7 @@ class Result:
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()[:16]
 
 
-def plan(seed: int) -> tuple[Happening, ...]:
-    """What happens in a run of this seed."""
-    if peaceful(str(seed)):
-        found = _of_tenants(seed)
-        return tuple(sorted(found, key=lambda happening: happening.at))
-    random = Random(f"{seed}/plan")
-    names = sorted(events.HAPPENINGS)
-    weights = [events.HAPPENINGS[name][0] for name in names]
-    # Not everything in every run: faults that meet again and again find more than a mixture.
-    chosen = [w if random.random() < 0.5 else 0.0 for w in weights]
-    if not any(chosen):
-        chosen = weights
-    count = random.choice([2, 5, 10, 15, 25])
-    found = [
-        Happening(
-            at=round(random.random() * FAULT_SECONDS, 3),
-            name=random.choices(names, chosen)[0],
-            salt=random.randrange(1 << 30),
-        )
-        for _ in range(count)
-    ]
-    found += _of_tunnels(seed) + _of_reading(seed) + _of_refusals(seed)
-    found += _of_intruders(seed) + _of_tenants(seed) + _of_nodes(seed) + _of_drains(seed)
-    return tuple(sorted(found, key=lambda happening: happening.at))
-
-
-def _of_tunnels(seed: int) -> list[Happening]:
-    """What happens to tunnels, drawn apart: seeds without them stay what they were."""
-    if not tunnelled(str(seed)):
-        return []
-    random = Random(f"{seed}/tunnel plan")
-    return _drawn(TUNNEL_HAPPENINGS, random, counts=(1, 3, 6, 10))
-
-
-def _of_reading(seed: int) -> list[Happening]:
-    """What of SLURM's answers cannot be read, drawn apart too."""
-    if not unread(str(seed)):
-        return []
-    return _drawn(READING_HAPPENINGS, Random(f"{seed}/reading plan"), counts=(1, 2, 4, 6))
-
-
-def _of_refusals(seed: int) -> list[Happening]:
-    """What the API server refuses, drawn apart too."""
-    if not refuses(str(seed)):
-        return []
-    return _drawn(REFUSAL_HAPPENINGS, Random(f"{seed}/refusal plan"), counts=(1, 2, 4))
-
-
-def _of_intruders(seed: int) -> list[Happening]:
-    """What somebody writes who may write SlurmJobs, drawn apart too."""
-    if not intruded(str(seed)):
-        return []
-    return _drawn(INTRUDER_HAPPENINGS, Random(f"{seed}/intruder plan"), counts=(1, 2, 4))
-
-
-def _of_tenants(seed: int) -> list[Happening]:
-    """What another namespace does, and where nothing else goes wrong, what users do beside it."""
-    if not hostile(str(seed)):
-        return []
-    random = Random(f"{seed}/tenants plan")
-    begin = Happening(
-        at=round(random.random() * 60, 3), name="hostile_deployment", salt=random.randrange(1 << 30)
-    )
-    found = [begin, *_drawn(TENANT_HAPPENINGS, random, counts=(0, 1, 3))]
-    if peaceful(str(seed)):
-        found += [
-            Happening(
-                at=round(random.random() * SECONDS, 3),
-                name=random.choice(PEACEFUL),
-                salt=random.randrange(1 << 30),
-            )
-            for _ in range(random.choice([5, 10, 20]))
-        ]
-    return found
-
-
-def _of_nodes(seed: int) -> list[Happening]:
-    """What happens to nodes, drawn apart too."""
-    if not goes_bad(str(seed)):
-        return []
-    return _drawn(NODE_HAPPENINGS, Random(f"{seed}/node plan"), counts=(1, 2))
-
-
-def _of_drains(seed: int) -> list[Happening]:
-    """Which nodes are drained, drawn apart too."""
-    if not drained(str(seed)):
-        return []
-    return _drawn(DRAIN_HAPPENINGS, Random(f"{seed}/drain plan"), counts=(1, 2, 3))
-
-
-def _drawn(
-    register: Mapping[str, tuple[float, events.Happening]],
-    random: Random,
-    *,
-    counts: tuple[int, ...],
-) -> list[Happening]:
-    names = sorted(register)
-    weights = [register[name][0] for name in names]
-    chosen = [w if random.random() < 0.5 else 0.0 for w in weights]
-    return [
-        Happening(
-            at=round(random.random() * FAULT_SECONDS, 3),
-            name=random.choices(names, chosen if any(chosen) else weights)[0],
-            salt=random.randrange(1 << 30),
-        )
-        for _ in range(random.choice(counts))
-    ]
-
-
-def run(seed: int, happenings: Sequence[Happening] | None = None) -> Result:
+def run(seed: int, happenings: Sequence[Planned] | None = None) -> Result:
     """Run one seed, with all that happens in it or with a part of that."""
     chosen = plan(seed) if happenings is None else tuple(happenings)
     seed_everything(f"{seed}/global")
@@ -205,7 +64,7 @@ def run(seed: int, happenings: Sequence[Happening] | None = None) -> Result:
         return runner.run(_live(seed, chosen))
 
 
-async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
+async def _live(seed: int, happenings: tuple[Planned, ...]) -> Result:
     random = Random(f"{seed}/start")
     world = World(str(seed), replicas=random.choice([1, 1, 2]))
     world.peaceful = peaceful(str(seed))
@@ -220,10 +79,10 @@ async def _live(seed: int, happenings: tuple[Happening, ...]) -> Result:
         for happening in happenings:
             await _until(world, happening.at)
             world.tell(f"* {happening.name}")
-            _ALL[happening.name][1](world, Random(happening.salt))
+            HAPPENINGS[happening.name][1](world, Random(happening.salt))
         await _until(world, SECONDS if world.peaceful else FAULT_SECONDS)
         world.peaceful = False
-        faults.heal(world, Random(f"{seed}/heal"))
+        heal(world, Random(f"{seed}/heal"))
         await _give_back_the_cluster(world)
         settled = await _settle(world)
         await _stay_quiet(world)
@@ -258,15 +117,15 @@ async def _give_back_the_cluster(world: World) -> None:
         return
     wanted = {k8s.name(obj): obj["spec"].get("replicas", 1) for obj in world.deployments()}
     for obj in world.deployments():
-        users.edit(world, obj, {"spec": {"replicas": 0}})
+        edit(world, obj, {"spec": {"replicas": 0}})
     begin = world.now
     while k8s.deletion_timestamp(world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER) or {}):
         if world.now - begin > SETTLING_SECONDS:
             raise _Failed("a SlurmCluster that nothing needs is still being deleted")
         await _until(world, world.now + 10)
-    users.ensure_cluster(world, Random(f"{world.seed}/cluster"))
+    ensure_cluster(world, Random(f"{world.seed}/cluster"))
     for obj in world.deployments():
-        users.edit(world, obj, {"spec": {"replicas": wanted[k8s.name(obj)]}})
+        edit(world, obj, {"spec": {"replicas": wanted[k8s.name(obj)]}})
 
 
 async def _settle(world: World) -> float:
@@ -294,7 +153,7 @@ async def _stay_quiet(world: World) -> None:
 
 
 def _first_objects(world: World, random: Random) -> None:
-    users.ensure_cluster(world, random)
+    ensure_cluster(world, random)
     for name in random.choice([["llama"], ["llama"], ["llama", "qwen"]]):
         wanted = manifests.model_deployment(namespace=NAMESPACE, name=name, random=random)
         world.api.create(MODEL_DEPLOYMENTS, wanted, by="user")

@@ -1,4 +1,4 @@
-"""The `SlurmClient` of one operator process, as commands run by child processes.
+"""The `SlurmClient` and `WorkFolder` of one operator process, as commands run by child processes.
 
 A child goes on when its operator is killed: an sbatch whose caller died is still accepted.
 """
@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from random import Random
 from typing import Any, TypeVar
 
+from isthmus.backends.slurm.login import ClusterHandle
 from isthmus.backends.slurm.parsing import OutputError
 from isthmus.backends.slurm.records import (
     JobRecord,
@@ -39,11 +40,10 @@ class SimulatedSlurmClient:
         self._submit_timeout = submit_timeout
         self._random: Random = slurm.random
 
-    @property
-    def warning(self) -> str:
-        return ""
+    def handle(self) -> ClusterHandle:
+        return ClusterHandle(client=self, work_folder=self, warning=lambda: "", close=self._close)
 
-    async def close(self) -> None:
+    async def _close(self) -> None:
         """Nothing is held open."""
 
     async def place_tunnel_key(self, **_: object) -> None:
@@ -150,7 +150,7 @@ class SimulatedSlurmClient:
         ports = self._slurm.port_files
         return {name: ports[name, job_id] for name, job_id in jobs if (name, job_id) in ports}
 
-    async def prepare_work_directory(self, work_directory: str) -> None:
+    async def prepare(self, *, work_directory: str) -> None:
         await asyncio.sleep(0.05)
         if self._slurm.site.folder_broken:
             raise SlurmUnavailableError("read-only", reason="WorkDirectoryUnavailable")

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from tests.simulation import corpus, drained_nodes, failing, memory, rolledback, runner, walltime
+from tests.simulation import corpus, memory, rolledback, runner
+from tests.simulation.scenarios import claimed_port, drained_node, failing_actions, time_limits
 
 Record = Callable[[str, object], None]
 
@@ -99,13 +100,13 @@ def test_b5_what_a_newer_release_has_stored_loses_nothing_and_can_be_deleted(nam
 @pytest.mark.parametrize("replicas", [1, 2, 4])
 def test_workers_of_a_drained_node_move_and_none_is_missing_meanwhile(replicas: int) -> None:
     """A drained node kept its workers until their time limit: whoever drained it waited."""
-    found = drained_nodes.emptied(replicas=replicas)
+    found = drained_node.emptied(replicas=replicas)
     assert found["nodes"] == set()
     assert found["running"] == replicas
     assert found["least"] == replicas
     assert {name for name, _, _ in found["told"]} == set(found["left"])
     assert {reason for _, reason, _ in found["told"]} == {"NodeDraining"}
-    assert all(drained_nodes.REASON in message for _, _, message in found["told"])
+    assert all(drained_node.REASON in message for _, _, message in found["told"])
     assert sorted(found["replaces"]) == sorted(found["left"])
     assert found["events"].count("NodeDraining") >= 1
 
@@ -113,7 +114,7 @@ def test_workers_of_a_drained_node_move_and_none_is_missing_meanwhile(replicas: 
 @pytest.mark.parametrize("replicas", [1, 3])
 def test_jobs_that_end_at_the_same_moment_hand_over_before_that(replicas: int) -> None:
     """At a common time limit all workers were gone at once, until their next jobs had started."""
-    found = walltime.handed_over(replicas=replicas)
+    found = time_limits.handed_over(replicas=replicas)
     assert found["least"] == replicas
     assert sorted(found["replaces"]) == sorted(found["before"])
     assert found["timeouts"] == 0
@@ -124,13 +125,21 @@ def test_jobs_that_end_at_the_same_moment_hand_over_before_that(replicas: int) -
 @pytest.mark.parametrize("command", ["terminate", "cancel"])
 def test_b8_an_action_that_fails_is_told_at_the_job_and_at_its_pool(command: str) -> None:
     """TERM was sent again and again, and the status went on to say what it had said before."""
-    found = failing.told_of(command)
+    found = failing_actions.told_of(command)
     said = found["job"]
     assert (said["status"], said["reason"]) == ("False", "ActionFailed")
-    assert failing.WORDS in said["message"]
+    assert failing_actions.WORDS in said["message"]
     assert "times or more" in said["message"]
-    assert failing.WORDS in found["pools"][0]["why"]
+    assert failing_actions.WORDS in found["pools"][0]["why"]
     assert said["lastTransitionTime"] in found["pools"][0]["why"]
     assert found["events"].count("ActionFailed") == 1
     assert found["writes"] < 10, "each try would be a write"
     assert not found["left"], "it goes on once the command works again"
+
+
+@pytest.mark.parametrize("name", claimed_port.SEEDS)
+def test_seed_9919_nobody_leaves_the_rotation_for_a_port_that_somebody_claims(name: str) -> None:
+    """The claimant's Service was emptied, or the one that lost its port."""
+    result = claimed_port.claimed(name)
+    assert any(" claims port " in line for line in result.trace)
+    assert result.failure == ""

@@ -13,7 +13,7 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import ENDPOINT_SLICES, PODS
 from tests.simulation.apiserver import Json
 from tests.simulation.clock import EPOCH, outside
-from tests.simulation.tunnel_oracle import is_tunnel, place_of
+from tests.simulation.promises.tunnels import is_tunnel, place_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World

@@ -18,10 +18,10 @@ from tests.simulation.controllers import Controllers, Nodes
 from tests.simulation.engines import Machines
 from tests.simulation.operators import Replica
 from tests.simulation.oracle import Oracle
+from tests.simulation.promises.tunnels import TunnelOracle
 from tests.simulation.slurm import Slurm
 from tests.simulation.supervisors import TunnelHost, TunnelHosts
 from tests.simulation.traffic import Traffic
-from tests.simulation.tunnel_oracle import TunnelOracle
 
 NAMESPACE = "team-a"
 HOSTILE = "team-z"

@@ -30,6 +30,7 @@ from isthmus.api.endpoint import EndpointSpec
 from isthmus.api.engine import EngineSpec, EnvironmentVariableSpec, value_source
 from isthmus.api.health import HeaderSpec
 from isthmus.api.keys import DEFAULT_SECRET_KEY
+from isthmus.api.model_source import hugging_face_name
 from isthmus.api.modeldeployment import (
     ModelDeployment,
     ModelSpec,
@@ -150,12 +151,8 @@ def _header(header: HeaderSpec) -> ProbeHeader:
 
 
 def _model(model: ModelSpec) -> Model:
-    if model.served_names:
-        names = model.served_names
-    elif model.source.startswith("hf://"):
-        names = (model.source.removeprefix("hf://"),)
-    else:
-        names = (model.source.rstrip("/").rpartition("/")[2],)
+    last = model.source.rstrip("/").rpartition("/")[2]
+    names = model.served_names or (hugging_face_name(model.source) or last,)
     return Model(
         source=model.source,
         revision=model.revision,

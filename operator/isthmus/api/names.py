@@ -245,8 +245,13 @@ def slurm_job_name(
     `<deployment>-<installation id>-<hash of namespace/name/uid>-<slot>-<attempt>`: the comment of
     a job holds the same in clear, but some sites rewrite comments.
     """
-    identity = deployment_hash(namespace=namespace, name=deployment, uid=uid)
-    return f"{deployment}-{installation_id}-{identity}-{slot}-{attempt}"
+    return SlurmJobName(
+        deployment=deployment,
+        installation_id=installation_id,
+        deployment_hash=deployment_hash(namespace=namespace, name=deployment, uid=uid),
+        slot=slot,
+        attempt=attempt,
+    ).text
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,6 +263,12 @@ class SlurmJobName:
     deployment_hash: str
     slot: int
     attempt: str
+
+    @property
+    def text(self) -> str:
+        """The whole name."""
+        owner = f"{self.deployment}-{self.installation_id}-{self.deployment_hash}"
+        return f"{owner}-{self.slot}-{self.attempt}"
 
 
 _SLURM_JOB_NAME: Final = re.compile(

@@ -19,11 +19,27 @@ line inside the process. It then writes all its settings, the key among them, in
 (sgl-project/sglang#37457), so the batch script takes the key out of what it prints.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
-from isthmus.engines.base import LaunchRequest
+from isthmus.api.texts import one_line
+from isthmus.engines.base import LaunchRequest, only_one_node
+from isthmus.engines.listen_argument import listen_argument
 from isthmus.engines.metrics import LoadRule
 from isthmus.engines.paths import EnginePath
+from isthmus.engines.questions import (
+    HEALTHY,
+    METRICS,
+    MODELS,
+    Answer,
+    ProbeVerdict,
+    Question,
+    first_failure,
+    json_field,
+    model_listed,
+    served_models,
+)
 from isthmus.engines.sglang_paths import SGLANG_PATHS
 
 _NO_WORK = (
@@ -41,6 +57,7 @@ _NO_WORK = (
     "/server_info",
     "/get_server_info",
 )
+_MODEL_INFO = Question("/model_info", guarded=True)
 _LOAD = LoadRule(
     gauges=("sglang:num_running_reqs", "sglang:num_queue_reqs"),
     proof=0.5,
@@ -55,28 +72,32 @@ class Sglang:
     """`sglang serve --model-path MODEL …`."""
 
     name: str = "sglang"
+    program: str = "sglang"
     health_path: str = "/health"
     readiness_path: str = "/ready"
     health_timeout: int = 20
+    metrics: Question = METRICS
     load: LoadRule = _LOAD
     open_paths: tuple[str, ...] = ("/health", "/health_generate", "/ready", "/metrics")
     paths: tuple[EnginePath, ...] = SGLANG_PATHS
-    identity_paths: tuple[str, ...] = ("/v1/models", "/model_info")
     key_variable: str | None = None
 
-    def command(self, request: LaunchRequest) -> tuple[str, ...]:
+    def command(
+        self, request: LaunchRequest, *, rank: int = 0, size: int = 1, rendezvous: str | None = None
+    ) -> tuple[str, ...]:
         """Command line; the attempt is reported as `weight_version` in `/model_info`.
 
         SGLang takes one served name, so only the first one is given.
         """
+        only_one_node(rank=rank, size=size, rendezvous=rendezvous)
         revision = () if request.revision is None else (f"--revision={request.revision}",)
         key = () if request.key_file is None else ("--config", request.key_file)
         attempt = () if request.attempt is None else (f"--weight-version={request.attempt}",)
         return (
-            "sglang",
+            self.program,
             "serve",
             f"--model-path={request.model}",
-            f"--host={request.listen}",
+            listen_argument(request.listen),
             f"--port={request.port}",
             f"--served-model-name={request.served_names[0]}",
             "--enable-metrics",
@@ -85,3 +106,27 @@ class Sglang:
             *key,
             *request.args,
         )
+
+    def probes(self, *, full: bool) -> tuple[Question, ...]:
+        """Readiness alone, which costs nothing; or a real token, then the model and the attempt.
+
+        So a busy worker is not asked for a token every few seconds, and one whose scheduler hangs
+        is still found by the next full probe.
+        """
+        if not full:
+            return (Question(self.readiness_path),)
+        return Question(self.health_path), MODELS, _MODEL_INFO
+
+    def judge(self, answers: Sequence[Answer], *, model: str, attempt: str) -> ProbeVerdict:
+        """See `EngineProfile`."""
+        return first_failure(answers, identity=partial(_identity, model=model, attempt=attempt))
+
+
+def _identity(answer: Answer, *, model: str, attempt: str) -> ProbeVerdict:
+    if answer.question == MODELS:
+        return model_listed(served_models(answer.body), model=model)
+    version = json_field(answer.body, "weight_version")
+    if version == attempt:
+        return HEALTHY
+    found = one_line(version, limit=60) if isinstance(version, str) else ""
+    return ProbeVerdict("WrongAttempt", f"is attempt {found or 'unknown'} instead of {attempt}")

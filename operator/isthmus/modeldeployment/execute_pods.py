@@ -171,10 +171,9 @@ def pod_target(pod: Object, *, desired: Desired) -> ProbeTarget | None:
         return None
     return ProbeTarget(
         url_base=url,
-        health_path=ENGINES[engine].health_path,
         model=desired.model.served_names[0],
         attempt="",
-        engine="sglang" if engine == "sglang" else "vllm",
+        engine=engine,
         interval=desired.health.interval,
         timeout=float(ENGINES[engine].health_timeout),
         success_threshold=desired.health.success_threshold,

@@ -3,14 +3,10 @@
 Pods have the kubelet for this; a SLURM job has only us. A worker gets no traffic before its health
 is good and its model and attempt agree, for behind its address and port another job may listen.
 
-There are two probes. The *full* one asks the target's health path and then for the identity; the
-*short* one asks the cheapest question that still shows a dead or draining engine:
-
-* vLLM: both ask `/health` (instant: 503 only once its engine is dead).
-* SGLang: the full one asks `/health`, which generates a real token and therefore takes 1 s or more
-  (0.5.x; give it a timeout of 5 s or more); the short one asks `/ready`, which answers at once and
-  says 503 until the server is up and while it drains. So a busy worker is not asked for a token
-  every few seconds, and one whose scheduler hangs is still found by the next full probe.
+There are two probes, and the engine's profile knows the questions of both: the *full* one asks for
+the health as thoroughly as the engine can tell it and then for the identity; the *short* one asks
+the cheapest question that still shows a dead or draining engine. The next question is asked while
+nothing is wrong by the answers so far.
 
 A full probe is the first one, the one after each failure, and every `full_every`th. That is also
 where the identity is checked and where the engine's metrics are read for its load: a process that
@@ -20,32 +16,27 @@ and less often; one that starts is not, for its first answer is awaited.
 
 A worker that drains is not asked for its health any more: only its load matters, every second.
 
-The API key and headers out of Secrets go with the questions for the identity alone. Both engines
-answer for health, readiness and metrics without a key, and whoever listens at a published port
-would be told it by the first question.
+The API key and headers out of Secrets go with the guarded questions alone. Engines answer for
+health, readiness and metrics without a key, and whoever listens at a published port would be told
+it by the first question.
 """
 
 import asyncio
 import contextlib
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from random import Random
 
-from isthmus.api.names import identity_model_name
-from isthmus.api.texts import listed, one_line
 from isthmus.apiserver.key import Key
-from isthmus.apiserver.objects import dig
 from isthmus.backends.base import Load
 from isthmus.engines import ENGINES
-from isthmus.engines.base import METRICS_PATH
 from isthmus.engines.metrics import LoadReader, Reading
+from isthmus.engines.questions import NOTHING_ASKED, Answer, ProbeVerdict, Question
 from isthmus.errors import EngineError, EngineRefusedError
 from isthmus.guarded import where
 from isthmus.probing.client import ProbeClient
 from isthmus.probing.verdict import (
-    ProbeReason,
     ProbeResult,
     ProbeState,
     ProbeTarget,
@@ -300,12 +291,13 @@ class Prober:
 
     async def _read_load(self, target: ProbeTarget, *, limit: float) -> Reading | None:
         """Requests that an engine holds, None where it does not say within `limit` seconds."""
-        page = LoadReader(ENGINES[target.engine].load)
+        engine = ENGINES[target.engine]
+        page = LoadReader(engine.load)
         try:
             async with asyncio.timeout(limit):
                 status = await self._client.stream(
-                    f"{target.url_base}{METRICS_PATH}",
-                    headers=_headers(target, METRICS_PATH),
+                    f"{target.url_base}{engine.metrics.path}",
+                    headers=_headers(target, engine.metrics),
                     take=page.feed,
                 )
         except (TimeoutError, EngineError):
@@ -318,17 +310,17 @@ class Prober:
     async def _probe(self, target: ProbeTarget, *, full: bool) -> ProbeResult:
         try:
             async with asyncio.timeout(target.timeout):
-                reason, message = await self._ask(target, full=full)
+                found = await self._ask(target, full=full)
         except TimeoutError:
-            reason, message = "Timeout", f"no answer within {target.timeout:g} s"
+            found = ProbeVerdict("Timeout", f"no answer within {target.timeout:g} s")
         except EngineRefusedError as error:
-            reason, message = "Refused", f"{target.url_base} refuses connections: {error}"
+            found = ProbeVerdict("Refused", f"{target.url_base} refuses connections: {error}")
         except EngineError as error:
-            reason, message = "HttpError", str(error)
+            found = ProbeVerdict("HttpError", str(error))
         except Exception as error:  # a bug in here must look like a failure, not like silence
-            reason, message = "HttpError", f"unexpected {type(error).__name__}"
+            found = ProbeVerdict("HttpError", f"unexpected {type(error).__name__}")
             self._complain("Probe", target, error)
-        return ProbeResult(reason == "Healthy", reason, one_line(message), self._clock())
+        return ProbeResult(found.healthy, found.reason, found.message, self._clock())
 
     def _complain(self, what: str, target: ProbeTarget, error: Exception) -> None:
         """Log what nobody had thought of: once, and not at each probe of the same engine."""
@@ -340,63 +332,28 @@ class Prober:
         self._told.add(told)
         _log.error("%s of %s failed unexpectedly: %s", what, target.url_base, where(error))
 
-    async def _ask(self, target: ProbeTarget, *, full: bool) -> tuple[ProbeReason, str]:
-        path = target.health_path
-        if target.engine == "sglang" and not full:
-            path = "/ready"
-        status, _ = await self._get(target, path)
-        if status == 503:
-            return "NotReady", f"{path} answers 503: starting, draining or dead"
-        if status != 200:
-            return "HttpError", f"{path} answers {status}"
-        return await self._identify(target) if full else ("Healthy", "")
+    async def _ask(self, target: ProbeTarget, *, full: bool) -> ProbeVerdict:
+        engine = ENGINES[target.engine]
+        found, answers = NOTHING_ASKED, list[Answer]()
+        for question in engine.probes(full=full):
+            answers.append(await self._answer(target, question))
+            found = engine.judge(answers, model=target.model, attempt=target.attempt)
+            if not found.healthy:
+                break
+        return found
 
-    async def _identify(self, target: ProbeTarget) -> tuple[ProbeReason, str]:
-        status, answer = await self._get(target, "/v1/models")
-        if status != 200:
-            return "HttpError", f"/v1/models answers {status}"
-        names = served_models(answer)
-        if target.model not in names:
-            return "WrongModel", f"serves {listed(names) or 'nothing'} instead of {target.model}"
-        if target.engine == "vllm":
-            if identity_model_name(target.attempt) in names:
-                return "Healthy", ""
-            return "WrongAttempt", f"does not serve {identity_model_name(target.attempt)}"
-        status, answer = await self._get(target, "/model_info")
-        if status != 200:
-            return "HttpError", f"/model_info answers {status}"
-        version = dig(_json(answer), "weight_version", default="")
-        if version == target.attempt:
-            return "Healthy", ""
-        found = one_line(version, limit=60) if isinstance(version, str) else ""
-        found = found or "unknown"
-        return "WrongAttempt", f"is attempt {found} instead of {target.attempt}"
-
-    async def _get(self, target: ProbeTarget, path: str) -> tuple[int, bytes]:
-        answer = await self._client.get(f"{target.url_base}{path}", headers=_headers(target, path))
-        return answer.status, answer.body
+    async def _answer(self, target: ProbeTarget, question: Question) -> Answer:
+        url, headers = f"{target.url_base}{question.path}", _headers(target, question)
+        answer = await self._client.get(url, headers=headers)
+        return Answer(question, answer.status, answer.body)
 
 
-def _headers(target: ProbeTarget, path: str) -> dict[str, str]:
+def _headers(target: ProbeTarget, question: Question) -> dict[str, str]:
     """What a question sends: nothing secret but where the engine wants it."""
     headers = dict(target.headers)
-    if path not in ENGINES[target.engine].identity_paths:
+    if not question.guarded:
         return headers
     headers |= dict(target.secret_headers)
     if target.api_key:
         headers["Authorization"] = f"Bearer {target.api_key}"
     return headers
-
-
-def served_models(body: bytes) -> frozenset[str]:
-    """Return the names in an answer of `/v1/models`, none if it is malformed."""
-    data = dig(_json(body), "data", default=[])
-    names = (dig(model, "id") for model in (data if isinstance(data, list) else []))
-    return frozenset(name for name in names if isinstance(name, str))
-
-
-def _json(body: bytes) -> object:
-    try:
-        return json.loads(body)
-    except (ValueError, RecursionError):  # the latter of brackets within brackets
-        return None

@@ -1,15 +1,14 @@
-"""What is asked of a worker, and what its answers say together. Pure.
+"""Which worker is probed, and what its probes say together. Pure.
 
-Apart from the prober, which asks: thresholds and back-off are rules, and have no I/O.
+Apart from the prober, which asks: thresholds and back-off are rules, and have no I/O. What is
+asked, and what one probe says, is known by the engine's profile.
 """
 
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final
 
-ProbeReason = Literal[
-    "Healthy", "Refused", "NotReady", "Timeout", "WrongModel", "WrongAttempt", "HttpError"
-]
-_IDENTITY: frozenset[ProbeReason] = frozenset({"WrongModel", "WrongAttempt"})
+from isthmus.engines.questions import STRANGER, ProbeReason
+
 _MOST_INTERVAL: Final = 60.0
 
 
@@ -19,10 +18,9 @@ class ProbeTarget:
 
     Attributes:
         url_base: scheme, host and port, e.g. `http://node7:41003`.
-        health_path: what a full probe asks, e.g. `/health`.
         model: served model name that must be listed.
         attempt: attempt of the SlurmJob that must answer.
-        engine: which engine it is, for how it tells its attempt.
+        engine: name of its engine, whose profile knows what to ask.
         interval: seconds from the start of one probe to the start of the next.
         timeout: seconds for one probe as a whole.
         success_threshold: successes in a row that make it healthy.
@@ -34,10 +32,9 @@ class ProbeTarget:
     """
 
     url_base: str
-    health_path: str
     model: str
     attempt: str
-    engine: Literal["vllm", "sglang"]
+    engine: str
     interval: float
     timeout: float
     success_threshold: int
@@ -85,7 +82,7 @@ def advance(state: ProbeState | None, result: ProbeResult, target: ProbeTarget) 
     healthy = state.healthy if state else None
     if successes >= target.success_threshold:
         healthy = True
-    elif failures >= target.failure_threshold or result.reason in _IDENTITY:
+    elif failures >= target.failure_threshold or result.reason in STRANGER:
         healthy = False
     was = healthy is True or (state is not None and state.was_healthy)
     return ProbeState(healthy, failures, result, successes, was_healthy=was)

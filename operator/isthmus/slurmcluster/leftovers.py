@@ -11,8 +11,8 @@ from isthmus.apiserver.gate import Gate
 from isthmus.apiserver.objects import dig
 from isthmus.apiserver.resources import SLURM_JOBS
 from isthmus.apiserver.store import Store
-from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.records import Snapshot
+from isthmus.backends.slurm.work_folder import WorkFolder
 from isthmus.errors import SlurmError
 from isthmus.slurmcluster.policy.leftovers import KEY_SECONDS, may_go
 
@@ -52,7 +52,7 @@ class Leftovers:
         reference: ClusterReference,
         snapshot: Snapshot,
         *,
-        client: SlurmClient,
+        work_folder: WorkFolder,
         folder: str,
     ) -> None:
         """Look once an hour, by a fresh snapshot that shows all jobs; what fails can wait."""
@@ -64,7 +64,7 @@ class Leftovers:
         known |= {job.name for job in snapshot.jobs}
         known |= {job.name for job in snapshot.unreadable}
         try:
-            old = await client.old_files(
+            old = await work_folder.old_files(
                 work_directory=folder,
                 installation_id=self._installation_id,
                 seconds=self._keep,
@@ -73,7 +73,7 @@ class Leftovers:
             gone = may_go(old, installation_id=self._installation_id, known=known)
             if gone:
                 self._gate.check()
-                await client.remove_files(work_directory=folder, files=gone)
+                await work_folder.remove_files(work_directory=folder, files=gone)
         except SlurmError as error:
             _log.warning("Old files in %s of %s are left: %s", folder, reference.name, error)
 

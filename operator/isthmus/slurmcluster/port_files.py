@@ -31,7 +31,7 @@ class PortFiles:
         """Prepare.
 
         Args:
-            clusters: the clients of the clusters.
+            clusters: whose folders are read.
             states: where the ports go.
             clock: monotonic seconds.
         """
@@ -57,7 +57,7 @@ class PortFiles:
         self._asked[place] = now
         jobs = list(self._waiting.pop(place).items())[:AT_ONCE]
         try:
-            found = await self._clusters.client(reference).published_ports(
+            found = await self._clusters.work_folder(reference).published_ports(
                 work_directory=folder, jobs=jobs
             )
         except SlurmError as error:

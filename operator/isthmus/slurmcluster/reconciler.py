@@ -131,9 +131,9 @@ class SlurmClusterReconciler:
             client = self._clusters.client(reference)
             await self._orphans.cancel(reference, orphans, client=client, snapshot=snapshot)
         if snapshot is not None:
-            client = self._clusters.client(reference)
+            files = self._clusters.work_folder(reference)
             folder = cluster.spec.files.work_directory
-            await self._leftovers.look(reference, snapshot, client=client, folder=folder)
+            await self._leftovers.look(reference, snapshot, work_folder=files, folder=folder)
         # A poller that hangs is noticed by the age of its last snapshot.
         return access.stale_after
 

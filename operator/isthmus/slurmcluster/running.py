@@ -1,4 +1,4 @@
-"""The running side of the SLURM clusters: one client and one poller per SlurmCluster.
+"""The running side of the SLURM clusters: one way to it and one poller per SlurmCluster.
 
 The SlurmCluster reconciler says what should run; this module starts, replaces and ends it. A
 poller that dies ends the process, as every background task does.
@@ -14,8 +14,9 @@ from isthmus.api.ip_family import IpFamily
 from isthmus.api.reasons import Reason
 from isthmus.backends.slurm.addresses import nodes_family
 from isthmus.backends.slurm.client import SlurmClient
-from isthmus.backends.slurm.login import ClusterAccess
+from isthmus.backends.slurm.login import ClusterAccess, ClusterHandle
 from isthmus.backends.slurm.records import NotSent, Snapshot, SubmitOutcome, SubmitRequest
+from isthmus.backends.slurm.work_folder import WorkFolder
 from isthmus.errors import SlurmUnavailableError
 from isthmus.slurmcluster.poller import Poller
 from isthmus.slurmcluster.state import ClusterState, ClusterStates
@@ -25,7 +26,7 @@ _log = logging.getLogger(__name__)
 SUBMISSIONS_AT_ONCE = 8
 
 
-ClientFactory = Callable[[ClusterAccess], SlurmClient]
+Reach = Callable[[ClusterAccess], ClusterHandle]
 ChangeListener = Callable[[ClusterReference, frozenset[str] | None], None]
 """Called with the names of changed jobs, or None when the cluster's reachability changed."""
 
@@ -33,7 +34,7 @@ ChangeListener = Callable[[ClusterReference, frozenset[str] | None], None]
 @dataclass(slots=True)
 class _Running:
     access: ClusterAccess
-    client: SlurmClient
+    handle: ClusterHandle
     poller: Poller
     task: asyncio.Task[None]
     submissions: asyncio.Semaphore
@@ -46,7 +47,7 @@ class Clusters:
         self,
         *,
         states: ClusterStates,
-        make_client: ClientFactory,
+        reach: Reach,
         on_change: ChangeListener,
         on_death: Callable[[BaseException], None],
     ) -> None:
@@ -54,12 +55,12 @@ class Clusters:
 
         Args:
             states: where snapshots go.
-            make_client: makes the client of a cluster.
+            reach: makes the way to a cluster.
             on_change: told after every snapshot and failure that changes something.
             on_death: told when a poller ends by an error, which must end the process.
         """
         self._states = states
-        self._make_client = make_client
+        self._reach = reach
         self._on_change = on_change
         self._on_death = on_death
         self._running: dict[ClusterReference, _Running] = {}
@@ -72,22 +73,22 @@ class Clusters:
             return
         self.stop(reference)
         self._states.put(reference, ClusterState(stale_after=access.stale_after))
-        client = self._make_client(access)
+        handle = self._reach(access)
         poller = Poller(
-            client,
+            handle.client,
             interval=access.poll_interval,
             backoff_cap=min(300.0, access.poll_interval * 10),
             probe_interval=min(15.0, access.poll_interval),
             poke_gap=min(2.0, access.poll_interval / 2),
-            on_snapshot=lambda snapshot: self._take(reference, snapshot, warning=client.warning),
+            on_snapshot=lambda snapshot: self._take(reference, snapshot, warning=handle.warning()),
             on_failure=lambda failure: self._fail(reference, failure),
-            prepare=lambda: self._prepare(reference, client, access),
+            prepare=lambda: self._prepare(reference, handle, access),
         )
-        task = asyncio.create_task(self._poll(client, poller), name=f"poller {reference.name}")
+        task = asyncio.create_task(self._poll(handle, poller), name=f"poller {reference.name}")
         task.add_done_callback(self._done)
         self._running[reference] = _Running(
             access=access,
-            client=client,
+            handle=handle,
             poller=poller,
             task=task,
             submissions=asyncio.Semaphore(SUBMISSIONS_AT_ONCE),
@@ -117,18 +118,29 @@ class Clusters:
         await asyncio.gather(*self._ending, return_exceptions=True)
 
     def client(self, reference: ClusterReference) -> SlurmClient:
-        """The client of a cluster.
+        """The scheduler of a cluster.
 
         Raises:
             SlurmUnavailableError: the cluster is not polled (its object is gone).
         """
+        return self._handle(reference).client
+
+    def work_folder(self, reference: ClusterReference) -> WorkFolder:
+        """The files of a cluster's jobs.
+
+        Raises:
+            SlurmUnavailableError: the cluster is not polled (its object is gone).
+        """
+        return self._handle(reference).work_folder
+
+    def _handle(self, reference: ClusterReference) -> ClusterHandle:
         running = self._running.get(reference)
         if running is None:
             raise SlurmUnavailableError(
                 f"SlurmCluster {reference.namespace}/{reference.name} is not being polled",
                 reason=Reason.NOT_OBSERVED_YET,
             )
-        return running.client
+        return running.handle
 
     async def submit(
         self,
@@ -150,7 +162,7 @@ class Clusters:
             return NotSent("its cluster was being set up anew")
         async with running.submissions:
             unwanted = check()
-            return NotSent(unwanted) if unwanted else await running.client.submit(request)
+            return NotSent(unwanted) if unwanted else await running.handle.client.submit(request)
 
     def family(self, reference: ClusterReference) -> IpFamily:
         """Family of the addresses of a cluster's nodes, as the last complete snapshot has them."""
@@ -165,22 +177,22 @@ class Clusters:
             running.poller.poke()
 
     @staticmethod
-    async def _poll(client: SlurmClient, poller: Poller) -> None:
+    async def _poll(handle: ClusterHandle, poller: Poller) -> None:
         try:
             await poller.run()
         finally:
-            await client.close()
+            await handle.close()
 
     async def _prepare(
-        self, reference: ClusterReference, client: SlurmClient, access: ClusterAccess
+        self, reference: ClusterReference, handle: ClusterHandle, access: ClusterAccess
     ) -> bool:
         """Make what jobs need before they can be submitted; returns whether that is done."""
         state = self._states.get(reference)
         if state is None:
             return False
         try:
-            await client.prepare_work_directory(access.work_directory)
-            state.version = await client.version()
+            await handle.work_folder.prepare(work_directory=access.work_directory)
+            state.version = await handle.client.version()
         except SlurmUnavailableError as failure:
             state.unprepared = str(failure)
             return False

@@ -6,7 +6,7 @@ written. What was assigned before a restart stands in the SlurmJobs themselves.
 """
 
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from isthmus.api.conditions import TERMINAL
 from isthmus.api.slurmcluster import SlurmCluster, network_mode
@@ -46,39 +46,44 @@ class ForwardPorts:
         self._first, self._last, self._hold = first, last, hold
         self._clock = clock
         self._offered: dict[Key, int] = {}
-        self._holders: dict[int, set[Key]] = {}
+        self._holders: dict[int, dict[Key, None]] = {}  # the first one to have it stands first
         self._released: dict[int, float] = {}
 
-    def offer(self, key: Key, *, attempt: str, used: Iterable[int] = ()) -> int | None:
+    def offer(
+        self, key: Key, *, attempt: str, used: Iterable[int] = (), had: Iterable[int] = ()
+    ) -> int | None:
         """A port for an attempt, the same each time; None where all are taken.
 
         Args:
             key: of the SlurmJob.
             attempt: its attempt.
             used: further ports that stand in slices.
+            had: ports that it had; the first free one of them is its port again.
         """
         if key in self._offered:
             return self._offered[key]
         now = self._clock()
         self._released = {p: at for p, at in self._released.items() if now - at < self._hold}
         taken = {*self._offered.values(), *self._released, *self._assigned(), *used}
-        port = choose_port(
+        again = next((port for port in had if port not in taken), None)
+        port = again or choose_port(
             seed=zlib.crc32(attempt.encode()), taken=taken, first=self._first, last=self._last
         )
         if port is not None:
             self._take(key, port)
         return port
 
-    def keep(self, key: Key, port: int) -> frozenset[Key]:
+    def keep(self, key: Key, port: int) -> tuple[Key, ...]:
         """Take notice of a port that is assigned.
 
         Returns:
-            Others that have it too: a status that was restored or written by somebody.
+            Who has it, in the order in which that was seen: more than one where a status was
+            restored or written by somebody.
         """
         if self._offered.get(key) != port:
             self.forget(key)
             self._take(key, port)
-        return frozenset(self._holders[port] - {key})
+        return tuple(self._holders[port])
 
     def release(self, key: Key) -> None:
         """The attempt is over: its port cools, and is free after a while."""
@@ -90,12 +95,12 @@ class ForwardPorts:
         """Whatever port the attempt has is no longer its own; returns it."""
         port = self._offered.pop(key, None)
         if port is not None:
-            self._holders[port].discard(key)
+            self._holders[port].pop(key, None)
         return port
 
     def _take(self, key: Key, port: int) -> None:
         self._offered[key] = port
-        self._holders.setdefault(port, set()).add(key)
+        self._holders.setdefault(port, {})[key] = None
 
     def _assigned(self) -> set[int]:
         ports = (
@@ -132,12 +137,15 @@ def observe_network(
         ports.release(key)
     elif status.forward is not None and status.forward.port is not None:
         port = status.forward.port
-        rivals = ports.keep(key, port)
+        claimants = ports.keep(key, port)
         # A job of mode Reverse was told its port, and calls with it.
         movable = status.forward.mode != "Reverse"
-        if rivals and movable and not _keeps(raw, port, rivals=rivals, store=store):
+        shared = movable and len(claimants) > 1
+        if shared and not _keeps(raw, port, claimants=claimants, store=store):
             ports.forget(key)
-            offered, lost = ports.offer(key, attempt=job.spec.attempt, used=(port,)), True
+            had = [tunnel.port for tunnel in tunnels]
+            offered = ports.offer(key, attempt=job.spec.attempt, used=(port,), had=had)
+            lost = True
     elif mode != "Direct":
         used = [tunnel.port for tunnel in tunnels]
         offered = ports.offer(key, attempt=job.spec.attempt, used=used)
@@ -149,16 +157,31 @@ def _tunnels(raw: Object, store: Store) -> tuple[TunnelSlice, ...]:
     return tuple(tunnel for tunnel in found if tunnel is not None)
 
 
-def _keeps(raw: Object, port: int, *, rivals: Iterable[Key], store: Store) -> bool:
-    """Whether a worker keeps a port that others claim too: the one that is reached by it does."""
+def _keeps(raw: Object, port: int, *, claimants: Sequence[Key], store: Store) -> bool:
+    """Whether a worker keeps a port that others claim too: the one that had it does.
 
-    def rank(obj: Object) -> tuple[bool, str, str]:
-        held = any(t.up and t.port == port for t in _tunnels(obj, store))
-        return not held, namespace(obj), name(obj)
+    Asked of what supervisors have published, since a status is what somebody may have written. A
+    slice of the port tells who had it also while no way works: its worker may be the last one that
+    stays in rotation until the way is back.
+    """
 
-    others = (store.get(SLURM_JOBS, key.namespace, key.name) for key in rivals)
-    return not any(
-        rank(other) < rank(raw)
-        for other in others
-        if other is not None and number(dig(other, "status", "forward", "port")) == port
-    )
+    def rank(place: int, obj: Object) -> tuple[bool, bool, bool, bool, bool, int]:
+        its = _tunnels(obj, store)
+        here = [tunnel for tunnel in its if tunnel.port == port]
+        return (
+            dig(obj, "status", "forward", "mode") != "Reverse",
+            not any(tunnel.ready for tunnel in here),
+            not any(tunnel.up for tunnel in here),
+            not here,
+            bool(its),  # its slices are at another port: it had that one
+            place,
+        )
+
+    found = (store.get(SLURM_JOBS, key.namespace, key.name) for key in claimants)
+    claiming = [
+        obj
+        for obj in found
+        if obj is not None and number(dig(obj, "status", "forward", "port")) == port
+    ]
+    first = min(enumerate(claiming), key=lambda one: rank(*one), default=None)
+    return first is None or uid(first[1]) == uid(raw)

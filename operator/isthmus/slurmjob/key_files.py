@@ -52,7 +52,7 @@ class KeyStaging:
 
         Args:
             keys: of the attempts; written down before one is staged.
-            clusters: the clients of the clusters.
+            clusters: in whose folders the files are.
             check: raises where this process may not change anything.
             clock: epoch seconds.
         """
@@ -77,9 +77,9 @@ class KeyStaging:
         key = await self._keys.key(job, frozen)
         if key is None:
             return
-        client = self._clusters.client(job.spec.cluster)
+        files = self._clusters.work_folder(job.spec.cluster)
         self._check()
-        await client.place_secret(
+        await files.place_secret(
             work_directory=folder,
             job_name=job.spec.job_name,
             content=key,
@@ -132,8 +132,8 @@ class KeyStaging:
             if known is not None and 0 <= self._clock() - known.at < _LISTING_COUNTS:
                 return known.jobs
             self._listed[(reference, folder)] = _Listing(at=self._clock(), jobs=None)
-            client = self._clusters.client(reference)
-            jobs = await client.placed_secrets(work_directory=folder)
+            files = self._clusters.work_folder(reference)
+            jobs = await files.placed_secrets(work_directory=folder)
             self._listed[(reference, folder)] = _Listing(at=self._clock(), jobs=jobs)
             return jobs
 
@@ -155,7 +155,7 @@ class KeyStaging:
             return
         try:
             self._check()
-            await self._clusters.client(job.spec.cluster).remove_secrets(
+            await self._clusters.work_folder(job.spec.cluster).remove_secrets(
                 work_directory=job.work_directory or cluster.spec.files.work_directory,
                 job_name=job.spec.job_name,
             )

@@ -47,7 +47,7 @@ class StartGate:
             return Closing.FAILED if unread else Closing.CLOSED
         self._gate.check()
         try:
-            closed = await self._clusters.client(job.spec.cluster).close_gate(
+            closed = await self._clusters.work_folder(job.spec.cluster).close_gate(
                 work_directory=job.work_directory or cluster.spec.files.work_directory,
                 job_name=job.spec.job_name,
             )

@@ -11,13 +11,14 @@ from dataclasses import replace
 from isthmus.api.conditions import Reason
 from isthmus.api.desired import ClusterReference
 from isthmus.api.slurmcluster import SlurmCluster
-from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.slurmjob import ForwardStatus, SlurmJob, SlurmJobStatus
 from isthmus.apiserver.key import Key
 from isthmus.apiserver.objects import Object, deletion_timestamp, name, namespace, uid
 from isthmus.apiserver.resources import SLURM_JOBS
 from isthmus.apiserver.statuses import write_status
 from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.backends.slurm.records import NotSent, Refused, SubmitOutcome
+from isthmus.backends.slurm.request import submit_request
 from isthmus.errors import SecretMissingError
 from isthmus.slurmcluster.running import Clusters
 from isthmus.slurmcluster.submission_line import Turn
@@ -25,7 +26,6 @@ from isthmus.slurmjob.actions import Submit
 from isthmus.slurmjob.key_files import KeyStaging
 from isthmus.slurmjob.observe import Parts
 from isthmus.slurmjob.record import AttemptStatus
-from isthmus.slurmjob.requests import submit_request
 from isthmus.slurmjob.sides import ApiSide, Installation, SlurmSide
 from isthmus.slurmjob.submitting import after_submission
 from isthmus.ssh.keys import KeyPair, new_key_pair
@@ -54,7 +54,7 @@ async def announced(
         return before
     key = await draw()
     check()
-    await clusters.client(job.spec.cluster).place_tunnel_key(
+    await clusters.work_folder(job.spec.cluster).place_tunnel_key(
         work_directory=before.submission.work_directory or cluster.spec.files.work_directory,
         job_name=job.spec.job_name,
         content=key.private,
@@ -79,20 +79,23 @@ async def submit(
         job: the attempt.
         frozen: its revision, None if it is gone.
         cluster: where it goes, None if it is gone.
-        clusters: the clients of the clusters.
+        clusters: all that are polled.
         installation_id: stands in the job's comment.
         check: called right before sbatch: returns why it is not wanted any more, "" if it is;
             raises if it must not be.
     """
     if cluster is None or frozen is None:
         return Refused(reason="NotRenderable", message="the revision or cluster is gone")
+    forward = before.forward or ForwardStatus()
     try:
         request = submit_request(
-            job=job,
+            attempt=job.spec,
+            namespace=job.metadata.namespace,
             frozen=frozen,
             cluster=cluster,
             installation_id=installation_id,
-            forward=before.forward,
+            mode=forward.mode or "Direct",
+            forward_port=forward.port,
             work_directory=before.work_directory,
             excluded_nodes=before.excluded_nodes,
             family=clusters.family(job.spec.cluster),

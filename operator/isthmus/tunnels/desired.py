@@ -106,14 +106,22 @@ def wanted_forwards(
         admits: whether one may be held at all; it claims no port otherwise.
     """
     found: dict[int, Wanted] = {}
+    others: list[Wanted] = []
     for attempt in attempts:
         one = _of(attempt, held.get(uid(attempt.raw)))
         if one is None or not admits(one):
             continue
         # Of two that claim a port the one that has it keeps it.
-        rival = found.get(one.port)
-        if rival is None or (_has(held, one) and not _has(held, rival)):
-            found[one.port] = one
+        rival = found.setdefault(one.port, one)
+        if rival is not one and _has(held, one) and not _has(held, rival):
+            found[one.port], one = one, rival
+        if found[one.port] is not one:
+            others.append(one)
+    for one in others:
+        # The other one stays where it is until the operator has given it a port of its own.
+        before = held.get(one.uid)
+        if before is not None and before.port not in found:
+            found[before.port] = replace(one, port=before.port, public_key=before.public_key)
     return tuple(sorted(found.values(), key=lambda one: (one.namespace, one.slurm_job)))
 
 

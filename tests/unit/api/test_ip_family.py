@@ -10,15 +10,14 @@ import pytest
 
 from isthmus.api.desired import Engine, EngineType
 from isthmus.api.ip_family import IpFamily, family_of, host_port, pods_family
-from isthmus.api.slurmjob import ForwardStatus
 from isthmus.backends.kubernetes.observe import probe_url
 from isthmus.backends.kubernetes.render import pod_template
 from isthmus.backends.slurm.addresses import nodes_family
 from isthmus.backends.slurm.frozen import freeze, job_template
+from isthmus.backends.slurm.request import listen_address
 from isthmus.front import envoy
 from isthmus.routing.members import Worker
 from isthmus.settings import Settings
-from isthmus.slurmjob.requests import listen_address
 from tests.unit.builders import desired, k8s_pool, node, slurm_pool
 
 OPERATOR = Path(__file__).resolve().parents[3] / "operator" / "isthmus"
@@ -75,8 +74,8 @@ def test_engines_in_pods(engine: EngineType, family: IpFamily) -> None:
 @pytest.mark.parametrize(
     ("mode", "family", "listen"),
     [
-        (None, V4, "0.0.0.0"),
-        (None, V6, "::"),
+        ("Direct", V4, "0.0.0.0"),
+        ("Direct", V6, "::"),
         ("Tunnel", V6, "::"),
         ("NodeSSH", V6, "127.0.0.1"),
         ("Reverse", V4, "127.0.0.1"),
@@ -84,9 +83,8 @@ def test_engines_in_pods(engine: EngineType, family: IpFamily) -> None:
 )
 def test_engines_on_nodes(mode: Any, family: IpFamily, listen: str) -> None:
     pool = slurm_pool()
-    forward = None if mode is None else ForwardStatus(mode=mode, port=20000)
     frozen = freeze(desired=desired(pool), pool=pool)
-    made = job_template(frozen, models={}, listen=listen_address(forward, family=family))
+    made = job_template(frozen, models={}, listen=listen_address(mode, family=family))
     assert f"--host={listen}" in made.argv
 
 

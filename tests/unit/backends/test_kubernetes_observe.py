@@ -143,6 +143,9 @@ class TestEngine:
         found = pod()
         found["spec"]["containers"] = [{"command": ["vllm", "serve"]}]
         assert engine_of(found) == "vllm"
+        for other in ("/bin/sh", None, ["vllm"]):
+            found["spec"]["containers"] = [{"command": [other, "serve"]}]
+            assert engine_of(found) is None
         assert engine_of(pod()) is None
 
 

@@ -21,7 +21,6 @@ from isthmus.backends.slurm.frozen import (
     freeze,
     from_json,
     job_template,
-    masked,
     site_facts,
     to_json,
 )
@@ -150,17 +149,6 @@ def test_site_facts_are_the_clusters() -> None:
     assert (facts.gpu_directive, facts.gpu_types) == ("gpus-per-node", {"h100": "nvidia_h100"})
     assert facts.exclusive
     assert (facts.modules, facts.setup) == (("cuda/12",), "source /sw/env.sh")
-
-
-def test_people_see_masked_values() -> None:
-    shown = masked(
-        frozen().template,
-        mask=lambda name, value: f"<{name}>",
-        mask_argument=lambda argument: argument.partition("=")[0],
-    )
-    assert shown.env == (("NCCL_DEBUG", "<NCCL_DEBUG>"),)
-    assert "--mem-fraction-static" in shown.argv
-    assert shown.partitions == ("gpu", "long")
 
 
 def test_a_pool_on_kubernetes_has_no_job() -> None:

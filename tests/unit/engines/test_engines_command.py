@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from isthmus.api.names import identity_model_name
-from isthmus.engines import ENGINES
-from isthmus.engines.base import METRICS_PATH, LaunchRequest
+from isthmus.engines import ENGINES, engine_started_by
+from isthmus.engines.base import LaunchRequest
 
 REQUEST = LaunchRequest(
     model="meta-llama/Llama-3.1-8B",
@@ -71,6 +71,7 @@ def test_what_every_engine_needs(name: str) -> None:
     engine = ENGINES[name]
     command = engine.command(REQUEST)
     assert engine.name == name
+    assert engine_started_by(command[0]) == name
     # The user's own come last, untouched and each as one element.
     assert command[-2:] == REQUEST.args
     # Loopback, the default of one of them, is not reachable from outside a pod or node.
@@ -85,6 +86,17 @@ def test_what_every_engine_needs(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(ENGINES))
 def test_h1_what_is_asked_without_a_key_is_open_and_what_tells_who_it_is_is_not(name: str) -> None:
     profile = ENGINES[name]
-    assert {profile.health_path, profile.readiness_path, METRICS_PATH} <= set(profile.open_paths)
-    assert set(profile.identity_paths).isdisjoint(profile.open_paths)
-    assert "/v1/models" in profile.identity_paths
+    assert {profile.health_path, profile.readiness_path} <= set(profile.open_paths)
+    asked = [profile.metrics, *profile.probes(full=True), *profile.probes(full=False)]
+    assert {question.path for question in asked if not question.guarded} <= set(profile.open_paths)
+    guarded = {question.path for question in asked if question.guarded}
+    assert guarded.isdisjoint(profile.open_paths)
+    assert "/v1/models" in guarded
+
+
+@pytest.mark.parametrize("name", sorted(ENGINES))
+def test_an_engine_is_not_started_as_a_part_of_a_worker_of_several_nodes(name: str) -> None:
+    command = ENGINES[name].command
+    assert command(REQUEST, rank=0, size=1, rendezvous=None) == command(REQUEST)
+    with pytest.raises(ValueError, match="node 1 of 2"):
+        command(REQUEST, rank=1, size=2, rendezvous="10.0.0.1:29500")

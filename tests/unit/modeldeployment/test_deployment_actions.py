@@ -159,7 +159,7 @@ class Clusters:
     def __init__(self) -> None:
         self.closed: list[tuple[str, str]] = []
 
-    def client(self, reference: object) -> Clusters:
+    def work_folder(self, reference: object) -> Clusters:
         return self
 
     async def close_gate(self, *, work_directory: str, job_name: str) -> bool:

@@ -175,7 +175,6 @@ async def test_headers_of_probes(
 def test_what_a_probe_sends_is_not_shown() -> None:
     target = ProbeTarget(
         url_base="http://127.0.0.1:1",
-        health_path="/health",
         model="llama",
         attempt="x7k2qp",
         engine="sglang",

@@ -13,7 +13,7 @@ from isthmus.apiserver.key import Key
 from isthmus.apiserver.resources import SLURM_CLUSTERS, SLURM_JOBS, Resource
 from isthmus.apiserver.secrets import SecretRef
 from isthmus.apiserver.store import Store
-from isthmus.backends.slurm.login import ClusterAccess
+from isthmus.backends.slurm.login import ClusterAccess, ClusterHandle
 from isthmus.errors import ApiUnavailableError, SecretMissingError, SshError
 from isthmus.settings import Settings
 from isthmus.slurmcluster.plan import SlurmClusterObservation, slurm_cluster_status
@@ -67,7 +67,7 @@ class Passes:
         self.states = ClusterStates()
         self.clusters = Clusters(
             states=self.states,
-            make_client=self._client,
+            reach=self._reach,
             on_change=lambda *_: None,
             on_death=lambda error: None,
         )
@@ -88,9 +88,10 @@ class Passes:
         self.store.put(SLURM_CLUSTERS, made)
         self.key = Key("SlurmCluster", namespace, made["metadata"]["name"])
 
-    def _client(self, access: ClusterAccess) -> Any:
+    def _reach(self, access: ClusterAccess) -> Any:
         self.clients += 1
-        return AsyncMock(warning="")
+        there = AsyncMock()
+        return ClusterHandle(there, there, warning=lambda: "", close=there.close)
 
     async def patch(self, resource: Resource, *, subresource: str = "", **rest: Any) -> Json:
         where = rest["namespace"], rest["name"]

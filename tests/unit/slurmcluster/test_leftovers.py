@@ -12,8 +12,8 @@ from isthmus.api.desired import ClusterReference
 from isthmus.apiserver.gate import OpenGate
 from isthmus.apiserver.resources import SLURM_JOBS
 from isthmus.apiserver.store import Store
-from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.records import UnreadableJob
+from isthmus.backends.slurm.work_folder import WorkFolder
 from isthmus.errors import NotLeaderError, SlurmUnavailableError
 from isthmus.slurmcluster.leftovers import EVERY, Leftovers
 from isthmus.slurmcluster.policy.leftovers import MOST, may_go
@@ -72,8 +72,8 @@ def test_b7_looks_once_an_hour_and_only_by_a_snapshot_that_shows_all() -> None:
     shown = replace(snapshot(record(name=running)), unreadable=(odd,))
 
     def look(seen: Any) -> None:
-        given = cast(SlurmClient, client)
-        asyncio.run(leftovers.look(HPC, seen, client=given, folder="/w"))
+        given = cast(WorkFolder, client)
+        asyncio.run(leftovers.look(HPC, seen, work_folder=given, folder="/w"))
 
     look(replace(shown, nameless=("?",)))
     assert client.asked == 0, "a record that nobody can name may be of any job"
@@ -102,5 +102,7 @@ def test_b7_nothing_goes_once_the_lease_is_lost() -> None:
         clock=lambda: 1e9,
     )
     with pytest.raises(NotLeaderError):
-        asyncio.run(leftovers.look(HPC, snapshot(), client=cast(SlurmClient, client), folder="/w"))
+        asyncio.run(
+            leftovers.look(HPC, snapshot(), work_folder=cast(WorkFolder, client), folder="/w")
+        )
     assert client.removed == []

@@ -13,7 +13,7 @@ from isthmus.apiserver.gate import OpenGate
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_JOBS, WATCHED
 from isthmus.apiserver.store import Store
 from isthmus.backends.slurm.records import JobRecord
-from isthmus.errors import SlurmCommandError
+from isthmus.errors import RefusalCode, SlurmCommandError
 from isthmus.slurmcluster.orphans import Orphans
 from tests.unit.builders import COMMENT, NOW, record, snapshot
 
@@ -37,7 +37,7 @@ class Client:
 
     async def cancel(self, *, job_id: int, job_name: str) -> None:
         if job_id in self.refused:
-            raise SlurmCommandError("Access/permission denied")
+            raise SlurmCommandError("denied", code=RefusalCode.PERMISSION_DENIED)
         self.cancelled.append((job_id, job_name))
 
 

@@ -75,7 +75,7 @@ class World:
         self.client, self.now, self.states = Client(), 0.0, ClusterStates()
         self.state = ClusterState(stale_after=60.0)
         self.states.put(HPC, self.state)
-        clusters: Any = SimpleNamespace(client=lambda _: self.client)
+        clusters: Any = SimpleNamespace(work_folder=lambda _: self.client)
         self.files = PortFiles(clusters=clusters, states=self.states, clock=lambda: self.now)
 
     async def read(self, name: str, job_id: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any, Literal
 
 import pytest
@@ -85,45 +86,97 @@ def claiming(name: str, *, mode: Literal["Tunnel", "Reverse"] = "Tunnel") -> dic
     return made
 
 
-class TestTwoThatClaimOne:
-    """A status was restored, or somebody wrote it: the one that is reached by the port keeps it."""
+def published(name: str, *, port: int, ready: bool = False, up: bool = False) -> dict[str, Any]:
+    """The slice of a worker's forward."""
+    held = Published(
+        namespace="team-a",
+        slurm_job=name,
+        uid=uid(claiming(name)),
+        deployment="llama",
+        service="llama",
+        tunnel=TunnelSlice(host="a", address="10.9.0.1", port=port, ready=ready, up=up),
+    )
+    made: dict[str, Any] = {**tunnel_slice(held)}
+    made["metadata"] |= {"uid": f"slice of {name}", "resourceVersion": "7"}
+    return made
 
-    def seen(self, store: Store, ports: ForwardPorts, name: str) -> Network:
-        raw = store.get(SLURM_JOBS, "team-a", name)
+
+class TestTwoThatClaimOne:
+    """A status was restored, or somebody wrote it: the one that had the port keeps it."""
+
+    def ports(self, *slices: dict[str, Any], calls: Collection[str] = ()) -> None:
+        self.store = Store(watched=[SLURM_JOBS, ENDPOINT_SLICES])
+        for name in ("one", "two"):
+            mode: Literal["Tunnel", "Reverse"] = "Reverse" if name in calls else "Tunnel"
+            self.store.put(SLURM_JOBS, claiming(name, mode=mode))
+        for each in slices:
+            self.store.put(ENDPOINT_SLICES, each)
+        self.restarted()
+
+    def restarted(self) -> None:
+        """Nothing is remembered."""
+        self.known = ForwardPorts(
+            store=self.store, first=20000, last=20999, hold=60.0, clock=Clock()
+        )
+
+    def seen(self, name: str) -> Network:
+        raw = self.store.get(SLURM_JOBS, "team-a", name)
         assert raw is not None
         job = SlurmJob.model_validate(raw)
         return observe_network(
-            raw, job=job, cluster=None, service="llama", store=store, ports=ports
+            raw, job=job, cluster=None, service="llama", store=self.store, ports=self.known
         )
 
-    def test_the_other_gets_another(self) -> None:
-        store = Store(watched=[SLURM_JOBS, ENDPOINT_SLICES])
-        ports = ForwardPorts(store=store, first=20000, last=20001, hold=60.0, clock=Clock())
-        for name in ("one", "two"):
-            store.put(SLURM_JOBS, claiming(name))
-        self.seen(store, ports, "one")
-        assert self.seen(store, ports, "two").port_lost  # by its name
-        assert self.seen(store, ports, "two").free_port == 20001
-        assert not self.seen(store, ports, "one").port_lost
-        held = Published(
-            namespace="team-a",
-            slurm_job="two",
-            uid=uid(store.get(SLURM_JOBS, "team-a", "two") or {}),
-            deployment="llama",
-            service="llama",
-            tunnel=TunnelSlice(host="a", address="10.9.0.1", port=20000, ready=True, up=True),
-        )
-        published: dict[str, Any] = {**tunnel_slice(held)}
-        published["metadata"] |= {"uid": "slice", "resourceVersion": "7"}
-        store.put(ENDPOINT_SLICES, published)
-        ports = ForwardPorts(store=store, first=20000, last=20001, hold=60.0, clock=Clock())
-        self.seen(store, ports, "two")
-        assert self.seen(store, ports, "one").port_lost  # whatever its name
-        assert not self.seen(store, ports, "two").port_lost
+    def loses(self, name: str, *, to: int | None = None) -> None:
+        """Whoever is looked at first, the other one keeps it, and so again after a restart.
+
+        `to`: the port that it gets, which is the one that it had.
+        """
+        (other,) = {"one", "two"} - {name}
+        for order in ((name, other), (other, name)):
+            self.restarted()
+            self.seen(order[0])
+            self.seen(order[1])
+            assert not self.seen(other).port_lost
+            lost = self.seen(name)
+            assert lost.port_lost
+            assert lost.free_port not in (None, 20000)
+            assert to is None or lost.free_port == to
+
+    def test_without_any_slice_it_is_the_first_one_that_was_seen(self) -> None:
+        self.ports()
+        for first, other in (("one", "two"), ("two", "one")):
+            self.restarted()
+            assert not self.seen(first).port_lost
+            assert self.seen(other).port_lost
+            assert not self.seen(first).port_lost
+
+    def test_the_one_that_is_reached_by_it_keeps_it_whatever_its_name(self) -> None:
+        self.ports(published("two", port=20000, ready=True, up=True))
+        self.loses("one")
+
+    def test_seed_9919_the_one_that_had_it_keeps_it_while_no_way_works(self) -> None:
+        """All login hosts are away: its slice stays in rotation as the last one of its Service.
+
+        The claimant's name comes first, and its forward is no more up than the other one's.
+        """
+        self.ports(published("two", port=20000, ready=True), published("one", port=20001))
+        self.loses("one", to=20001)
+
+    def test_one_out_of_rotation_had_it_all_the_same(self) -> None:
+        self.ports(published("two", port=20000), published("one", port=20001, ready=True, up=True))
+        self.loses("one")
+
+    def test_one_with_a_slice_at_another_port_came_later(self) -> None:
+        self.ports(published("one", port=20001, ready=True, up=True))
+        self.loses("one", to=20001)
 
     def test_a_job_that_calls_keeps_what_it_was_told(self) -> None:
-        store = Store(watched=[SLURM_JOBS, ENDPOINT_SLICES])
-        ports = ForwardPorts(store=store, first=20000, last=20001, hold=60.0, clock=Clock())
+        self.ports(calls=("one", "two"))
         for name in ("one", "two"):
-            store.put(SLURM_JOBS, claiming(name, mode="Reverse"))
-            assert not self.seen(store, ports, name).port_lost
+            assert not self.seen(name).port_lost
+
+    def test_for_a_job_that_calls_another_one_moves(self) -> None:
+        """It could not, and two would stay at one port."""
+        self.ports(published("one", port=20000, ready=True, up=True), calls=("two",))
+        self.loses("one")

@@ -43,7 +43,7 @@ class Folder:
             raise SlurmUnavailableError("read-only", reason="WorkDirectoryUnavailable")
         return frozenset(self.files)
 
-    def client(self, reference: object) -> Folder:
+    def work_folder(self, reference: object) -> Folder:
         return self
 
 

@@ -29,7 +29,7 @@ class Client:
 class World:
     def __init__(self, *, key: str | None, bastion: bool) -> None:
         self.client = Client()
-        clusters = SimpleNamespace(client=lambda _: self.client)
+        clusters = SimpleNamespace(work_folder=lambda _: self.client)
         self.staging = KeyStaging(
             keys=Keys(),  # type: ignore[arg-type]
             clusters=clusters,  # type: ignore[arg-type]

@@ -4,8 +4,8 @@ import pytest
 
 from tests.simulation import corpus
 
-OPEN = {9919}
 CATCH_MUTATIONS = {551, 872, 1666, 1736}
+ONCE_OPEN = {9875, 9919, 10093}
 
 
 def test_ranges_and_single_seeds() -> None:
@@ -24,5 +24,4 @@ def test_a_damaged_line_is_refused(text: str, said: str) -> None:
 
 def test_what_make_test_runs() -> None:
     seeds = set(corpus.seeds())
-    assert set(range(400)) | CATCH_MUTATIONS <= seeds
-    assert not OPEN & seeds
+    assert set(range(400)) | CATCH_MUTATIONS | ONCE_OPEN <= seeds

@@ -232,12 +232,28 @@ class TestWanted:
         (first,) = wanted(slurm_job("z"))
         assert wanted(slurm_job("a"), slurm_job("z"), held={first.uid: first}) == (first,)
 
-    def test_one_that_is_held_elsewhere_takes_no_port_of_another(self) -> None:
-        """Seed 9919: both were held, and who came first in the list took the other's port."""
+    def test_one_that_is_held_elsewhere_takes_no_port_of_another_and_stays_there(self) -> None:
+        """Seed 9919: both were held, and who came first in the list took the other's port.
+
+        Were it let go, its own Service might have lost the only endpoint.
+        """
+        (first,) = wanted(slurm_job("z"))
+        elsewhere = ForwardStatus(mode="Tunnel", port=20002, in_traffic=True, service="llama")
+        (other,) = wanted(slurm_job("a", forward=elsewhere))
+        held = {first.uid: first, other.uid: other}
+        assert wanted(slurm_job("a"), slurm_job("z"), held=held) == (other, first)
+        assert wanted(slurm_job("z"), slurm_job("a"), held=held) == (other, first)
+        leaves = ForwardStatus(mode="Tunnel", port=20001, in_traffic=False)
+        (found, _) = wanted(slurm_job("a", forward=leaves), slurm_job("z"), held=held)
+        assert (found.port, found.in_traffic) == (20002, False)
+
+    def test_nor_does_it_stay_at_a_port_that_is_a_third_ones_by_now(self) -> None:
         (first,) = wanted(slurm_job("z"))
         (other,) = wanted(slurm_job("a", forward=ForwardStatus(mode="Tunnel", port=20002)))
+        third = slurm_job("m", forward=ForwardStatus(mode="Tunnel", port=20002))
         held = {first.uid: first, other.uid: other}
-        assert wanted(slurm_job("a"), slurm_job("z"), held=held) == (first,)
+        found = wanted(slurm_job("a"), third, slurm_job("z"), held=held)
+        assert [one.slurm_job for one in found] == ["m", "z"]
 
     def test_what_cannot_be_read_is_left_out(self) -> None:
         assert len(wanted({"metadata": {"name": "x"}}, slurm_job())) == 1

@@ -21,6 +21,7 @@ from isthmus.apiserver.objects import (
 from isthmus.backends.base import Draining, Load, Pending, Worker, WorkerGroup
 from isthmus.backends.kubernetes.pending import conditions, not_created, pending_of, text
 from isthmus.backends.kubernetes.render import CONTAINER_PORT
+from isthmus.engines import engine_started_by
 
 
 def groups(
@@ -145,7 +146,7 @@ def engine_of(pod: Object) -> str | None:
         return label
     containers = dig(pod, "spec", "containers", default=[])
     command = dig(containers[0], "command") if isinstance(containers, list) and containers else None
-    return str(command[0]) if isinstance(command, list) and command else None
+    return engine_started_by(command[0]) if isinstance(command, list) and command else None
 
 
 def _display_phase(

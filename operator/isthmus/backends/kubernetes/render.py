@@ -16,7 +16,8 @@ from isthmus.backends.kubernetes.firstprocess import under_first_process
 from isthmus.backends.kubernetes.prestop import pre_stop
 from isthmus.backends.kubernetes.security import container_security, pod_security
 from isthmus.engines import ENGINES
-from isthmus.engines.base import METRICS_PATH, EngineProfile, LaunchRequest
+from isthmus.engines.base import EngineProfile, LaunchRequest
+from isthmus.engines.model_argument import model_argument
 
 PORT_NAME = "http"
 SERVICE_PORT = 80
@@ -28,11 +29,6 @@ KEY_FILE = f"{KEY_FOLDER}/engine.yaml"
 SHARED_MEMORY_FOLDER = "/dev/shm"
 
 Json = dict[str, object]
-
-
-def model_argument(source: str) -> str:
-    """What an engine is told to load: the Hugging Face name, or the path as it is."""
-    return source.removeprefix("hf://")
 
 
 def pod_template(
@@ -164,7 +160,7 @@ def _container(
     drain_seconds = round(desired.drain.timeout)
     command = engine.command(
         LaunchRequest(
-            model=model_argument(desired.model.source),
+            model=model_argument(desired.model.source, paths={}),
             revision=desired.model.revision,
             served_names=desired.model.served_names,
             port=str(CONTAINER_PORT),
@@ -192,7 +188,7 @@ def _container(
             "preStop": pre_stop(
                 floor=pre_stop_seconds,
                 budget=drain_seconds,
-                metrics=f"http://{host_port(family.loopback, CONTAINER_PORT)}{METRICS_PATH}",
+                metrics=f"http://{host_port(family.loopback, CONTAINER_PORT)}{engine.metrics.path}",
                 rule=engine.load,
             )
         },

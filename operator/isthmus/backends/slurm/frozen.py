@@ -5,7 +5,7 @@ upgrade restarts nothing. Site facts and model paths are read from the SlurmClus
 is submitted, so that an administrator's correction reaches the next attempt.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from pydantic import TypeAdapter
@@ -24,12 +24,11 @@ from isthmus.backends.slurm.records import (
 )
 from isthmus.engines import ENGINES
 from isthmus.engines.base import LaunchRequest
+from isthmus.engines.listen_argument import listening_at
+from isthmus.engines.model_argument import model_argument
 
 MODEL_PLACEHOLDER = "@MODEL@"
 """Stands for the model in a frozen command line: its path is the cluster's matter."""
-
-
-_FROZEN_HOST = f"--host={IpFamily.IPV4.any_address}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,11 +123,9 @@ def job_template(
         models: `spec.models` of the SlurmCluster: source to path.
         listen: address that the engine binds to.
     """
-    model = models.get(frozen.source, frozen.source.removeprefix("hf://"))
+    model = model_argument(frozen.source, paths=models)
     argv = tuple(element.replace(MODEL_PLACEHOLDER, model) for element in frozen.template.argv)
-    host = {_FROZEN_HOST: f"--host={listen}"}
-    argv = tuple(host.get(element, element) for element in argv)
-    return replace(frozen.template, argv=argv)
+    return replace(frozen.template, argv=listening_at(argv, address=listen))
 
 
 def site_facts(spec: SlurmClusterSpec) -> SiteFacts:
@@ -147,24 +144,4 @@ def site_facts(spec: SlurmClusterSpec) -> SiteFacts:
         exclusive=spec.site.exclusive,
         modules=spec.site.modules,
         setup=spec.site.setup,
-    )
-
-
-def masked(
-    template: JobTemplate,
-    *,
-    mask: Callable[[str, str], str],
-    mask_argument: Callable[[str], str],
-) -> JobTemplate:
-    """A template to be shown to people.
-
-    Args:
-        template: as it is used.
-        mask: (name, value) of a variable to what is shown.
-        mask_argument: an argument to what is shown.
-    """
-    return replace(
-        template,
-        argv=tuple(mask_argument(argument) for argument in template.argv),
-        env=tuple((name, mask(name, value)) for name, value in template.env),
     )

@@ -1,4 +1,4 @@
-"""How a SLURM cluster is reached, as a record, and the client that reaches it so.
+"""How a SLURM cluster is reached, as a record, and what is reached so.
 
 Apart from both kinds of executor, which know nothing of each other, and from the reconciler, which
 only compares records.
@@ -6,6 +6,7 @@ only compares records.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from isthmus.apiserver.secrets import SecretRef, Secrets
@@ -14,6 +15,7 @@ from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.commands import CommandClient
 from isthmus.backends.slurm.executor import CommandExecutor, LocalExecutor
 from isthmus.backends.slurm.ssh import OpenSshExecutor
+from isthmus.backends.slurm.work_folder import ShellWorkFolder, WorkFolder
 from isthmus.ssh.connection import Connection
 from isthmus.ssh.credentials import SecretCredentials
 from isthmus.ssh.options import Target
@@ -66,15 +68,37 @@ class ClusterAccess:
     ssh: SshAccess | None = None
 
 
-def make_client(access: ClusterAccess, *, secrets: Secrets) -> SlurmClient:
-    """A client that runs the commands as the operator's own user here, or as the login's there."""
+@dataclass(frozen=True, slots=True)
+class ClusterHandle:
+    """A cluster that can be asked.
+
+    Attributes:
+        client: its scheduler.
+        work_folder: the files of its jobs.
+        warning: says what a person should correct although all goes well; "" if nothing.
+        close: lets go of the way to it, when nothing more is asked.
+    """
+
+    client: SlurmClient
+    work_folder: WorkFolder
+    warning: Callable[[], str]
+    close: Callable[[], Awaitable[None]]
+
+
+def reach(access: ClusterAccess, *, secrets: Secrets) -> ClusterHandle:
+    """Have commands run as the operator's own user here, or as the login's there."""
     executor = _executor(access, secrets=secrets)
-    return CommandClient(
-        executor,
-        bin_directory=access.bin_directory,
-        timeout=access.timeout,
-        submit_timeout=access.submit_timeout,
-        lookup=system_lookup if access.ssh is None else login_lookup(executor),
+    return ClusterHandle(
+        client=CommandClient(
+            executor,
+            bin_directory=access.bin_directory,
+            timeout=access.timeout,
+            submit_timeout=access.submit_timeout,
+            lookup=system_lookup if access.ssh is None else login_lookup(executor),
+        ),
+        work_folder=ShellWorkFolder(executor, timeout=access.timeout),
+        warning=lambda: executor.warning,
+        close=executor.close,
     )
 
 

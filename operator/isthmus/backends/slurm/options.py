@@ -43,16 +43,6 @@ def check_option(option: str) -> str | None:
     return None
 
 
-def tunnel_key_path(*, work_directory: str, job_name: str) -> str:
-    """Where the key with which an attempt calls its bastion waits for its job."""
-    return f"{work_directory.rstrip('/')}/{job_name}.tunnel"
-
-
-def key_path(*, work_directory: str, job_name: str) -> str:
-    """Where the API key of an attempt waits for its job, in the shared work directory."""
-    return f"{work_directory.rstrip('/')}/{job_name}.key"
-
-
 def sbatch_options(
     *,
     template: JobTemplate,

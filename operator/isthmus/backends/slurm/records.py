@@ -6,10 +6,14 @@ tests share one vocabulary without importing each other. Nothing here does any I
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
+
+JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
+"""What can be the name of a job of ours: no list, no pattern and no path for any command."""
 
 PORT_PLACEHOLDER = "@PORT@"
 """In an element of `JobTemplate.argv` or a value of `env`: the port the job found on its node."""

@@ -1,7 +1,7 @@
 """The batch script of one worker on one node.
 
 Pure rendering: every value goes in as a quoted constant, the rest of the text is fixed
-(`batch.sh`, which says what each part is for). No secret may stand in any value: scripts can be
+(`batch/`, in parts that say what they are for). No secret may stand in any value: scripts can be
 read by others through `scontrol write batch_script` and the accounting database. An API key comes
 by a file (`key_path`) that the job takes away when it starts.
 """
@@ -10,29 +10,29 @@ from __future__ import annotations
 
 import re
 import shlex
-from importlib.resources import files
 
 from isthmus.api.reserved_options import (
     READ_ONLY_ENVIRONMENT,
     SHELL_ENVIRONMENT,
     SHELL_ENVIRONMENT_PREFIX,
 )
+from isthmus.backends.slurm.batch import TEXT
 from isthmus.backends.slurm.comments import identity_comment, parse_comment
 from isthmus.backends.slurm.options import (
     TERM_LEAD_SECONDS,
     checked_directory,
-    key_path,
     sbatch_options,
-    tunnel_key_path,
 )
 from isthmus.backends.slurm.records import (
     ATTEMPT_PLACEHOLDER,
+    JOB_NAME,
     KEY_FILE_PLACEHOLDER,
     PORT_PLACEHOLDER,
     BastionCall,
     JobTemplate,
     SiteFacts,
 )
+from isthmus.backends.slurm.work_paths import key_path, tunnel_key_path
 
 __all__ = ["identity_comment", "parse_comment", "render_script", "sbatch_options"]
 
@@ -40,11 +40,9 @@ MAX_SCRIPT_BYTES = 1024 * 1024
 """Far below SLURM's limit of 4 MiB."""
 
 _ATTEMPT = re.compile(r"[a-z0-9]{6}")
-_JOB_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,254}")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SHELL = {PORT_PLACEHOLDER: '"$isthmus_engine_port"', KEY_FILE_PLACEHOLDER: '"$isthmus_key_file"'}
 _PUT_IN = re.compile(f"({'|'.join(map(re.escape, _SHELL))})")
-_BODY = files(__package__).joinpath("batch.sh").read_text(encoding="utf-8")
 _OWN = "isthmus_"
 """With which every variable of the script begins."""
 _CONSTANTS_HERE = "# @CONSTANTS@\n"
@@ -77,7 +75,7 @@ def render_script(
     """
     if not _ATTEMPT.fullmatch(attempt):
         raise ValueError(f"{attempt!r} is not an attempt: six of a-z and 0-9")
-    if not _JOB_NAME.fullmatch(job_name):
+    if not JOB_NAME.fullmatch(job_name):
         raise ValueError(f"{job_name!r} is not a job name")
     if not 0 < site.ports_from <= site.ports_to < 65536:
         raise ValueError(f"not a range of ports: {site.ports_from} to {site.ports_to}")
@@ -99,7 +97,7 @@ def render_script(
         _function("set_environment", _exports(template, attempt)),
         _function("set_command", [f"isthmus_engine_command=({_elements(template.argv, attempt)})"]),
     ]
-    script = _BODY.replace(_CONSTANTS_HERE, "\n".join(constants) + "\n")
+    script = TEXT.replace(_CONSTANTS_HERE, "\n".join(constants) + "\n")
     if len(script.encode()) > MAX_SCRIPT_BYTES:
         raise ValueError(f"the batch script is larger than {MAX_SCRIPT_BYTES} bytes")
     return script
