@@ -52,7 +52,7 @@ from tests.simulation import operators
 from tests.simulation.clock import SimulationLoop
 from tests.simulation.engines import ProbeClient
 from tests.simulation.operators import seed_everything, simulated_edges
-from tests.simulation.slurm import Job
+from tests.simulation.slurm_jobs import Job
 from tests.simulation.world import INSTALLATION, SYSTEM, World
 from tests.unit import builders
 from tests.virtualtime import run_virtual
@@ -391,7 +391,7 @@ def life(deployment: Json, cluster: Json) -> object:
 
 
 async def _life(deployment: Json, cluster: Json, told: list[object]) -> list[object]:
-    world = World("life1", replicas=1)
+    world = World("life1")
     world.oracle.off = True
     world.api.listeners[:] = [world.controllers._changed, _teller(world, told)]
     for name, data in named_secrets(deployment, cluster):

@@ -13,7 +13,8 @@ from tests.simulation.apiserver import ApiSimulator
 from tests.simulation.clock import Process, SimulationLoop
 from tests.simulation.engines import Machines
 from tests.simulation.oracle import Oracle
-from tests.simulation.slurm import Job, Slurm
+from tests.simulation.slurm import Slurm
+from tests.simulation.slurm_jobs import Job
 from tests.simulation.slurmclient import SimulatedSlurmClient
 
 RECORDED = [

@@ -31,11 +31,13 @@ class Nodes:
 
     Attributes:
         gpus: pods beyond this number are Unschedulable.
+        room: the same while nothing is wrong.
         load_seconds: longest time until a pod is ready.
         stop_seconds: longest time until a deleted pod is gone.
     """
 
     gpus: int = 8
+    room: int = 8
     load_seconds: float = 40.0
     stop_seconds: float = 30.0
     crashing: bool = False

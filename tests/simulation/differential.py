@@ -37,9 +37,10 @@ from tests.simulation.faults.deployments import edit
 from tests.simulation.faults.register import later
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.promises.ending import unsettled
-from tests.simulation.slurm import LIVE
+from tests.simulation.shape import tunnelled, usual
+from tests.simulation.slurm_jobs import LIVE
 from tests.simulation.supervisors import simulated_tunnel_edges
-from tests.simulation.world import NAMESPACE, World, tunnelled
+from tests.simulation.world import NAMESPACE, World
 
 QUIET_SECONDS = 150.0
 LONGEST_SECONDS = 5400.0
@@ -79,7 +80,7 @@ def in_a_world(
 
 
 async def _alive(seed: str, replicas: int, live: Callable[[World], Any]) -> Any:
-    world = World(seed, replicas=replicas)
+    world = World(seed, usual(seed, operators=replicas))
     world.keys_apart = True
     world.slurm.site.gpus = world.controllers.nodes.gpus = 40
     ensure_cluster(world, Random(f"{seed}/cluster"))

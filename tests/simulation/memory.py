@@ -104,7 +104,7 @@ def remembered(*, rounds: int) -> dict[str, list[int]]:
 
 
 async def _rounds(rounds: int, made: list[object]) -> list[dict[str, int]]:
-    world = World("memory", replicas=1)
+    world = World("memory")
     ensure_cluster(world, Random("memory"))
     world.slurm.site.quota = 2  # some wait, with their keys staged
     world.operators[0].start()

@@ -20,6 +20,9 @@ from isthmus.loop.loop import Loop
 from tests.simulation import mutations, runner
 from tests.simulation.faults.plan import plan
 
+PATCHES = str(Path(mutations.__file__).parent)
+"""In a traceback: the error was raised by a patch."""
+
 
 @contextlib.contextmanager
 def broken(name: str) -> Iterator[list[str]]:
@@ -28,7 +31,7 @@ def broken(name: str) -> Iterator[list[str]]:
     complain = Loop._complain
 
     def noted(self: Loop, key: Any, text: str, delay: float, trace: str = "") -> None:
-        if mutations.__file__ in trace:
+        if PATCHES in trace:
             crashes.append(text)
         complain(self, key, text, delay, trace)
 

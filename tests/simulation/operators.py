@@ -9,6 +9,7 @@ import contextlib
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Iterator, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from random import Random
 from types import SimpleNamespace
@@ -22,6 +23,8 @@ from isthmus.apiserver.election import LeaderElector
 from isthmus.apiserver.resources import WATCHED, Resource
 from isthmus.apiserver.store import Store
 from isthmus.backends.slurm.login import ClusterAccess, ClusterHandle
+from isthmus.modeldeployment import plan as planner
+from isthmus.modeldeployment.plan import STRATEGY
 from isthmus.settings import Settings
 from isthmus.watch.events import take_in
 from tests.simulation.apiedge import ApiEdge
@@ -236,8 +239,8 @@ def _seeded(*_: object) -> Random:
 
 
 @contextlib.contextmanager
-def simulated_edges() -> Iterator[None]:
-    """Replace what the application reaches outside with."""
+def simulated_edges(*, surge: int = STRATEGY.surge) -> Iterator[None]:
+    """Replace what the application reaches outside with, and its strategy where that is another."""
     wall_clock = SimpleNamespace(time=lambda: _process().wall_clock())
     with contextlib.ExitStack() as stack:
         for module, name, value in (
@@ -252,6 +255,8 @@ def simulated_edges() -> Iterator[None]:
             (application, "EndLimit", _EndLimit),
         ):
             stack.enter_context(patch.object(module, name, value))
+        if surge != STRATEGY.surge:
+            stack.enter_context(patch.object(planner, "STRATEGY", replace(STRATEGY, surge=surge)))
         stack.enter_context(patch("isthmus.apiserver.relist.Random", _seeded))
         stack.enter_context(patch("isthmus.probing.prober.Random", _seeded))
         # Nothing is sent over TLS, and reading all authorities took a fifth of a run.

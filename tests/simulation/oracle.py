@@ -21,25 +21,43 @@ from isthmus.apiserver.resources import (
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.engines import Machines
 from tests.simulation.promises.counts import CountRules
+from tests.simulation.promises.desired import startup_timeout
 from tests.simulation.promises.fairness import FairnessRules
 from tests.simulation.promises.ledger import INTRUDERS, Attempt, over
 from tests.simulation.promises.numbers import NumberRules
+from tests.simulation.promises.object_names import ObjectNameRules
 from tests.simulation.promises.pods import PodRules
 from tests.simulation.promises.reason_words import unknown_reasons
 from tests.simulation.promises.rotation import RotationRules
 from tests.simulation.promises.secrecy import Secrecy
 from tests.simulation.promises.stops import StopRules
 from tests.simulation.promises.submissions import SubmissionRules
-from tests.simulation.slurm import Job, Slurm
+from tests.simulation.shape import Shape
+from tests.simulation.slurm import Slurm
+from tests.simulation.slurm_jobs import Job
 
 
 class Oracle(
-    SubmissionRules, StopRules, RotationRules, NumberRules, PodRules, CountRules, FairnessRules
+    SubmissionRules,
+    StopRules,
+    RotationRules,
+    NumberRules,
+    PodRules,
+    CountRules,
+    FairnessRules,
+    ObjectNameRules,
 ):
     """Collects violations; the first one ends a run."""
 
-    def __init__(self, *, api: ApiSimulator, slurm: Slurm, machines: Machines) -> None:
-        super().__init__(api=api, slurm=slurm, machines=machines)
+    def __init__(
+        self,
+        *,
+        api: ApiSimulator,
+        slurm: Slurm,
+        machines: Machines,
+        shape: Shape | None = None,
+    ) -> None:
+        super().__init__(api=api, slurm=slurm, machines=machines, shape=shape)
         self.secrecy = Secrecy(api=api, machines=machines, require=self.require)
         api.listeners.append(self.changed)
         slurm.on_claim.append(self.claimed)
@@ -69,9 +87,13 @@ class Oracle(
         if ours and k8s.namespace(obj) != INTRUDERS:
             unknown = unknown_reasons(resource, obj)
             self.require(not unknown, f"{k8s.name(obj)} is given no reason of ours: {unknown}")
+        if ours and event == "ADDED":
+            self._well_named(resource, obj)
         if resource is MODEL_DEPLOYMENTS:
             place = k8s.namespace(obj), k8s.name(obj)
             wanted = 0 if k8s.deletion_timestamp(obj) else int(obj["spec"].get("replicas", 1))
+            startup = startup_timeout(self._api, place)
+            self._patience[place] = min(startup, self._patience.get(place, startup))
             known = self._replicas.setdefault(place, [])
             if not known or known[-1][1] != wanted:
                 known.append((self.now, wanted))
@@ -81,6 +103,8 @@ class Oracle(
             self._slurm_job(event, obj, by=by)
         elif resource is ENDPOINT_SLICES:
             self._slice(event, obj, ours=ours)
+            if by == "controller" and event != "DELETED":
+                self._keys_are_found(obj)
         elif resource is DEPLOYMENTS and ours and event != "ADDED":
             self._not_below(obj, removed=frozenset())
         elif resource is PODS and event == "MODIFIED":

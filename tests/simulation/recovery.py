@@ -34,7 +34,7 @@ from tests.simulation.differential import (
 )
 from tests.simulation.drawn import NAME, drawn_deployment
 from tests.simulation.engines import Engine
-from tests.simulation.slurm import LIVE
+from tests.simulation.slurm_jobs import LIVE
 from tests.simulation.world import INSTALLATION, NAMESPACE, World
 
 Spoil: TypeAlias = Callable[[Json], None]

@@ -18,7 +18,7 @@ from tests.simulation.clock import SimulationLoop
 from tests.simulation.faults.clusters import ensure_cluster
 from tests.simulation.faults.deployments import edit
 from tests.simulation.operators import seed_everything, simulated_edges
-from tests.simulation.slurm import LIVE
+from tests.simulation.slurm_jobs import LIVE
 from tests.simulation.world import NAMESPACE, SYSTEM, World
 
 Change = tuple[Resource, dict[str, Any], str]
@@ -50,7 +50,7 @@ def rolled_back(change: Change) -> list[str]:
 
 
 async def _live(resource: Resource, patch: dict[str, Any], field: str) -> list[str]:
-    world = World("rolled back", replicas=1)
+    world = World("rolled back")
     ensure_cluster(world, Random("x"))
     world.operators[0].start()
     wanted = manifests.model_deployment(namespace=NAMESPACE, name="llama", random=Random(4))

@@ -25,7 +25,8 @@ from tests.simulation.faults.register import FAULT_SECONDS, Planned
 from tests.simulation.faults.tenants import SECONDS, peaceful
 from tests.simulation.operators import seed_everything, simulated_edges
 from tests.simulation.promises.ending import unsettled
-from tests.simulation.slurm import Job
+from tests.simulation.shape import Shape, drawn
+from tests.simulation.slurm_jobs import Job
 from tests.simulation.supervisors import simulated_tunnel_edges
 from tests.simulation.world import NAMESPACE, SYSTEM, World
 
@@ -49,24 +50,28 @@ class Result:
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()[:16]
 
 
-def run(seed: int, happenings: Sequence[Planned] | None = None) -> Result:
-    """Run one seed, with all that happens in it or with a part of that."""
+def run(
+    seed: int, happenings: Sequence[Planned] | None = None, *, shape: Shape | None = None
+) -> Result:
+    """Run one seed, with all that happens in it or with a part of that, in its world or another."""
     chosen = plan(seed) if happenings is None else tuple(happenings)
+    random = Random(f"{seed}/start")
+    own = drawn(str(seed), operators=random.choice([1, 1, 2]))
+    made = own if shape is None else shape
     seed_everything(f"{seed}/global")
     with (
-        simulated_edges(),
+        simulated_edges(surge=made.surge),
         simulated_tunnel_edges(),
         _quiet_logs(),
         _rare_collections(),
         asyncio.Runner(loop_factory=SimulationLoop) as runner,
     ):
         runner.get_loop().set_exception_handler(lambda loop, context: None)
-        return runner.run(_live(seed, chosen))
+        return runner.run(_live(seed, chosen, made, random))
 
 
-async def _live(seed: int, happenings: tuple[Planned, ...]) -> Result:
-    random = Random(f"{seed}/start")
-    world = World(str(seed), replicas=random.choice([1, 1, 2]))
+async def _live(seed: int, happenings: tuple[Planned, ...], shape: Shape, random: Random) -> Result:
+    world = World(str(seed), shape)
     world.peaceful = peaceful(str(seed))
     _first_objects(world, random)
     for operator in world.operators:
@@ -156,6 +161,8 @@ def _first_objects(world: World, random: Random) -> None:
     ensure_cluster(world, random)
     for name in random.choice([["llama"], ["llama"], ["llama", "qwen"]]):
         wanted = manifests.model_deployment(namespace=NAMESPACE, name=name, random=random)
+        if world.shape.drain is not None:
+            wanted["spec"]["drain"] = {"timeout": world.shape.drain}
         world.api.create(MODEL_DEPLOYMENTS, wanted, by="user")
     others = Job(
         id=999,

@@ -7,85 +7,50 @@ apart as they do in the real one. Source of the behaviour: measurements on 22.05
 import asyncio
 import itertools
 import re
-import shlex
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from random import Random
 from typing import Any
 
 from isthmus.backends.slurm.records import JobRecord, NodeRecord, SubmitRequest
+from tests.simulation.batch_scripts import BatchScript
 from tests.simulation.clock import EPOCH, outside
 from tests.simulation.engines import Engine, Machines
+from tests.simulation.shape import ClusterShape
+from tests.simulation.slurm_jobs import LIVE, Job, Site
 from tests.simulation.strange import StrangeFields
 
-LIVE = frozenset({"PENDING", "RUNNING", "COMPLETING", "SUSPENDED"})
-GPUS_OF_A_NODE = 8
 _STARTED = frozenset({"RUNNING", "SUSPENDED"})
-
-
-@dataclass(slots=True, eq=False)
-class Job:
-    """One job as slurmctld believes it to be; times are loop times."""
-
-    id: int
-    name: str
-    comment: str
-    request: SubmitRequest | None  # None: not a job of ours
-    submitted_at: float
-    eligible_at: float
-    state: str = "PENDING"
-    reason: str = "Priority"
-    held: bool = False
-    started_at: float | None = None
-    ended_at: float | None = None
-    node: str = ""
-    restarts: int = 0
-    exit_code: int = 0
-    engine: Engine | None = None
-    woken_at: float = 0.0  # from its last suspension
-    rolled_back: bool = False  # slurmctld forgot that it had started
-    ends_at: float | None = None  # as granted
-
-
-@dataclass(slots=True)
-class Site:
-    """How this cluster behaves; faults change these values for a while."""
-
-    gpus: int = 6
-    quota: int = 1000  # jobs of ours that may run at a time
-    folder_broken: bool = False  # the work directory cannot be written
-    queue_seconds: float = 20.0
-    load_seconds: float = 40.0
-    drain_seconds: float = 20.0
-    kill_wait: float = 5.0
-    min_job_age: float = 300.0
-    publish_delay: float = 1.0
-    forged_port: int | None = None
-    rewrite_comments: bool = False
-    crash_chance: float = 0.0
-    clock_skew: float = 0.0
-    nodes_hidden: bool = False
-    bad_node: str = ""  # engines that start there fail
-    drained: dict[str, str] = field(default_factory=dict)  # node → the administrator's reason
 
 
 class Slurm:
     """One cluster."""
 
-    def __init__(self, *, machines: Machines, random: Random, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        *,
+        machines: Machines,
+        random: Random,
+        tell: Callable[[str], None],
+        shape: ClusterShape | None = None,
+    ) -> None:
         self.machines, self.random, self.tell = machines, random, tell
-        self.site = Site()
+        self.shape = shape or ClusterShape()
+        self.site = self.usual_site()
         self.mode = "up"  # or "down", "hung"
         self.jobs: dict[int, Job] = {}
         self.claims: dict[tuple[str, str], str] = {}  # (work directory, job name) → who has it
         self.secrets: dict[tuple[str, str], str] = {}  # the same → its API key
         self.port_files: dict[tuple[str, int], int] = {}  # job name and id → port
-        self.nodes = {f"gpu{n:02}": f"10.10.0.{n}" for n in range(1, 5)}
+        self.nodes = {f"gpu{n:02}": f"10.10.0.{n}" for n in range(1, self.shape.nodes + 1)}
+        first = sorted(self.nodes)[: self.shape.drained]
+        self.site.drained.update(dict.fromkeys(first, "it has been drained for long"))
         self.waiting: list[Callable[[], None]] = []  # requests that a hung slurmctld will serve
         self.submission_faults: deque[tuple[str, float]] = deque()
         self.answers: dict[str, str] = {}  # namespace → which of `site_answers`
         self.unsent_until = 0.0
+        self.failing: dict[str, float] = {}  # command → until when it is refused
         self.snapshot_faults: deque[str] = deque()
         self.strange = StrangeFields()
         self.nodes_told = False  # whether the last look showed nodes
@@ -96,6 +61,10 @@ class Slurm:
         self._ids = itertools.count(1000)
         self.context = outside()
         self._loop = asyncio.get_running_loop()
+
+    def usual_site(self) -> Site:
+        """How the site behaves while nothing is wrong with it, until the faults stop."""
+        return Site(gpus=self.shape.places, walltime=self.shape.walltime)
 
     # ---- time
 
@@ -133,7 +102,7 @@ class Slurm:
     def impossible(self, request: SubmitRequest) -> bool:
         """Whether no node could ever have what is asked for: sbatch says so at once."""
         gpus = (re.search(r"--gres=gpu:(?:[\w.-]+:)?(\d+)", option) for option in request.options)
-        return any(found is not None and int(found[1]) > GPUS_OF_A_NODE for found in gpus)
+        return any(found is not None and int(found[1]) > self.shape.gpus_per_node for found in gpus)
 
     def refuse(self, request: SubmitRequest, *, leaves_record: bool) -> None:
         """A submission is refused; sometimes its record stays."""
@@ -198,7 +167,8 @@ class Slurm:
     def _start(self, job: Job) -> None:
         job.state, job.reason, job.started_at = "RUNNING", "None", self.now
         job.node = self._place(job)
-        self.grant(job, 8 * 3600.0)
+        job.walltime = self.site.walltime
+        self.grant(job, job.walltime)
         if job.request is not None:
             self.later(0.3 + self.chance(1.0), self._batch, job, job.started_at)
 
@@ -299,7 +269,7 @@ class Slurm:
         if job.state != "RUNNING" or job.started_at != started_at or job.engine is not None:
             return
         assert job.request is not None
-        script = _Script(job.request.script)
+        script = BatchScript(job.request.script)
         claim = script.constant("work_directory"), job.name
         if claim in self.claims or self.site.folder_broken:
             code = 75 if claim in self.claims else 74
@@ -355,7 +325,7 @@ class Slurm:
         if engine.alive and job.engine is engine and job.state == "RUNNING":
             self.end(job, "FAILED", exit_code=1 << 8, reason="NonZeroExitCode")
 
-    def _free_port(self, job: Job, script: "_Script") -> int:
+    def _free_port(self, job: Job, script: BatchScript) -> int:
         first, last = script.ports
         size = last - first + 1
         ports = (first + (job.id * 37 + i) % size for i in range(size))
@@ -383,7 +353,7 @@ class Slurm:
             # One that was put back into the queue tells when it is expected to start.
             start_time=wall(job.eligible_at if job.restarts and not job.node else job.started_at),
             end_time=wall(end),
-            time_limit_minutes=480,
+            time_limit_minutes=int(job.walltime // 60),
             exit_code=job.exit_code,
             partition="gpu",
             qos="",
@@ -405,32 +375,6 @@ class Slurm:
             )
             for name, address in self.nodes.items()
         }
-
-
-class _Script:
-    """What a batch script says, read as the shell would."""
-
-    def __init__(self, text: str) -> None:
-        self._text = text
-        found = re.search(r"^\s*isthmus_engine_command=\((.*)\)$", text, re.MULTILINE)
-        assert found is not None, "no engine_command in the script"
-        self.command = tuple(shlex.split(found[1]))
-
-    def constant(self, name: str) -> str:
-        found = re.search(rf"^isthmus_{name}=(.*)$", self._text, re.MULTILINE)
-        assert found is not None, f"no {name} in the script"
-        return shlex.split(found[1])[0]
-
-    def option(self, name: str) -> str:
-        return next(a.partition("=")[2] for a in self.command if a.startswith(f"{name}="))
-
-    @property
-    def comment(self) -> str:
-        return self.constant("comment")
-
-    @property
-    def ports(self) -> tuple[int, int]:
-        return int(self.constant("port_from")), int(self.constant("port_to"))
 
 
 def as_old(records: tuple[JobRecord, ...]) -> tuple[JobRecord, ...]:

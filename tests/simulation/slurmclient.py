@@ -25,9 +25,12 @@ from isthmus.errors import SlurmUnavailableError
 from tests.simulation.clock import Process
 from tests.simulation.oracle import Oracle
 from tests.simulation.site_answers import ANSWERS, namespace_of, said
-from tests.simulation.slurm import LIVE, Job, Slurm
+from tests.simulation.slurm import Slurm
+from tests.simulation.slurm_jobs import LIVE, Job
 
 T = TypeVar("T")
+
+KILL_FAILS = "scancel: error: Kill job error on job id {}: Unexpected message received"
 
 
 class SimulatedSlurmClient:
@@ -217,13 +220,15 @@ class SimulatedSlurmClient:
 
     async def terminate(self, *, job_id: int, job_name: str) -> None:
         self._oracle.terminates(self._process, job_id, job_name)
-        await self._change(job_id, job_name, self._slurm.terminate)
+        await self._change(job_id, job_name, command="terminate", do=self._slurm.terminate)
 
     async def cancel(self, *, job_id: int, job_name: str) -> None:
         self._oracle.cancels(self._process, job_id, job_name)
-        await self._change(job_id, job_name, self._slurm.cancel)
+        await self._change(job_id, job_name, command="cancel", do=self._slurm.cancel)
 
-    async def _change(self, job_id: int, job_name: str, do: Callable[[Job], None]) -> None:
+    async def _change(
+        self, job_id: int, job_name: str, *, command: str, do: Callable[[Job], None]
+    ) -> None:
         """scancel: by id and exact name; what does not match is left alone."""
 
         def work() -> None:
@@ -235,9 +240,16 @@ class SimulatedSlurmClient:
             if self._slurm.mode == "hung":
                 self._slurm.waiting.append(work)
             await self._answered()
+            if self._slurm.failing.get(command, 0.0) > self._slurm.now:
+                raise SlurmUnavailableError(KILL_FAILS.format(job_id), reason="CommandFailed")
             work()
 
-        await self._child(child())
+        try:
+            await self._child(child())
+        except SlurmUnavailableError:
+            self._oracle.command_failed(self._process, command, job_name)
+            raise
+        self._oracle.command_done(job_name)
 
     async def close_gate(self, *, work_directory: str, job_name: str) -> bool:
         await asyncio.sleep(0.05)

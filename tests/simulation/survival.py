@@ -8,15 +8,11 @@ each change of the honest deployment is done within a bound, and no canary of a 
 import asyncio
 import base64
 import contextlib
-import json
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from random import Random
 from typing import Any
-from unittest.mock import patch
-
-import httpx
 
 from isthmus.api import names
 from isthmus.apiserver import objects as k8s
@@ -32,14 +28,13 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
     Resource,
 )
-from isthmus.probing.client import EngineAnswer
-from tests.hostile_values import CANARY, NUMBERS, TEXTS, any_value, secret_bytes, spoiled
-from tests.simulation import manifests, operators
+from tests.hostile_values import CANARY, TEXTS, secret_bytes, spoiled
+from tests.simulation import manifests
 from tests.simulation.apiserver import Json
 from tests.simulation.clock import SimulationLoop
-from tests.simulation.engines import Engine, ProbeClient
+from tests.simulation.hostile_edges import hostile_edges, hostile_job
 from tests.simulation.operators import seed_everything, simulated_edges
-from tests.simulation.slurm import Job
+from tests.simulation.slurm_jobs import Job
 from tests.simulation.world import NAMESPACE, SYSTEM, World
 
 HOSTILE = "team-b"
@@ -80,7 +75,7 @@ def survive(seed: int, *, cases: int) -> Survival:
     seed_everything(f"{seed}/survival")
     with (
         simulated_edges(),
-        _hostile_edges(),
+        hostile_edges(),
         _read_logs() as log,
         asyncio.Runner(loop_factory=SimulationLoop) as runner,
     ):
@@ -90,7 +85,7 @@ def survive(seed: int, *, cases: int) -> Survival:
 
 
 async def _live(seed: int, cases: int, log: "_Log") -> Survival:
-    world = World(f"survival{seed}", replicas=1)
+    world = World(f"survival{seed}")
     world.oracle.off = True
     world.api.listeners[:] = [world.controllers._changed]  # the judge of the seeds goes
     world.slurm.site.gpus = world.controllers.nodes.gpus = 100_000
@@ -98,7 +93,7 @@ async def _live(seed: int, cases: int, log: "_Log") -> Survival:
     _first_objects(world)
     (operator,) = world.operators
     operator.start()
-    slowest, done, problems = await _honest_change(world, replicas=1), 0, list[str]()
+    slowest, done, problems = await _honest_change(world), 0, list[str]()
     while done < cases and not problems:
         for _ in range(min(CASES_OF_A_ROUND, cases - done)):
             problems += tenant.case()
@@ -326,7 +321,7 @@ class HostileTenant:
 
     def _record(self) -> str:
         """A text in a field of squeue that only the job's own account can choose."""
-        theirs = [job for job in self._world.slurm.jobs.values() if _hostile_job(job.name)]
+        theirs = [job for job in self._world.slurm.jobs.values() if hostile_job(job.name)]
         if not theirs:
             return "nothing"
         job = self._random.choice(theirs)
@@ -356,10 +351,6 @@ class HostileTenant:
         return repr(name[:40])
 
 
-def _hostile_job(name: str) -> bool:
-    return name.startswith("bad")
-
-
 def _external(random: Random) -> Json:
     odd = [text for text in TEXTS if text.startswith("http")]
     url = random.choice(odd) if random.random() < 0.3 else f"http://router{random.random()}.test:80"
@@ -368,83 +359,6 @@ def _external(random: Random) -> Json:
         key = random.choice(["token", "api-key", "none"])
         external["authSecretRef"] = {"name": "token", "key": key}
     return {"type": "External", "external": external}
-
-
-# ---- what engines and routers answer
-
-
-class HostileProbeClient(ProbeClient):
-    """Engines of hostile jobs answer as they like, every second time."""
-
-    def _ask(self, engine: Engine, path: str, sent: str | None, *, now: float) -> EngineAnswer:
-        draw = self._machines.random
-        if not (_hostile_job(engine.job_name) and draw.random() < 0.5):
-            return super()._ask(engine, path, sent, now=now)
-        return EngineAnswer(draw.choice([200, 200, 200, 204, 302, 401, 503, 999]), _body(draw))
-
-
-def _body(random: Random) -> bytes:
-    text = random.choice(TEXTS)
-    value = any_value(random)
-    metrics = f"sglang:num_running_reqs{{{text}}} {random.choice(NUMBERS)}\n" * 3
-    workers = [{"id": text, "url": text, "labels": value, "data": [{"id": value}]}]
-    return random.choice(
-        (
-            text.encode("utf-8", errors="replace"),
-            metrics.encode("utf-8", errors="replace"),
-            _json(value),
-            _json({"data": [{"id": text}], "weight_version": value}),
-            _json({"data": value, "weight_version": text}),
-            _json({"workers": workers}),
-            _json({"workers": value}),
-            b"\xff\xfe\x00" * 100,
-            b"[" * 20_000,
-        )
-    )
-
-
-def _json(value: object) -> bytes:
-    return json.dumps(value).encode()
-
-
-class _Answers(httpx.AsyncByteStream):
-    """A body that comes slowly, breaks off, or never ends."""
-
-    def __init__(self, random: Random) -> None:
-        self._random = random
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        pause = self._random.choice([0.0, 0.0, 0.5, 20.0])
-        body = _body(self._random) * self._random.choice([1, 1, 1, 2000])
-        for begin in range(0, len(body), 65536):
-            await asyncio.sleep(pause)
-            yield body[begin : begin + 65536]
-        if self._random.random() < 0.1:
-            raise httpx.ReadError("reset")
-
-
-def _router(request: httpx.Request) -> httpx.Response:
-    random = Random(f"{asyncio.get_running_loop().time()}/{request.url}")
-    if random.random() < 0.1:
-        raise httpx.ConnectError("refused")
-    kind = random.choice(["application/json", "text/html; charset=rot13", "x"])
-    return httpx.Response(
-        random.choice([200, 200, 200, 302, 404, 500]),
-        headers={"Content-Type": kind, "Location": "http://127.0.0.1/"},
-        stream=_Answers(random),
-    )
-
-
-@contextlib.contextmanager
-def _hostile_edges() -> Iterator[None]:
-    def client(*_: object, **__: object) -> httpx.AsyncClient:
-        return httpx.AsyncClient(transport=httpx.MockTransport(_router), timeout=None)
-
-    with (
-        patch.object(operators, "ProbeClient", HostileProbeClient),
-        patch("isthmus.application.bounded_client", client),
-    ):
-        yield
 
 
 # ---- what is logged

@@ -49,5 +49,5 @@ def test_a_patch_that_fails_itself_is_no_broken_promise(monkeypatch: pytest.Monk
     patched = mutations.Mutation(lambda: [patch.object(planner, "steps", fails)], frozenset())
     monkeypatch.setitem(mutations.MUTATIONS, "fails", patched)
     assert mutants.run(("fails", 1)).failure
-    monkeypatch.setattr(mutations, "__file__", __file__)
+    monkeypatch.setattr(mutants, "PATCHES", __file__)
     assert mutants.run(("fails", 1)).failure == ""

@@ -13,6 +13,7 @@ import pytest
 
 from tests.simulation import corpus, memory, rolledback, runner
 from tests.simulation.scenarios import claimed_port, drained_node, failing_actions, time_limits
+from tests.simulation.shape import ClusterShape, Shape
 
 Record = Callable[[str, object], None]
 
@@ -74,6 +75,20 @@ def test_a_seed_replays_exactly() -> None:
             check=True,
         )
         assert there.stdout.strip() == here.fingerprint
+
+
+SHAPES = {
+    "one node, short time limits": Shape(cluster=ClusterShape(nodes=1, places=4, walltime=600.0)),
+    "many nodes, three drained": Shape(cluster=ClusterShape(nodes=12, places=12, drained=3)),
+    "a surge of two, hasty drains": Shape(surge=2, drain="30s", operators=2),
+    "shared keys behind tunnels": Shape(tunnels=True, keys_apart=False),
+}
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_what_is_promised_holds_in_a_world_of_a_given_shape(name: str) -> None:
+    result = runner.run(31, shape=SHAPES[name])
+    assert result.failure == ""
 
 
 def test_an_empty_plan_of_faults_settles_at_once() -> None:

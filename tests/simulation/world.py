@@ -19,6 +19,7 @@ from tests.simulation.engines import Machines
 from tests.simulation.operators import Replica
 from tests.simulation.oracle import Oracle
 from tests.simulation.promises.tunnels import TunnelOracle
+from tests.simulation.shape import Shape, usual
 from tests.simulation.slurm import Slurm
 from tests.simulation.supervisors import TunnelHost, TunnelHosts
 from tests.simulation.traffic import Traffic
@@ -30,16 +31,11 @@ SYSTEM = "isthmus-system"
 INSTALLATION = "isthmus0"
 
 
-def tunnelled(seed: str) -> bool:
-    """Whether pods cannot reach the compute nodes of this seed."""
-    return Random(f"{seed}/tunnels").random() < 1 / 3
-
-
 class World:
     """Everything, at one moment of virtual time."""
 
-    def __init__(self, seed: str, *, replicas: int) -> None:
-        self.seed = seed
+    def __init__(self, seed: str, shape: Shape | None = None) -> None:
+        self.seed, self.shape = seed, shape or usual(seed)
         self._time = asyncio.get_running_loop().time
         self.random = Random(f"{seed}/world")
         self.trace: list[str] = []
@@ -49,27 +45,33 @@ class World:
         self.watches_broken = False
         self.weather = Weather()
         self.keys_noticed_at = 0.0  # Secrets are not watched: a changed one is read a while later
-        # Whether who sends requests to workers can give each its own key, as a front can.
-        self.keys_apart = Random(f"{seed}/keys").random() < 0.8
+        self.keys_apart = self.shape.keys_apart
         self.api = ApiSimulator(clock=self.wall_clock)
         self.machines = Machines(random=Random(f"{seed}/machines"))
-        self.slurm = Slurm(machines=self.machines, random=Random(f"{seed}/slurm"), tell=self.tell)
+        self.slurm = Slurm(
+            machines=self.machines,
+            random=Random(f"{seed}/slurm"),
+            tell=self.tell,
+            shape=self.shape.cluster,
+        )
         self.controllers = Controllers(
             self.api,
-            nodes=Nodes(),
+            nodes=Nodes(gpus=self.shape.pods, room=self.shape.pods),
             machines=self.machines,
             random=Random(f"{seed}/controllers"),
         )
-        self.oracle = Oracle(api=self.api, slurm=self.slurm, machines=self.machines)
+        self.oracle = Oracle(
+            api=self.api, slurm=self.slurm, machines=self.machines, shape=self.shape
+        )
         self.oracle.secrecy.keys_apart = lambda: self.keys_apart and self.now > self.keys_noticed_at
         self.oracle.engine_of_pod = self.controllers.engine
         self.api.listeners.append(self._told)
         self.tunnel_oracle = TunnelOracle(self)
         self.tunnels: Any = None  # of seeds whose nodes pods cannot reach
-        if tunnelled(seed):
+        if self.shape.tunnels:
             self.tunnels = TunnelHosts(self, Random(f"{seed}/tunnel hosts"))
         self.traffic = Traffic(self)
-        self.operators = [Replica(self, number) for number in range(1, replicas + 1)]
+        self.operators = [Replica(self, number) for number in range(1, self.shape.operators + 1)]
 
     @property
     def now(self) -> float:
@@ -99,7 +101,7 @@ class World:
             liveness_port=None,
             local_login=True,
             generate_api_keys=True,
-            termination_grace=60.0,
+            termination_grace=self.shape.termination_grace,
             renew_interval=5.0,
             relist_interval=180.0,
         )

@@ -34,6 +34,7 @@ from isthmus.cli.validate import findings
 from isthmus.errors import SettingsError
 from isthmus.modeldeployment.policy.placement import place
 from isthmus.settings import Settings
+from isthmus.slurmcluster.access import access
 
 ATTEMPT: Final = "xxxxxx"
 INSTALLATION: Final = "xxxxxxxx"
@@ -176,7 +177,12 @@ def rendered(
                 desired,
                 pool,
                 revision=revision,
-                cluster=_cluster(pool, reference=pool.slurm.cluster, clusters=clusters),
+                cluster=_cluster(
+                    pool,
+                    reference=pool.slurm.cluster,
+                    namespace=desired.namespace,
+                    clusters=clusters,
+                ),
                 installation_id=settings.installation_id or INSTALLATION,
                 family=family,
                 excluded_nodes=excluded_nodes,
@@ -214,15 +220,19 @@ def _cluster(
     pool: Pool,
     *,
     reference: ClusterReference,
+    namespace: str,
     clusters: Mapping[tuple[str, str], SlurmCluster],
 ) -> SlurmCluster:
-    """The SlurmCluster of a pool with its set-up text masked."""
+    """The SlurmCluster of a pool with its set-up text masked; tells where it lets nobody in."""
     cluster = clusters.get((reference.namespace, reference.name))
     if cluster is None:
         _fail(
             f"pool {pool.name} needs SlurmCluster {reference.namespace}/{reference.name}: give its "
             "manifest as one more file"
         )
+    refused = access(cluster=cluster, reference=reference, namespace=namespace)
+    if refused is not None:
+        _tell(f"pool {pool.name}: nothing is submitted as it is: {refused[1]}")
     spec = cluster.spec
     site = spec.site.model_copy(update={"setup": masked_text(spec.site.setup)})
     return cluster.model_copy(update={"spec": spec.model_copy(update={"site": site})})
@@ -309,6 +319,10 @@ def _is(obj: Mapping[str, object], kind: str) -> bool:
     return obj.get("kind") == kind
 
 
-def _fail(message: str, *, code: int = 1) -> NoReturn:
+def _tell(message: str) -> None:
     typer.echo(f"isthmus render: {message}", err=True)
+
+
+def _fail(message: str, *, code: int = 1) -> NoReturn:
+    _tell(message)
     raise typer.Exit(code)

@@ -6,7 +6,8 @@ remembers, attempt after attempt goes there.
 
 from random import Random
 
-from tests.simulation.faults.register import Register, later, one_in
+from tests.simulation.draws import one_in
+from tests.simulation.faults.register import Register, later
 from tests.simulation.world import World
 
 BAD_NODES = Register(stream="node plan", counts=(1, 2), within=one_in(8, stream="nodes"))

@@ -2,7 +2,8 @@
 
 from random import Random
 
-from tests.simulation.faults.register import Register, later, one_in
+from tests.simulation.draws import one_in
+from tests.simulation.faults.register import Register, later
 from tests.simulation.world import World
 
 DRAINS = Register(stream="drain plan", counts=(1, 2, 3), within=one_in(8, stream="drains"))

@@ -9,6 +9,7 @@ from tests.simulation.faults.api_server import mend_watches
 from tests.simulation.faults.clusters import ensure_cluster
 from tests.simulation.faults.jobs import release, woken
 from tests.simulation.faults.pods import recovered, refit
+from tests.simulation.shape import DAY
 from tests.simulation.world import World
 
 
@@ -17,6 +18,7 @@ def heal(world: World, random: Random) -> None:
     world.traffic.stopped = True
     slurm = world.slurm
     slurm.submission_faults.clear()
+    slurm.failing.clear()
     tenants.leave(world)
     slurm.snapshot_faults.clear()
     slurm.strange.clear()
@@ -27,7 +29,7 @@ def heal(world: World, random: Random) -> None:
         woken(world, job)
         release(world, job)
         if job.ends_at is not None:
-            slurm.grant(job, 8 * 3600.0)
+            slurm.grant(job, DAY)
     # Over now, and not forgotten: the oracle asks since when an engine has answered well.
     away, now = world.machines.unreachable_until, world.now
     away.update({address: min(until, now) for address, until in away.items()})

@@ -9,7 +9,8 @@ from random import Random
 from isthmus.api import names
 from isthmus.apiserver.resources import SLURM_JOBS
 from tests.simulation import manifests
-from tests.simulation.faults.register import Register, later, one_in
+from tests.simulation.draws import one_in
+from tests.simulation.faults.register import Register, later
 from tests.simulation.promises.ledger import INTRUDERS
 from tests.simulation.world import SYSTEM, World
 

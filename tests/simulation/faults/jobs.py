@@ -4,7 +4,7 @@ from random import Random
 
 from tests.simulation.engines import Engine
 from tests.simulation.faults.register import happens, later, some_job
-from tests.simulation.slurm import Job
+from tests.simulation.slurm_jobs import Job
 from tests.simulation.world import World
 
 

@@ -19,7 +19,9 @@ from tests.simulation.faults import (
 )
 from tests.simulation.faults.bad_nodes import BAD_NODES
 from tests.simulation.faults.drained_nodes import DRAINS
+from tests.simulation.faults.failing_commands import FAILING_COMMANDS
 from tests.simulation.faults.intruders import INTRUSIONS
+from tests.simulation.faults.long_names import LONG_NAMES
 from tests.simulation.faults.reading import READING
 from tests.simulation.faults.refusals import REFUSALS
 from tests.simulation.faults.register import COMMON, Happening, Planned, Register
@@ -49,6 +51,8 @@ _REGISTERS: tuple[Register, ...] = (
     INTRUSIONS,
     BAD_NODES,
     DRAINS,
+    FAILING_COMMANDS,
+    LONG_NAMES,
 )
 """All but the one of tenants, which begins with one of its own."""
 

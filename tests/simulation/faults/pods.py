@@ -38,5 +38,5 @@ def nodes_full(world: World, random: Random) -> None:
 
 
 def refit(world: World) -> None:
-    world.controllers.nodes.gpus = 8
+    world.controllers.nodes.gpus = world.controllers.nodes.room
     world.controllers.reschedule()

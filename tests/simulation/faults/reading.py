@@ -3,7 +3,8 @@
 from random import Random
 
 from isthmus.backends.slurm.parsing import JOB_FIELDS
-from tests.simulation.faults.register import Register, later, one_in, some_job
+from tests.simulation.draws import one_in
+from tests.simulation.faults.register import Register, later, some_job
 from tests.simulation.strange import TEXTS
 from tests.simulation.world import World
 

@@ -12,7 +12,8 @@ from isthmus.apiserver.resources import (
 )
 from isthmus.errors import ApiError, ApiForbiddenError, ApiInvalidError
 from tests.simulation.apiserver import Refused
-from tests.simulation.faults.register import Register, later, one_in
+from tests.simulation.draws import one_in
+from tests.simulation.faults.register import Register, later
 from tests.simulation.world import World
 
 REFUSALS = Register(stream="refusal plan", counts=(1, 2, 4), within=one_in(8, stream="refusals573"))

@@ -10,7 +10,7 @@ from typing import TypeAlias
 
 from isthmus.apiserver import objects as k8s
 from tests.simulation.apiserver import Json
-from tests.simulation.slurm import Job
+from tests.simulation.slurm_jobs import Job
 from tests.simulation.world import NAMESPACE, World
 
 Happening: TypeAlias = Callable[[World, Random], None]
@@ -83,15 +83,6 @@ COMMON = Register(stream="plan", counts=(2, 5, 10, 15, 25))
 """What may happen in every seed."""
 
 happens = COMMON.happens
-
-
-def one_in(share: float, *, stream: str) -> Callable[[str], bool]:
-    """Whether a seed is one of a share of all, by a stream of its own.
-
-    Where a name of a stream has a number, it is one by which none of the seeds is drawn that are
-    known for what they once found.
-    """
-    return lambda seed: Random(f"{seed}/{stream}").random() < 1 / share
 
 
 def later(world: World, seconds: float, do: Callable[[], None]) -> None:

@@ -27,7 +27,7 @@ def site_changes(world: World, random: Random) -> None:
             ("clock_skew", random.choice([-600.0, 600.0])),
         ]
     )
-    before = getattr(type(site)(), name)
+    before = getattr(world.slurm.usual_site(), name)
     world.tell(f"fault: site.{name} = {value}")
     setattr(site, name, value)
 

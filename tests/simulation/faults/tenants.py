@@ -8,7 +8,8 @@ from random import Random
 
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS
 from tests.simulation import manifests
-from tests.simulation.faults.register import Register, one_in
+from tests.simulation.draws import one_in
+from tests.simulation.faults.register import Register
 from tests.simulation.site_answers import ANSWERS
 from tests.simulation.world import HOSTILE, World
 

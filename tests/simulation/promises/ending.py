@@ -17,9 +17,10 @@ from isthmus.apiserver.resources import (
 )
 from tests.simulation.apiserver import Json
 from tests.simulation.controllers import is_ready
+from tests.simulation.promises.failing_actions import says_failing
 from tests.simulation.promises.tunnels import in_tunnels, is_tunnel, place_of
 from tests.simulation.promises.tunnels import is_ready as is_open
-from tests.simulation.slurm import LIVE
+from tests.simulation.slurm_jobs import LIVE
 from tests.simulation.world import INSTALLATION, World
 
 
@@ -122,6 +123,8 @@ def _jobs(world: World) -> Iterator[str]:
     for job in world.api.all(SLURM_JOBS):
         if k8s.deletion_timestamp(job):
             yield f"SlurmJob {k8s.name(job)} is still being deleted"
+        if says_failing(job):
+            yield f"SlurmJob {k8s.name(job)} is still said to fail"
         phase = k8s.dig(job, "status", "phase")
         if phase is None or not Phase(str(phase)).terminal:
             wanted.add(str(job["spec"]["jobName"]))

@@ -11,10 +11,13 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import SLURM_CLUSTERS
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.engines import Engine, Machines
-from tests.simulation.slurm import Job, Slurm
+from tests.simulation.promises.desired import Place, drain_timeout
+from tests.simulation.shape import Shape
+from tests.simulation.slurm import Slurm
+from tests.simulation.slurm_jobs import Job
 
-FLOOR, BUDGET = 5.0, 300.0
-"""Of a drain: settings and defaults."""
+FLOOR = 5.0
+"""Least seconds of a drain, by the settings."""
 
 INTRUDERS = "team-x"
 """Namespace of SlurmJobs that no operator made: no attempts, and nothing may be done for them."""
@@ -59,14 +62,31 @@ class Attempt:
     slice_left: float | None = None
     slice_left_before: float | None = None  # it was let in once more after that,
     let_in_at: float = -1e9  # at this time
+    failing: str = ""  # the command that failed last, and nothing has worked since
+    failing_by: str = ""
+    failed_at: float = -1e9
+    failures: int = 0  # in a row
     withdrawn: bool = False  # its tunnel supervisors are told that it gets no requests
+
+    @property
+    def place(self) -> Place:
+        """Of its deployment."""
+        return self.namespace, self.deployment
 
 
 class Ledger:
     """Everything that more than one rule looks at."""
 
-    def __init__(self, *, api: ApiSimulator, slurm: Slurm, machines: Machines) -> None:
+    def __init__(
+        self,
+        *,
+        api: ApiSimulator,
+        slurm: Slurm,
+        machines: Machines,
+        shape: Shape | None = None,
+    ) -> None:
         self._api, self._slurm, self._machines = api, slurm, machines
+        self.shape = shape or Shape()
         self.violations: list[str] = []
         self.off = False
         self.attempts: dict[str, Attempt] = {}  # job name → attempt
@@ -78,12 +98,18 @@ class Ledger:
         self.lag = 3.0
         self._replicas: dict[tuple[str, str], list[tuple[float, int]]] = {}
         self._members: dict[str, dict[str, float | None]] = {}  # Service → member → left at
+        self._patience: dict[Place, float] = {}  # the shortest startupTimeout that there was
         self._joined: dict[str, float] = {}  # member → since when
         self.wanted_is_cancelled: Callable[[str, Job], None] = lambda name, job: None
         self.readable: Callable[[Engine], bool] = lambda _: True  # its metrics, by an operator
         self.engine_of_pod: Callable[[Json], Engine | None] = lambda _: None
         self._drained_pods: set[str] = set()
+        self._pods_with_keys: set[str] = set()  # addresses of those whose keys were looked for
         self._lost_uids: set[str] = set()  # of SlurmJobs that vanished and came back as others
+
+    def patience(self, place: Place) -> float:
+        """Seconds after which a worker that does not serve may be given up."""
+        return self._patience.get(place, 0.0)
 
     def require(self, good: bool, what: str) -> None:
         if not good and not self.off:
@@ -104,6 +130,7 @@ class Ledger:
         name: str,
         engine: Engine,
         *,
+        place: Place,
         since: float | None,
         attempt: Attempt | None = None,
     ) -> None:
@@ -114,7 +141,7 @@ class Ledger:
         if not held or silent or self.clocks_jumped or (attempt is not None and attempt.wiped):
             return
         waited = self.now - (engine.started_at if since is None else since)
-        over = waited >= FLOOR + BUDGET - 2
+        over = waited >= FLOOR + drain_timeout(self._api, place) - 2
         self.require(over, f"{what} {name}: {held} requests cut after {waited:.0f} s")
 
     def tells(self, job: Job) -> bool:

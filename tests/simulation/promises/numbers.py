@@ -8,21 +8,25 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import DEPLOYMENTS, MODEL_DEPLOYMENTS, PODS, SLURM_JOBS
 from tests.simulation.apiserver import Json
 from tests.simulation.clock import EPOCH
+from tests.simulation.promises.desired import drain_timeout, startup_timeout
 from tests.simulation.promises.ledger import WAITING, Ledger, over
 
 _KIND = (names.LABEL_POOL, names.LABEL_REVISION)
 
+CLOCKS = 3600.0
+"""By which an operator's clock, or a site's, may be ahead."""
+
 PASS = 1.0
 """Most seconds of one pass in good weather: what came during it is seen by the next one."""
 
-LEAD = 3600.0
-"""More seconds than a successor comes before the end of a job, whatever is in a specification."""
 
+def _hurried(live: list[Json], *, lead: float, now: float) -> int:
+    """Jobs near their end of which a successor lives: those come beyond the surge.
 
-def _hurried(live: list[Json], *, now: float) -> int:
-    """Jobs near their end of which a successor lives: those come beyond the surge."""
+    `lead`: most seconds by which one comes before the end.
+    """
     ends = (epoch(k8s.dig(job, "status", "endTime")) for job in _replaced(live))
-    return sum(end is not None and end - now < LEAD for end in ends)
+    return sum(end is not None and end - now < lead for end in ends)
 
 
 def _replaced(live: list[Json]) -> list[Json]:
@@ -99,7 +103,9 @@ class NumberRules(Ledger):
         total = len(live) + pods
         if not self.caches_late:
             said = f"{place}: {total} workers ({waiting} of them waiting) for {wanted}"
-            surge = max(1, _hurried(live, now=EPOCH + self.now))
+            lead = startup_timeout(self._api, place) + drain_timeout(self._api, place)
+            hurried = _hurried(live, lead=lead + CLOCKS, now=EPOCH + self.now)
+            surge = max(self.shape.surge, hurried)
             self.require(total - max(0, waiting - 1) <= wanted + surge, said)
             kinds = {tuple(k8s.labels(obj).get(key) for key in _KIND) for obj in (*live, *owned)}
             # Successors that wait for a place are not counted, as in a rollout.

@@ -22,7 +22,8 @@ class PodRules(Ledger):
         if released is not None and k8s.uid(obj) not in self._drained_pods:
             self._drained_pods.add(k8s.uid(obj))
             since = (epoch(notes.get(names.ANNOTATION_DRAINING_SINCE)) or 0.0) - EPOCH
-            self.not_cut("release of", k8s.name(obj), engine, since=since)
+            place = k8s.namespace(obj), k8s.labels(obj).get(names.LABEL_DEPLOYMENT, "")
+            self.not_cut("release of", k8s.name(obj), engine, place=place, since=since)
         if by == "controller" and k8s.deletion_timestamp(obj) and not self.caches_late:
             lately = self.now - engine.started_at < 15
             served = names.LABEL_TRAFFIC in k8s.labels(obj) and _ready(obj)

@@ -13,7 +13,7 @@ from isthmus.apiserver.resources import DEPLOYMENTS, ENDPOINT_SLICES, SLURM_JOBS
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.engines import Address, Engine
 from tests.simulation.promises.ledger import INTRUDERS, Attempt
-from tests.simulation.slurm import Job
+from tests.simulation.slurm_jobs import Job
 
 if TYPE_CHECKING:
     from tests.simulation.promises.ledger import Attempt

@@ -12,7 +12,7 @@ from tests.simulation.clock import SimulationLoop
 from tests.simulation.faults.clusters import ensure_cluster
 from tests.simulation.faults.drained_nodes import REASON
 from tests.simulation.operators import seed_everything, simulated_edges
-from tests.simulation.slurm import Job
+from tests.simulation.slurm_jobs import Job
 from tests.simulation.world import NAMESPACE, World
 
 
@@ -24,7 +24,7 @@ def emptied(*, replicas: int) -> dict[str, Any]:
 
 
 async def _live(replicas: int) -> dict[str, Any]:
-    world = World("drained", replicas=1)
+    world = World("drained")
     ensure_cluster(world, Random("x"))
     world.operators[0].start()
     wanted = manifests.model_deployment(namespace=NAMESPACE, name="llama", random=Random(4))

@@ -26,7 +26,7 @@ def told_of(command: str) -> dict[str, Any]:
 
 
 async def _live(command: str) -> dict[str, Any]:
-    world = World("failures", replicas=1)
+    world = World("failures")
     ensure_cluster(world, Random("x"))
     world.operators[0].start()
     wanted = manifests.model_deployment(namespace=NAMESPACE, name="llama", random=Random(4))

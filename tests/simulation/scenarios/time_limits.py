@@ -25,7 +25,7 @@ def handed_over(*, replicas: int) -> dict[str, Any]:
 
 
 async def _live(replicas: int) -> dict[str, Any]:
-    world = World("time limits", replicas=1)
+    world = World("time limits")
     ensure_cluster(world, Random("x"))
     world.operators[0].start()
     wanted = manifests.model_deployment(namespace=NAMESPACE, name="llama", random=Random(4))

@@ -72,6 +72,14 @@ def test_what_looks_like_a_secret_is_masked(tmp_path: Path) -> None:
     assert "visible" in text
 
 
+def test_a_cluster_that_does_not_admit_the_namespace_is_told_beside_what_is_printed() -> None:
+    result = RUNNER.invoke(app, ["render", str(SAMPLES / "demo.yaml"), str(CLUSTER)])
+    assert result.exit_code == 0
+    assert "nothing is submitted as it is" in result.stderr
+    assert "does not admit namespace default" in result.stderr
+    assert "nothing is submitted" not in result.stdout
+
+
 def test_missing_cluster_says_what_to_give(tmp_path: Path) -> None:
     path = written(tmp_path, {"slurm": {"clusterRef": {"name": "nowhere"}}})
     result = RUNNER.invoke(app, ["render", str(path)])

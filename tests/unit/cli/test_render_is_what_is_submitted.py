@@ -73,6 +73,7 @@ def drawn_cluster(random: Random) -> Json:
                 **({"bastion": BASTION} if mode == "Reverse" else {}),
             },
             "models": {"hf://org/llama": "/models/llama"},
+            "access": {"allowedNamespaces": {"names": ["team-a"]}},
         },
     }
     obj = enriched(obj, random, count=8, absent=frozenset({"mode", "bastion", "login", "access"}))

@@ -1,0 +1,34 @@
+"""What is told of actions that fail."""
+
+from typing import Any
+from unittest.mock import patch
+
+from isthmus.errors import SlurmError
+from isthmus.slurmjob.action_failures import ActionFailures
+from isthmus.slurmjob.actions import Terminate
+from isthmus.slurmjob.reconciler import SlurmJobReconciler
+from tests.simulation.mutations.register import Patches, mutation
+
+
+@mutation("commands_fail")
+def a_failed_action_is_not_told() -> Patches:
+    """Finding B8."""
+
+    def told(self: Any, key: Any, status: Any, error: Exception, *, now: float) -> Any:
+        return status
+
+    return [patch.object(ActionFailures, "told", told)]
+
+
+@mutation("commands_fail")
+def a_term_that_failed_counts_as_sent() -> Patches:
+    original = SlurmJobReconciler._act
+
+    async def act(self: Any, parts: Any, action: Any) -> None:
+        try:
+            await original(self, parts, action)
+        except SlurmError:
+            if not isinstance(action, Terminate):
+                raise
+
+    return [patch.object(SlurmJobReconciler, "_act", act)]

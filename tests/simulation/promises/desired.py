@@ -1,0 +1,28 @@
+"""What is desired, as users wrote it: read from the stored specifications."""
+
+from isthmus.api.durations import parse_duration
+from isthmus.api.health import HealthSpec
+from isthmus.api.modeldeployment import DrainSpec
+from isthmus.apiserver import objects as k8s
+from isthmus.apiserver.resources import MODEL_DEPLOYMENTS
+from tests.simulation.apiserver import ApiSimulator
+
+Place = tuple[str, str]
+"""Namespace and name of a ModelDeployment."""
+
+_DRAIN, _STARTUP = DrainSpec().timeout, HealthSpec().startup_timeout
+
+
+def drain_timeout(api: ApiSimulator, place: Place) -> float:
+    """Seconds that requests get to finish; what is left of a deployment has the default."""
+    return _seconds(api, place, "drain", "timeout", default=_DRAIN)
+
+
+def startup_timeout(api: ApiSimulator, place: Place) -> float:
+    """Seconds until a worker that does not answer is given up."""
+    return _seconds(api, place, "health", "startupTimeout", default=_STARTUP)
+
+
+def _seconds(api: ApiSimulator, place: Place, *path: str, default: str) -> float:
+    found = k8s.dig(api.get(MODEL_DEPLOYMENTS, *place), "spec", *path, default=default)
+    return parse_duration(str(found))
