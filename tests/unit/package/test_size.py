@@ -18,11 +18,9 @@ LARGER_CONSTRUCTORS = {
     "apiserver/relist.py: Relist": 8,
     "routing/keep_external.py: ExternalRouters": 10,
     "slurmcluster/poller.py: Poller": 11,
-    "slurmjob/reconciler.py: SlurmJobReconciler": 14,
     "tunnels/supervisor.py: Supervisor": 13,
 }
 LONGER_MODULES = {
-    "slurmjob/reconciler.py": 494,
     "tunnels/supervisor.py": 417,
 }
 
