@@ -14,7 +14,7 @@ from isthmus.backends.slurm.records import (
     SubmitRequest,
 )
 from isthmus.errors import SlurmUnavailableError
-from isthmus.slurmcluster.poller import Poller
+from isthmus.slurmcluster.poller import Poller, PollListener, PollTimes
 from tests.virtualtime import run_virtual
 
 
@@ -77,10 +77,12 @@ class Run:
         loop = asyncio.get_running_loop()
         poller = Poller(
             self.cluster,
-            on_snapshot=lambda snapshot: self.snapshots.append(snapshot.taken_at),
-            on_failure=lambda error: self.failures.append(error.reason),
-            prepare=self.prepare,
-            interval=30,
+            listener=PollListener(
+                on_snapshot=lambda snapshot: self.snapshots.append(snapshot.taken_at),
+                on_failure=lambda error: self.failures.append(error.reason),
+                prepare=self.prepare,
+            ),
+            times=PollTimes(interval=30),
             clock=loop.time,
             uniform=lambda low, high: (low + high) / 2,
         )

@@ -57,7 +57,7 @@ from isthmus.backends.slurm.states import (
 )
 from isthmus.backends.slurm.work_folder import ShellWorkFolder
 from isthmus.errors import SlurmUnavailableError
-from isthmus.slurmcluster.poller import Poller
+from isthmus.slurmcluster.poller import Poller, PollListener, PollTimes
 from playground.cluster import Playground
 
 PATIENCE = 60.0
@@ -651,12 +651,8 @@ async def test_poller_returns_soon_after_a_hung_controller(
     impatient = CommandClient(slurm_executor(slurm_environment), timeout=2)
     poller = Poller(
         impatient,
-        on_snapshot=snapshots.append,
-        on_failure=failures.append,
-        interval=0.5,
-        backoff_cap=600,
-        probe_interval=0.3,
-        poke_gap=0.1,
+        listener=PollListener(on_snapshot=snapshots.append, on_failure=failures.append),
+        times=PollTimes(interval=0.5, backoff_cap=600, probe_interval=0.3, poke_gap=0.1),
     )
     running = asyncio.create_task(poller.run())
     try:

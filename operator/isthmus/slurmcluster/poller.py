@@ -10,6 +10,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 
 from isthmus.api.reasons import Reason
 from isthmus.backends.slurm.client import SlurmClient
@@ -28,6 +29,40 @@ _UNREACHABLE = frozenset(
 """Reasons of failures after which a probe that is answered means that all is well again."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollTimes:
+    """How often a cluster is looked at, in seconds.
+
+    Attributes:
+        interval: between two polls that succeed.
+        backoff_cap: longest wait after failures, if above `interval`.
+        probe_interval: between two cheap probes while polls fail; the first probe that is answered
+            after one that was not brings the next poll forward.
+        poke_gap: least between two polls, however often `poke` is called.
+    """
+
+    interval: float = 30.0
+    backoff_cap: float = 300.0
+    probe_interval: float = 15.0
+    poke_gap: float = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PollListener:
+    """Who takes what polls bring.
+
+    Attributes:
+        on_snapshot: called with every complete snapshot, in the event loop.
+        on_failure: called with every failed attempt.
+        prepare: awaited before each poll until it returns True for the first time; the poll is
+            made in any case.
+    """
+
+    on_snapshot: Callable[[Snapshot], None]
+    on_failure: Callable[[SlurmUnavailableError], None]
+    prepare: Callable[[], Awaitable[bool]] | None = None
+
+
 class Poller:
     """Polls while the cluster answers; backs off and probes cheaply while it does not."""
 
@@ -35,13 +70,8 @@ class Poller:
         self,
         client: SlurmClient,
         *,
-        on_snapshot: Callable[[Snapshot], None],
-        on_failure: Callable[[SlurmUnavailableError], None],
-        prepare: Callable[[], Awaitable[bool]] | None = None,
-        interval: float = 30.0,
-        backoff_cap: float = 300.0,
-        probe_interval: float = 15.0,
-        poke_gap: float = 2.0,
+        listener: PollListener,
+        times: PollTimes,
         clock: Callable[[], float] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -50,27 +80,17 @@ class Poller:
 
         Args:
             client: the cluster.
-            on_snapshot: called with every complete snapshot, in the event loop.
-            on_failure: called with every failed attempt.
-            prepare: awaited before each poll until it returns True for the first time; the poll
-                is made in any case.
-            interval: seconds between two polls that succeed.
-            backoff_cap: longest wait after failures, if above `interval`.
-            probe_interval: seconds between two cheap probes while polls fail; the first probe
-                that is answered after one that was not brings the next poll forward.
-            poke_gap: least seconds between two polls, however often `poke` is called.
+            listener: takes what polls bring.
+            times: how often it is looked at.
             clock: monotonic seconds; by default the clock of the running loop.
             sleep: waits that long.
             uniform: a random number between two.
         """
         self._client = client
-        self._on_snapshot = on_snapshot
-        self._on_failure = on_failure
-        self._prepare = prepare
-        self._interval = interval
-        self._backoff_cap = max(interval, backoff_cap)
-        self._probe_interval = probe_interval
-        self._poke_gap = poke_gap
+        self._listener = listener
+        self._prepare = listener.prepare
+        self._times = times
+        self._backoff_cap = max(times.interval, times.backoff_cap)
         self._clock = clock or (lambda: asyncio.get_running_loop().time())
         self._sleep = sleep
         self._uniform = uniform
@@ -87,7 +107,7 @@ class Poller:
         while True:
             await self._poll()
             if self._failures == 0:
-                await self._pause(self._jittered(self._interval))
+                await self._pause(self._jittered(self._times.interval))
             else:
                 await self._wait_for_recovery()
 
@@ -97,7 +117,7 @@ class Poller:
             if self._prepare is not None and await self._prepare():
                 self._prepare = None
             snapshot = await self._client.snapshot()
-            self._on_snapshot(snapshot)
+            self._listener.on_snapshot(snapshot)
         except SlurmUnavailableError as error:
             self._failed(error)
         except Exception as error:  # what one site prints must not end the operator for all
@@ -112,7 +132,7 @@ class Poller:
     def _failed(self, error: SlurmUnavailableError) -> None:
         self._failures += 1
         self._reachable = error.reason not in _UNREACHABLE
-        self._on_failure(error)
+        self._listener.on_failure(error)
 
     async def _ping(self) -> bool:
         try:
@@ -123,11 +143,11 @@ class Poller:
 
     async def _wait_for_recovery(self) -> None:
         """Wait out the back-off, or less if slurmctld begins to answer again meanwhile."""
-        step = min(self._interval, self._probe_interval)
+        step = min(self._times.interval, self._times.probe_interval)
         backoff = min(self._backoff_cap, step * 2.0 ** min(self._failures - 1, 16))
         until = self._clock() + self._jittered(backoff)
         while (left := until - self._clock()) > 0:
-            await self._pause(min(left, self._jittered(self._probe_interval)))
+            await self._pause(min(left, self._jittered(self._times.probe_interval)))
             if self._poked.is_set():
                 return
             was_reachable, self._reachable = self._reachable, await self._ping()
@@ -136,7 +156,7 @@ class Poller:
 
     async def _pause(self, seconds: float) -> None:
         """Sleep, less if poked, but never less than the gap."""
-        gap = min(self._poke_gap, seconds)
+        gap = min(self._times.poke_gap, seconds)
         await self._sleep(gap)
         rest = seconds - gap
         if rest <= 0 or self._poked.is_set():

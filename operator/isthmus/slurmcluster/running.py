@@ -18,7 +18,7 @@ from isthmus.backends.slurm.login import ClusterAccess, ClusterHandle
 from isthmus.backends.slurm.records import NotSent, Snapshot, SubmitOutcome, SubmitRequest
 from isthmus.backends.slurm.work_folder import WorkFolder
 from isthmus.errors import SlurmUnavailableError
-from isthmus.slurmcluster.poller import Poller
+from isthmus.slurmcluster.poller import Poller, PollListener, PollTimes
 from isthmus.slurmcluster.state import ClusterState, ClusterStates
 
 _log = logging.getLogger(__name__)
@@ -81,13 +81,17 @@ class Clusters:
         handle = self._reach(access)
         poller = Poller(
             handle.client,
-            interval=access.poll_interval,
-            backoff_cap=min(300.0, access.poll_interval * 10),
-            probe_interval=min(15.0, access.poll_interval),
-            poke_gap=min(2.0, access.poll_interval / 2),
-            on_snapshot=lambda snapshot: self._take(reference, snapshot, warning=handle.warning()),
-            on_failure=lambda failure: self._fail(reference, failure),
-            prepare=lambda: self._prepare(reference, handle, access),
+            times=PollTimes(
+                interval=access.poll_interval,
+                backoff_cap=min(300.0, access.poll_interval * 10),
+                probe_interval=min(15.0, access.poll_interval),
+                poke_gap=min(2.0, access.poll_interval / 2),
+            ),
+            listener=PollListener(
+                on_snapshot=lambda found: self._take(reference, found, warning=handle.warning()),
+                on_failure=lambda failure: self._fail(reference, failure),
+                prepare=lambda: self._prepare(reference, handle, access),
+            ),
         )
         task = asyncio.create_task(self._poll(handle, poller), name=f"poller {reference.name}")
         task.add_done_callback(self._done)

@@ -17,7 +17,6 @@ LARGER_CONSTRUCTORS = {
     "apiserver/election.py: LeaderElector": 12,
     "apiserver/relist.py: Relist": 8,
     "routing/keep_external.py: ExternalRouters": 10,
-    "slurmcluster/poller.py: Poller": 11,
     "tunnels/supervisor.py: Supervisor": 13,
 }
 LONGER_MODULES = {
