@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from isthmus.api.names import identity_model_name
 from isthmus.engines import ENGINES
+from isthmus.engines.paths import PathClass
 from isthmus.engines.questions import (
     ANSWERED,
     HEALTHY,
@@ -47,6 +48,17 @@ def test_what_is_asked(name: str) -> None:
     assert short == (Question(engine.readiness_path),)
     assert full[0] == Question(engine.health_path)
     assert [question.guarded for question in full[1:]] == [True] * (len(full) - 1) != []
+
+
+@every_engine
+def test_what_is_asked_is_there_changes_nothing_and_is_no_work(name: str) -> None:
+    """What we ask ourselves and is counted as a request would keep a drain from ever ending."""
+    engine = ENGINES[name]
+    asked = {engine.metrics, *engine.probes(full=True), *engine.probes(full=False)}
+    harmless = {each.path for each in engine.paths if each.kind is PathClass.INFORMATION}
+    paths = {question.path for question in asked}
+    assert paths <= harmless
+    assert engine.load.active is None or paths <= set(engine.load.apart_from)
 
 
 @every_engine
