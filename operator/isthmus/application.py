@@ -53,7 +53,7 @@ async def run(settings: Settings) -> None:
             async with standing_by(settings.liveness_port):
                 await unless_asked(asked, elector.acquire())
         if not asked.is_set():
-            await _lead(settings, connection, api, elector, asked)
+            await lead(settings, connection, api, elector, asked)
     finally:
         if elector is not None:
             await elector.release()
@@ -74,13 +74,25 @@ def _elector(api: KubernetesApiServer, settings: Settings) -> LeaderElector:
     )
 
 
-async def _lead(
+async def lead(
     settings: Settings,
     connection: Connection,
     api: KubernetesApiServer,
     elector: LeaderElector | None,
     asked: asyncio.Event,
 ) -> None:
+    """Do the work of the one that leads, until it is asked to end or a part of it ends.
+
+    Args:
+        settings: the operator's.
+        connection: to the API server, for the watch.
+        api: a client of it.
+        elector: that holds the lease, None where there is no other instance.
+        asked: set when the process is told to end.
+
+    Raises:
+        Exception: whatever ended a part; the process must end non-zero.
+    """
     gate: Gate = OpenGate() if elector is None else elector
     protected = await addresses_of(api.host) if api.host else ()
     allowed = allow_list(settings.router_allow, protected=protected)

@@ -34,6 +34,7 @@ from isthmus.probing.client import ProbeClient
 from isthmus.probing.prober import Prober
 from isthmus.routing.keep_external import ExternalRouters
 from isthmus.settings import Settings
+from isthmus.slurmcluster.port_files import PortFiles
 from isthmus.slurmcluster.reconciler import SlurmClusterReconciler, cluster_access
 from isthmus.slurmcluster.running import Clusters
 from isthmus.slurmcluster.state import ClusterStates
@@ -44,6 +45,7 @@ from isthmus.slurmjob.key_files import KeyStaging
 from isthmus.slurmjob.observation import Limits
 from isthmus.slurmjob.probes import WorkerProbes
 from isthmus.slurmjob.reconciler import SlurmJobReconciler
+from isthmus.slurmjob.sides import ApiSide, Installation, SlurmSide
 from isthmus.telemetry.events import EventRecorder
 
 _ATTEMPT_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
@@ -252,22 +254,27 @@ def _reconcilers(shared: _Shared, routers: ExternalRouters) -> Mapping[str, Reco
 
 
 def _of_slurm_jobs(shared: _Shared) -> SlurmJobReconciler:
-    settings, store = shared.settings, shared.store
+    settings, store, clusters, states = (
+        shared.settings,
+        shared.store,
+        shared.clusters,
+        shared.states,
+    )
     return SlurmJobReconciler(
-        store=store,
-        api=shared.api,
-        gate=shared.gate,
-        states=shared.states,
-        clusters=shared.clusters,
+        api=ApiSide(store=store, api=shared.api, gate=shared.gate, events=shared.events),
+        slurm=SlurmSide(
+            clusters=clusters,
+            states=states,
+            port_files=PortFiles(clusters=clusters, states=states, clock=time.time),
+            line=SubmissionLine(wake=shared.queue.add, clock=shared.monotonic),
+        ),
         probes=WorkerProbes(prober=shared.prober, secrets=shared.values, keys=shared.keys),
         staging=KeyStaging(
             keys=shared.keys,
-            clusters=shared.clusters,
+            clusters=clusters,
             check=shared.gate.check,
             clock=time.time,
         ),
-        installation_id=settings.installation_id,
-        limits=limits_of(settings),
         ports=ForwardPorts(
             store=store,
             first=settings.tunnel_port_first,
@@ -275,10 +282,12 @@ def _of_slurm_jobs(shared: _Shared) -> SlurmJobReconciler:
             hold=settings.tunnel_port_hold,
             clock=shared.monotonic,
         ),
-        resync=settings.resync_interval,
+        installation=Installation(
+            identity=settings.installation_id,
+            limits=limits_of(settings),
+            resync=settings.resync_interval,
+        ),
         clock=time.time,
-        events=shared.events,
-        line=SubmissionLine(wake=shared.queue.add, clock=shared.monotonic),
     )
 
 

@@ -130,8 +130,8 @@ _lead: Callable[[Settings, ApiEdge, LeaderElector], Awaitable[None]]
 
 
 async def _lead(settings: Settings, api: ApiEdge, elector: LeaderElector) -> None:
-    lead: Callable[..., Awaitable[None]] = application._lead
-    await lead(settings, None, api, elector, asyncio.Event())
+    run: Callable[..., Awaitable[None]] = application.lead
+    await run(settings, None, api, elector, asyncio.Event())
 
 
 class Watch:

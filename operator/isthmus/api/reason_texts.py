@@ -90,6 +90,15 @@ PARTS: Final[Mapping[str, Mapping[Reason, Text]]] = {
             "Pods of the front are being replaced, so that all do what `endpoint` asks for.",
             "If it does not end, look at the front's pods: front-image may be of an older release.",
         ),
+        Reason.FRONT_UP_TO_DATE: Text(
+            "The pods of the front understand every setting that this operator gives them.",
+        ),
+        Reason.FRONT_OUTDATED: Text(
+            "A pod of the front is of an older release: it serves, and ignores what it does not "
+            "know, such as the table of paths. It may pass administration on to the engines.",
+            "Set front-image to the image of the operator's release; the pods are replaced one by "
+            "one, each new one first.",
+        ),
         Reason.CLIENT_KEYS_IN_FORCE: Text(
             "The front answers only clients with a key of `endpoint.clientKeysSecretRef`.",
         ),

@@ -36,6 +36,8 @@ class Reason(StrEnum):
     # --- Front, routers and clients
     FRONT_NOT_READY = "FrontNotReady"
     FRONT_ROLLING_OUT = "FrontRollingOut"
+    FRONT_UP_TO_DATE = "FrontUpToDate"
+    FRONT_OUTDATED = "FrontOutdated"
     CLIENT_KEYS_IN_FORCE = "ClientKeysInForce"
     CLIENT_KEYS_UNUSABLE = "ClientKeysUnusable"
     ROUTER_IN_STEP = "RouterInStep"

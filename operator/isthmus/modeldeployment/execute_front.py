@@ -35,7 +35,7 @@ from isthmus.apiserver.resources import (
 )
 from isthmus.apiserver.store import Store
 from isthmus.backends.base import Pending
-from isthmus.backends.kubernetes import front, render
+from isthmus.backends.kubernetes import front, front_version, render
 from isthmus.backends.kubernetes.pending import front_problem
 from isthmus.errors import ApiAlreadyExistsError, ApiNotFoundError, NameTakenError
 from isthmus.settings import Settings
@@ -51,6 +51,8 @@ class FrontState:
         available: at least one of its pods takes requests.
         rolled_out: all of its pods are as its Deployment is now.
         problem: why none does, None where that is not known.
+        understands: version of the contract that each of its pods understands, None where none
+            has said it yet.
     """
 
     ok: bool
@@ -58,6 +60,7 @@ class FrontState:
     available: bool
     rolled_out: bool = False
     problem: Pending | None = None
+    understands: int | None = None
 
 
 def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontState:
@@ -67,6 +70,7 @@ def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontS
     found = _ours(store, DEPLOYMENTS, desired, names.front_name(desired.name))
     accepted = front.accepted_revisions(desired=desired, **_made_from(settings))
     available = (number(dig(found, "status", "availableReplicas")) or 0) > 0
+    pods = store.labelled(PODS, desired.namespace, desired.name)
     current = found is not None and annotations(found).get(front.ANNOTATION_FRONT) in accepted
     return FrontState(
         ok=current
@@ -75,11 +79,8 @@ def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontS
         exists=service is not None or found is not None,
         available=available,
         rolled_out=current and _rolled_out(found),
-        problem=None
-        if available
-        else front_problem(
-            deployment=found, pods=store.labelled(PODS, desired.namespace, desired.name)
-        ),
+        problem=None if available else front_problem(deployment=found, pods=pods),
+        understands=front_version.understood(deployment=found, pods=pods),
     )
 
 

@@ -57,6 +57,8 @@ class ModelDeploymentObservation:
         router_problem: of a router that is not ours: "" while it is in step, None without one or
             before the first look.
         front_rolled_out: all pods of the front are as they are wanted now.
+        front_understands: version of the contract that each pod of the front understands, None
+            where none has said it yet.
         client_keys_problem: of the Secret of clients' keys: "" while nothing is wrong with it, None
             where clients need none.
         front_available: a pod of the front takes requests, or none is needed yet.
@@ -85,6 +87,7 @@ class ModelDeploymentObservation:
     front_problem: Pending | None = None
     router_problem: str | None = None
     front_rolled_out: bool = True
+    front_understands: int | None = None
     client_keys_problem: str | None = None
 
     def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:

@@ -295,6 +295,7 @@ class ModelDeploymentReconciler:
             front_available=front.available or waits,
             front_problem=front.problem,
             front_rolled_out=front.rolled_out,
+            front_understands=front.understands,
             client_keys_problem=client_keys_problem,
             router_problem=self._router_problem(desired.uid),
             status=meaning.status,

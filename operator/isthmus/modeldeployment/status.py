@@ -37,6 +37,7 @@ from isthmus.modeldeployment.verdicts import (
     available,
     behind_front,
     client_keys,
+    front_version,
     keys,
     progressing,
     ready,
@@ -333,6 +334,7 @@ def _conditions(
             client_keys(observed.client_keys_problem, rolled_out=observed.front_rolled_out),
         ),
         (ConditionType.KEYS_SEPARATE, keys(desired, _live(observed))),
+        (ConditionType.FRONT_UP_TO_DATE, _front_version(observed)),
     ):
         if verdict is not None:
             found.append((kind, *verdict))
@@ -349,6 +351,11 @@ def _conditions(
             observed_generation=observed.desired.generation,
         )
     return conditions
+
+
+def _front_version(observed: ModelDeploymentObservation) -> Verdict | None:
+    managed = observed.desired.endpoint.managed
+    return front_version(observed.front_understands) if managed else None
 
 
 def _live(observed: ModelDeploymentObservation) -> Iterator[Worker]:

@@ -82,12 +82,19 @@ def _of_deployment(
     before: ModelDeploymentStatus, after: ModelDeploymentStatus
 ) -> Iterator[Transition]:
     yield from _tunnel(before, after, ConditionType.TUNNELS_UP, worked=True)
+    yield from _front(before, after)
     known = {worker.name for worker in before.workers if worker.displaced is not None}
     for worker in after.workers:
         found = worker.displaced
         if found is not None and found.reason and worker.name not in known:
             message = f"{worker.name} is being replaced: {found.message}"
             yield Transition(Reason(found.reason), message)
+
+
+def _front(before: ModelDeploymentStatus, after: ModelDeploymentStatus) -> Iterator[Transition]:
+    now, was = (_find(status, ConditionType.FRONT_UP_TO_DATE) for status in (after, before))
+    if now is not None and now.status == "False" and (was is None or was.status != "False"):
+        yield Transition(Reason(now.reason), now.message, warning=True)
 
 
 # ---- a SlurmCluster
