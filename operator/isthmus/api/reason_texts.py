@@ -44,9 +44,14 @@ PARTS: Final[Mapping[str, Mapping[Reason, Text]]] = {
         Reason.SCALED_TO_ZERO: Text("`replicas` is 0: nothing is meant to serve."),
         Reason.SCALING_UP: Text("Workers are being added."),
         Reason.SCALING_DOWN: Text("Workers are being drained and removed."),
+        Reason.ROLLOUT_STARTED: Text(
+            "Event: workers of an older revision begin to be replaced; the message names the "
+            "revisions.",
+        ),
         Reason.ROLLOUT_IN_PROGRESS: Text("Workers of an older revision are being replaced."),
         Reason.ROLLOUT_COMPLETE: Text(
-            "All workers run the current revision and nothing is left to do.",
+            "All workers run the current revision and nothing is left to do. Its event has "
+            "the duration of the rollout.",
         ),
         Reason.INSUFFICIENT_CAPACITY: Text(
             "`replicas` is more than the pools' `maxReplicas` together.",
@@ -230,6 +235,7 @@ PARTS: Final[Mapping[str, Mapping[Reason, Text]]] = {
         ),
         Reason.WAITING_TO_SUBMIT: Text("The intent is recorded; sbatch has not run yet."),
         Reason.SUBMITTING: Text("sbatch is running or has just run."),
+        Reason.JOB_SUBMITTED: Text("Event: SLURM took the job; the message has its id."),
         Reason.SUBMIT_UNKNOWN: Text(
             "sbatch gave no clear answer; the job is looked for before anything is resubmitted.",
         ),

@@ -7,7 +7,7 @@ from isthmus.api.desired import Desired, Pool
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
 from isthmus.api.reasons import Reason
 from isthmus.backends.base import Pending, WorkerGroup
-from isthmus.modeldeployment.actions import DeploymentAction
+from isthmus.modeldeployment.actions import DeploymentAction, RestoreLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class ModelDeploymentObservation:
             where clients need none.
         front_available: a pod of the front takes requests, or none is needed yet.
         front_problem: why no pod of the front is ready, None where none is known.
+        lost_labels: what is given back to SlurmJobs of its.
         retry_base: first back-off after a failed attempt, seconds.
         retry_cap: longest back-off, seconds.
         floor: least seconds between a worker's leaving the rotation and its end.
@@ -89,6 +90,7 @@ class ModelDeploymentObservation:
     front_rolled_out: bool = True
     front_understands: int | None = None
     client_keys_problem: str | None = None
+    lost_labels: tuple[RestoreLabels, ...] = ()
 
     def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:
         """Groups of a pool, in the order given."""

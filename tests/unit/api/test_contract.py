@@ -18,7 +18,7 @@ from isthmus.api.slurmjob import PUBLIC_KEY, ForwardStatus, SlurmJobSpec, SlurmJ
 from isthmus.backends.kubernetes.front import front_deployment
 from isthmus.front.policy import ENVIRONMENT, MEMORY_ENVIRONMENT
 from isthmus.modeldeployment.actions import CreateSlurmJob
-from isthmus.modeldeployment.execute import slurm_job_object
+from isthmus.modeldeployment.execute_jobs import slurm_job_object
 from isthmus.routing.members import PORT_NAME
 from isthmus.routing.slices import LABEL_SERVICE_NAME, LABEL_SLICE_MANAGED_BY, worker_slice
 from isthmus.routing.tunnel_slice import TunnelSlice
