@@ -81,6 +81,7 @@ SHAPES = {
     "one node, short time limits": Shape(cluster=ClusterShape(nodes=1, places=4, walltime=600.0)),
     "many nodes, three drained": Shape(cluster=ClusterShape(nodes=12, places=12, drained=3)),
     "a surge of two, hasty drains": Shape(surge=2, drain="30s", operators=2),
+    "a front of ours": Shape(front=True),
     "shared keys behind tunnels": Shape(tunnels=True, keys_apart=False),
 }
 
