@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.simulation import corpus, memory, rolledback, runner
-from tests.simulation.scenarios import claimed_port, drained_node, failing_actions, time_limits
+from tests.simulation.scenarios import (
+    claimed_port,
+    drained_node,
+    failing_actions,
+    lone_worker,
+    time_limits,
+)
 from tests.simulation.shape import ClusterShape, Shape
 
 Record = Callable[[str, object], None]
@@ -159,3 +165,13 @@ def test_seed_9919_nobody_leaves_the_rotation_for_a_port_that_somebody_claims(na
     result = claimed_port.claimed(name)
     assert any(" claims port " in line for line in result.trace)
     assert result.failure == ""
+
+
+def test_a_worker_at_whose_port_nobody_listens_is_replaced_if_another_one_answers() -> None:
+    assert lone_worker.ready_again(replicas=2) == 2
+
+
+@pytest.mark.xfail(strict=True, reason="open: it may be our own view that fails")
+def test_seed_9875_the_only_worker_at_whose_port_nobody_listens_is_replaced() -> None:
+    """It stays Degraded. A successor beside it would tell whose fault it is."""
+    assert lone_worker.ready_again(replicas=1) == 1
