@@ -111,9 +111,7 @@ def _reference(cluster: Json) -> ClusterReference:
 def counts(deployment: Json, cluster: Json) -> object:
     """Workers of each pool, and the order in which pools are filled."""
     wanted = desired(deployment)
-    return place(replicas=wanted.replicas, pools=wanted.pools), [
-        pool.name for pool in by_priority(wanted.pools)
-    ]
+    return place(wanted).counts, [pool.name for pool in by_priority(wanted.pools)]
 
 
 def pods(deployment: Json, cluster: Json) -> object:

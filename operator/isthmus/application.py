@@ -24,6 +24,8 @@ from isthmus.loop.standby import standing_by
 from isthmus.probing.client import HttpProbeClient
 from isthmus.settings import Settings
 from isthmus.signals import EndLimit, take_signals, unless_asked
+from isthmus.small_server import serving
+from isthmus.telemetry.metrics import PATH, Metrics
 from isthmus.watch.operator import WatchSettings, run_watch
 
 _log = logging.getLogger(__name__)
@@ -47,13 +49,15 @@ async def run(settings: Settings) -> None:
     api = await KubernetesApiServer.connect(connection, timeout=settings.api_timeout)
     elector_api = await KubernetesApiServer.connect(connection, timeout=settings.election_timeout)
     elector: LeaderElector | None = None
+    metrics = Metrics()
     try:
-        if settings.leader_election:
-            elector = _elector(elector_api, settings)
-            async with standing_by(settings.liveness_port):
-                await unless_asked(asked, elector.acquire())
-        if not asked.is_set():
-            await _lead(settings, connection, api, elector, asked)
+        async with serving(settings.metrics_port, {PATH: metrics.page}):
+            if settings.leader_election:
+                elector = _elector(elector_api, settings)
+                async with standing_by(settings.liveness_port):
+                    await unless_asked(asked, elector.acquire())
+            if not asked.is_set():
+                await lead(settings, connection, api, elector, asked, metrics=metrics)
     finally:
         if elector is not None:
             await elector.release()
@@ -74,13 +78,28 @@ def _elector(api: KubernetesApiServer, settings: Settings) -> LeaderElector:
     )
 
 
-async def _lead(
+async def lead(
     settings: Settings,
     connection: Connection,
     api: KubernetesApiServer,
     elector: LeaderElector | None,
     asked: asyncio.Event,
+    *,
+    metrics: Metrics,
 ) -> None:
+    """Do the work of the one that leads, until it is asked to end or a part of it ends.
+
+    Args:
+        settings: the operator's.
+        connection: to the API server, for the watch.
+        api: a client of it.
+        elector: that holds the lease, None where there is no other instance.
+        asked: set when the process is told to end.
+        metrics: counts what is told.
+
+    Raises:
+        Exception: whatever ended a part; the process must end non-zero.
+    """
     gate: Gate = OpenGate() if elector is None else elector
     protected = await addresses_of(api.host) if api.host else ()
     allowed = allow_list(settings.router_allow, protected=protected)
@@ -92,6 +111,7 @@ async def _lead(
             prober_client=http,
             router_client=routers,
             trusting=lambda context: bounded_client(allowed, verify=context),
+            metrics=metrics,
         )
         limit = EndLimit(_KILL_SECONDS)
         try:

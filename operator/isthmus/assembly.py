@@ -27,13 +27,16 @@ from isthmus.loop.loop import Loop, Reconciler
 from isthmus.loop.queue import WorkQueue
 from isthmus.loop.triggers import MODEL_DEPLOYMENT, SLURM_CLUSTER, SLURM_JOB, Triggers
 from isthmus.modeldeployment.execute import DeploymentActions
+from isthmus.modeldeployment.execute_jobs import JobActions
 from isthmus.modeldeployment.execute_pods import PodActions
 from isthmus.modeldeployment.keys import DeploymentKeys
-from isthmus.modeldeployment.reconciler import ModelDeploymentReconciler
+from isthmus.modeldeployment.observe import DeploymentObserver
+from isthmus.modeldeployment.reconciler import Executors, ModelDeploymentReconciler
 from isthmus.probing.client import ProbeClient
 from isthmus.probing.prober import Prober
 from isthmus.routing.keep_external import ExternalRouters
 from isthmus.settings import Settings
+from isthmus.slurmcluster.port_files import PortFiles
 from isthmus.slurmcluster.reconciler import SlurmClusterReconciler, cluster_access
 from isthmus.slurmcluster.running import Clusters
 from isthmus.slurmcluster.state import ClusterStates
@@ -44,7 +47,10 @@ from isthmus.slurmjob.key_files import KeyStaging
 from isthmus.slurmjob.observation import Limits
 from isthmus.slurmjob.probes import WorkerProbes
 from isthmus.slurmjob.reconciler import SlurmJobReconciler
-from isthmus.telemetry.events import EventRecorder
+from isthmus.slurmjob.sides import ApiSide, Installation, SlurmSide
+from isthmus.telemetry.events import EventRecorder, EventSink
+from isthmus.telemetry.metrics import Metrics
+from isthmus.telemetry.report import Readers
 
 _ATTEMPT_ALPHABET = "abcdefghijklmnopqrstuvwxyz0123456789"
 _KILL_AFTER_SECONDS = 5.0
@@ -120,7 +126,7 @@ class _Shared:
     values: Secrets
     seed: InstallationSeed
     keys: AttemptKeys
-    events: EventRecorder
+    events: EventSink
     monotonic: Callable[[], float]
 
 
@@ -132,6 +138,7 @@ def assemble(
     prober_client: ProbeClient,
     router_client: httpx.AsyncClient,
     trusting: Callable[[ssl.SSLContext], httpx.AsyncClient],
+    metrics: Metrics,
 ) -> Parts:
     """Make every part.
 
@@ -142,6 +149,7 @@ def assemble(
         prober_client: asks the engines.
         router_client: asks the routers of endpoints that are External.
         trusting: makes such a client that believes other CAs.
+        metrics: counts what is told.
     """
     monotonic = asyncio.get_running_loop().time
     secrets_of = functools.partial(Secrets, clock=monotonic, max_age=settings.secrets_interval)
@@ -157,6 +165,7 @@ def assemble(
     fatal: asyncio.Future[None] = asyncio.get_running_loop().create_future()
     states = ClusterStates()
     values = secrets_of(gated)
+    events = EventRecorder(gated, instance=settings.identity, clock=monotonic)
     seed = InstallationSeed(
         api=gated,
         secrets=values,
@@ -180,7 +189,7 @@ def assemble(
         values=values,
         seed=seed,
         keys=AttemptKeys(store=store, api=gated, secrets=values, seed=seed),
-        events=EventRecorder(gated, instance=settings.identity, clock=monotonic),
+        events=Readers(events, metrics),
         monotonic=monotonic,
     )
     routers = _routers(shared, client=router_client, trusting=trusting, secrets=secrets_of(api))
@@ -205,7 +214,7 @@ def assemble(
         clusters=shared.clusters,
         prober=shared.prober,
         routers=routers,
-        events=shared.events,
+        events=events,
         fatal=fatal,
     )
 
@@ -240,7 +249,6 @@ def _reconcilers(shared: _Shared, routers: ExternalRouters) -> Mapping[str, Reco
             store=shared.store,
             api=shared.api,
             gate=shared.gate,
-            states=shared.states,
             clusters=shared.clusters,
             settings=shared.settings,
             clock=time.time,
@@ -252,22 +260,27 @@ def _reconcilers(shared: _Shared, routers: ExternalRouters) -> Mapping[str, Reco
 
 
 def _of_slurm_jobs(shared: _Shared) -> SlurmJobReconciler:
-    settings, store = shared.settings, shared.store
+    settings, store, clusters, states = (
+        shared.settings,
+        shared.store,
+        shared.clusters,
+        shared.states,
+    )
     return SlurmJobReconciler(
-        store=store,
-        api=shared.api,
-        gate=shared.gate,
-        states=shared.states,
-        clusters=shared.clusters,
+        api=ApiSide(store=store, api=shared.api, gate=shared.gate, events=shared.events),
+        slurm=SlurmSide(
+            clusters=clusters,
+            states=states,
+            port_files=PortFiles(clusters=clusters, states=states, clock=time.time),
+            line=SubmissionLine(wake=shared.queue.add, clock=shared.monotonic),
+        ),
         probes=WorkerProbes(prober=shared.prober, secrets=shared.values, keys=shared.keys),
         staging=KeyStaging(
             keys=shared.keys,
-            clusters=shared.clusters,
+            clusters=clusters,
             check=shared.gate.check,
             clock=time.time,
         ),
-        installation_id=settings.installation_id,
-        limits=limits_of(settings),
         ports=ForwardPorts(
             store=store,
             first=settings.tunnel_port_first,
@@ -275,28 +288,38 @@ def _of_slurm_jobs(shared: _Shared) -> SlurmJobReconciler:
             hold=settings.tunnel_port_hold,
             clock=shared.monotonic,
         ),
-        resync=settings.resync_interval,
+        installation=Installation(
+            identity=settings.installation_id,
+            limits=limits_of(settings),
+            resync=settings.resync_interval,
+        ),
         clock=time.time,
-        events=shared.events,
-        line=SubmissionLine(wake=shared.queue.add, clock=shared.monotonic),
     )
 
 
 def _of_model_deployments(shared: _Shared, routers: ExternalRouters) -> ModelDeploymentReconciler:
     settings, store, api = shared.settings, shared.store, shared.api
-    return ModelDeploymentReconciler(
+    jobs = JobActions(
         store=store,
         api=api,
-        states=shared.states,
-        actions=DeploymentActions(
+        settings=settings,
+        new_attempt=new_attempt,
+        attempt_digest=shared.keys.digest,
+    )
+    return ModelDeploymentReconciler(
+        observer=DeploymentObserver(
             store=store,
-            api=api,
+            states=shared.states,
+            prober=shared.prober,
             settings=settings,
-            new_attempt=new_attempt,
-            attempt_digest=shared.keys.digest,
+            clock=time.time,
+            router_problem=routers.problem,
         ),
-        pods=PodActions(store=store, api=api, prober=shared.prober),
-        prober=shared.prober,
+        api=api,
+        executors=Executors(
+            objects=DeploymentActions(store=store, api=api, settings=settings, jobs=jobs),
+            pods=PodActions(store=store, api=api, prober=shared.prober),
+        ),
         keys=DeploymentKeys(
             store=store,
             api=api,
@@ -305,8 +328,7 @@ def _of_model_deployments(shared: _Shared, routers: ExternalRouters) -> ModelDep
             seed=shared.seed,
             new_key=new_api_key,
         ),
-        settings=settings,
-        clock=time.time,
         events=shared.events,
-        router_problem=routers.problem,
+        clock=time.time,
+        resync=settings.resync_interval,
     )

@@ -201,6 +201,10 @@ class Settings:
     liveness_port: int | None = 8081
     """Port of `/healthz`; 0 in the environment, None in the record, for no endpoint."""
 
+    metrics_port: int | None = None
+    """Port of `/metrics`, for Prometheus; the manifests write 8082. By default, and with 0 in the
+    environment, there is none."""
+
     def __post_init__(self) -> None:
         """Check every value.
 
@@ -273,8 +277,12 @@ def _mistakes_of_values(settings: Settings) -> list[str]:
         mistakes.append(str(error))
     if not settings.identity:
         mistakes.append("identity is empty; leave it out, or give each process its own name.")
-    if settings.liveness_port is not None and settings.liveness_port > 65535:
-        mistakes.append(f"liveness_port is {settings.liveness_port}; write at most 65535.")
+    for name in ("liveness_port", "metrics_port"):
+        port = getattr(settings, name)
+        if port is not None and port > 65535:
+            mistakes.append(f"{name} is {port}; write at most 65535.")
+    if settings.metrics_port is not None and settings.metrics_port == settings.liveness_port:
+        mistakes.append("metrics_port must not be liveness_port: they are two servers.")
     try:
         allow_list(settings.router_allow)
     except ValueError as error:

@@ -259,9 +259,9 @@ def test_m9_network_policies_are_there_when_asked_for(helm: Path) -> None:
     assert objects.keys() == {"isthmus", "isthmus-tunnels", *fronts}
 
     def opened(name: str) -> list[tuple[int, bool]]:
-        """Port, and whether only some may come in."""
+        """Ports, and whether only some may come in."""
         rules = objects[name]["spec"].get("ingress", [])
-        return [(rule["ports"][0]["port"], bool(rule.get("from"))) for rule in rules]
+        return [(port["port"], bool(rule.get("from"))) for rule in rules for port in rule["ports"]]
 
     assert objects["isthmus"]["spec"]["policyTypes"] == ["Ingress"]
     assert opened("isthmus") == []
@@ -270,7 +270,7 @@ def test_m9_network_policies_are_there_when_asked_for(helm: Path) -> None:
     assert opened("team-a/isthmus-fronts") == [(8080, True)]
     on = (*on, '--set-json=networkPolicy.statusFrom=[{"podSelector":{}}]')
     objects = {name: one for (kind, name), one in render(helm, *on).items() if "Network" in kind}
-    assert opened("isthmus") == [(8081, True)]
+    assert opened("isthmus") == [(8081, True), (8082, True)]
     assert (8082, True) in opened("isthmus-tunnels")
     assert opened("team-a/isthmus-fronts") == [(8080, True), (8081, True)]
 

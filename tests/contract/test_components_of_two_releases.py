@@ -1,11 +1,12 @@
 """New components beside old ones: each serves, drains and takes new workers of the other.
 
-The old ones are the code of a commit that was released before, taken from the repository's history.
+The old ones are the code of commits that were released before, taken from the repository's history.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,14 +16,19 @@ from typing import Any
 import pytest
 
 from isthmus.api import names
+from isthmus.api.contract import ITEMS
+from isthmus.api.contract import KEYS as KEYS_KIND
+from isthmus.api.front_version import OLDEST, VERSION
+from isthmus.backends.kubernetes.front_version import understood
 from tests.contract.test_front_sidecar import ApiServer, Sidecar
+from tests.contract.two_releases import values
 from tests.traffic.client import REPOSITORY
 from tests.unit.tunnels.test_tunnel_rules import slurm_job
 
-RELEASED = "4eab8ed"
-"""The commit before keys of attempts, tables of paths and marks of squeue."""
+FIRST, KEYED = "4eab8ed", "e4707ba"
+"""Before keys of attempts, tables of paths and marks of squeue; and with them."""
 PROGRAM = Path(__file__).parent / "two_releases" / "release.py"
-OLD_KEY, NEW_KEY = "a" * 32, "b" * 32
+OLD_KEY, NEW_KEY = "a" * 10, "b" * 10
 KEYS = {OLD_KEY: "key-of-then-0123456789", NEW_KEY: "key-of-now-0123456789"}
 POD = {
     "metadata": {"name": "llama-workers-x2x4z", "resourceVersion": "8"},
@@ -38,18 +44,19 @@ POD = {
 }
 
 
-@pytest.fixture(scope="module")
-def older(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The operator's source of the released commit."""
+@pytest.fixture(scope="module", params=[FIRST, KEYED])
+def older(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The operator's source of a released commit."""
+    commit = str(request.param)
     folder = tmp_path_factory.mktemp("released")
     packed = subprocess.run(
-        ["git", "-C", str(REPOSITORY), "archive", RELEASED, "operator"],
+        ["git", "-C", str(REPOSITORY), "archive", commit, "operator"],
         capture_output=True,
         timeout=60,
         check=False,
     )
     if packed.returncode:
-        pytest.skip(f"commit {RELEASED} is not in this clone: take one with its whole history")
+        pytest.skip(f"commit {commit} is not in this clone: take one with its whole history")
     subprocess.run(["tar", "-x", "-C", str(folder)], input=packed.stdout, check=True, timeout=60)
     return folder
 
@@ -123,6 +130,22 @@ def test_a_front_serves_drains_and_takes_new_workers_of_another_release(
         sidecar.process.wait()
 
 
+def test_the_operator_knows_a_front_of_before_by_its_own_word(older: Path, tmp_path: Path) -> None:
+    """F2: it ignores the table of paths. What its pod runs is what the pod's template says."""
+    assert understood(deployment=run(older, "write", OLD_KEY)["front"], pods=[]) == OLDEST
+    ours = run(REPOSITORY, "write", OLD_KEY)["front"]
+    template = ours["spec"]["template"]
+    (asks,) = [c for c in template["spec"]["initContainers"] if c["name"] == "contract"]
+    for tree, version in ((older, OLDEST), (REPOSITORY, VERSION)):
+        message = tmp_path / "message"
+        command = [sys.executable, *asks["command"][1:-1], str(message)]
+        subprocess.run(command, env={"PYTHONPATH": str(tree / "operator")}, check=True, timeout=60)
+        ended = {"terminated": {"message": message.read_text(encoding="utf-8")}}
+        status = {"initContainerStatuses": [{"name": "contract", "state": ended}]}
+        pod = {"metadata": template["metadata"], "spec": template["spec"], "status": status}
+        assert understood(deployment=ours, pods=[pod]) == version
+
+
 def test_a_supervisor_holds_the_forwards_of_another_release(trees: tuple[Path, Path]) -> None:
     """And the operator reads its slices: the same program reads both."""
     writer, reader = trees
@@ -149,6 +172,21 @@ def test_a_forward_of_a_worker_that_drains_gets_no_requests(trees: tuple[Path, P
     assert found["wanted"] == [
         ["llama-hpc-1-y7k2qp", 20001, "10.10.0.1", 41000, False, "llama-workers"]
     ]
+
+
+def test_what_was_written_then_has_the_forms_of_today(older: Path) -> None:
+    """The recorded forms are no invention of this release."""
+    said = run(older, "write", OLD_KEY)
+    (sidecar,) = said["front"]["spec"]["template"]["spec"]["initContainers"]
+    forms = {(item.kind, item.word): item.form for item in ITEMS}
+    for kind, word, value in (
+        *values.of_slice(said["direct"]),
+        *values.of_slice(said["forwarded"]),
+        *values.of_status(said["status"]),
+        *values.of_front(sidecar),
+        (KEYS_KIND, names.ANNOTATION_DEPLOYMENT_KEYS, said["deployments"]),
+    ):
+        assert re.fullmatch(forms[kind, word], value), f"{word}: {value}"
 
 
 def test_a_supervisor_of_before_sets_aside_what_it_does_not_know(older: Path) -> None:

@@ -31,7 +31,7 @@ from isthmus.errors import EngineAnswerError, NotLeaderError
 from isthmus.probing.client import HttpProbeClient
 from isthmus.routing import keep_external as external_routers
 from isthmus.routing.external import OWNER_LABEL
-from isthmus.routing.keep_external import ExternalRouters
+from isthmus.routing.keep_external import ExternalRouters, Gaps
 from isthmus.routing.slices import worker_slice
 from tests.canaries import CANARY, SHAPES, assert_unseen
 
@@ -154,7 +154,11 @@ class Lab:
 
 @asynccontextmanager
 async def routers(
-    lab: Lab, *, timeout: float = 0.5, allow: Sequence[str] = (*DEFAULT, "127.0.0.1")
+    lab: Lab,
+    *,
+    timeout: float = 0.5,
+    allow: Sequence[str] = (*DEFAULT, "127.0.0.1"),
+    gaps: Gaps | None = None,
 ) -> AsyncIterator[ExternalRouters]:
     allowed = allow_list(allow)
     async with bounded_client(allowed) as client:
@@ -167,6 +171,7 @@ async def routers(
             interval=0.05,
             operator_namespace="isthmus-system",
             timeout=timeout,
+            gaps=gaps,
         )
 
 
@@ -366,19 +371,15 @@ async def until(holds: Callable[[], bool]) -> None:
             await asyncio.sleep(0.01)
 
 
-@pytest.fixture
-def fast(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(external_routers, "_GAP", 0.01)
-    monkeypatch.setattr(external_routers, "_LIST_GAP", 0.01)
+FAST = Gaps(looks=0.01, readings=0.01)
 
 
-@pytest.mark.usefixtures("fast")
 async def test_h7_a_router_that_drips_holds_up_nobody_else() -> None:
     lab = Lab()
     async with (
         Server(drip).listening() as bad,
         Server(HONEST).listening() as good,
-        routers(lab, timeout=5.0) as task,
+        routers(lab, timeout=5.0, gaps=FAST) as task,
     ):
         lab.deployment("bad", bad.url)
         lab.deployment("good", good.url)
@@ -394,10 +395,9 @@ async def test_h7_a_router_that_drips_holds_up_nobody_else() -> None:
             await asyncio.gather(running, return_exceptions=True)
 
 
-@pytest.mark.usefixtures("fast")
 async def test_h7_a_router_that_drips_is_told_and_another_change_does_not_wake_it() -> None:
     lab = Lab()
-    async with Server(drip).listening() as bad, routers(lab, timeout=0.2) as task:
+    async with Server(drip).listening() as bad, routers(lab, timeout=0.2, gaps=FAST) as task:
         lab.deployment("bad", bad.url)
         running = asyncio.create_task(task.run())
         try:
@@ -411,10 +411,9 @@ async def test_h7_a_router_that_drips_is_told_and_another_change_does_not_wake_i
             await asyncio.gather(running, return_exceptions=True)
 
 
-@pytest.mark.usefixtures("fast")
 async def test_only_a_lost_lease_ends_it() -> None:
     lab = Lab()
-    async with Server(answer(b"[" * 5000)).listening() as bad, routers(lab) as task:
+    async with Server(answer(b"[" * 5000)).listening() as bad, routers(lab, gaps=FAST) as task:
         lab.deployment("bad", bad.url)
         running = asyncio.create_task(task.run())
         await until(lambda: len(bad.asked) >= 2)

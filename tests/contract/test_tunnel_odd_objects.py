@@ -141,7 +141,7 @@ async def test_m2_rounds_go_on_whatever_ends_one(
     lab = Lab()
     lab.job()
     rounds = 0
-    publish = lab.supervisor._publisher.publish
+    publish = lab.publisher.publish
 
     async def broken(wanted: Any) -> None:
         nonlocal rounds
@@ -151,7 +151,7 @@ async def test_m2_rounds_go_on_whatever_ends_one(
             raise KeyError("what nobody has thought of")
         await publish(wanted)
 
-    monkeypatch.setattr(lab.supervisor._publisher, "publish", broken)
+    monkeypatch.setattr(lab.publisher, "publish", broken)
     running = asyncio.create_task(lab.supervisor.run())
     try:
         async with asyncio.timeout(20):

@@ -168,9 +168,10 @@ class Lab:
             clock=lambda: self.now,
         )
         links: Any = self.links
+        self.publisher = Publisher(api=api, store=self.store, host=host)
         self.supervisor = Supervisor(
             store=self.store,
-            publisher=Publisher(api=api, store=self.store, host=host),
+            publisher=self.publisher,
             heartbeat=self.heartbeat,
             links=links,
             checks=self._checks,

@@ -458,6 +458,12 @@ def test_l9_m9_pods_run_where_pod_security_is_restricted(restricted: World) -> N
     assert inside("envoy", "ls /var/run/secrets 2>/dev/null; echo end") == "end"
 
 
+@pytest.mark.timeout(120)
+def test_the_pods_of_a_front_say_what_they_understand(served: Served) -> None:
+    """By the message of a container, which the kubelet hands over: no right is needed for it."""
+    served.world.wait_condition(FRONTED, "FrontUpToDate", status="True")
+
+
 @pytest.mark.timeout(400)
 def test_the_front_is_for_clients_and_asks_them_for_keys(served: Served) -> None:
     """F2, and `endpoint.clientKeysSecretRef`: the last test, for it leaves the front guarded."""

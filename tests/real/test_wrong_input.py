@@ -311,6 +311,7 @@ def test_l9_m9_a_front_is_taken_as_it_is(api: Api, restricted: str) -> None:
     made = front_deployment(desired=desired(), image="front:1", drain_seconds=60)
     spec: Json = made["spec"]  # type: ignore[assignment]
     pod = dry_run(api, as_pod(spec["template"], restricted))["spec"]
-    (envoy,), (sidecar,) = pod["containers"], pod["initContainers"]
+    (envoy,), (sidecar, contract) = pod["containers"], pod["initContainers"]
     assert [mount["name"] for mount in envoy["volumeMounts"]] == ["run"]
     assert [mount["name"] for mount in sidecar["volumeMounts"]] == ["run", "account"]
+    assert not contract.get("volumeMounts")

@@ -150,7 +150,7 @@ _DRAWN = frozenset(
         *("startedAt", "endsAt", "since", "startTime", "endTime", "submitTime", "finishedAt"),
         *("submitStartedAt", "submissions", "gateClaimedAt", "creationTimestamp", "healthy"),
         *("lastTransitionTime", "observedGeneration", "resourceVersion", "generation"),
-        "workDirectory",
+        *("workDirectory", "rollout"),
     )
 )
 """Keys whose values are drawn, or are times, ids and places."""

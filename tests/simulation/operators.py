@@ -26,6 +26,7 @@ from isthmus.backends.slurm.login import ClusterAccess, ClusterHandle
 from isthmus.modeldeployment import plan as planner
 from isthmus.modeldeployment.plan import STRATEGY
 from isthmus.settings import Settings
+from isthmus.telemetry.metrics import Metrics
 from isthmus.watch.events import take_in
 from tests.simulation.apiedge import ApiEdge
 from tests.simulation.apiserver import Json, selected
@@ -130,8 +131,8 @@ _lead: Callable[[Settings, ApiEdge, LeaderElector], Awaitable[None]]
 
 
 async def _lead(settings: Settings, api: ApiEdge, elector: LeaderElector) -> None:
-    lead: Callable[..., Awaitable[None]] = application._lead
-    await lead(settings, None, api, elector, asyncio.Event())
+    run: Callable[..., Awaitable[None]] = application.lead
+    await run(settings, None, api, elector, asyncio.Event(), metrics=Metrics())
 
 
 class Watch:

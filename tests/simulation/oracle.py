@@ -12,6 +12,7 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import (
     DEPLOYMENTS,
     ENDPOINT_SLICES,
+    EVENTS,
     MODEL_DEPLOYMENTS,
     PODS,
     SLURM_CLUSTERS,
@@ -32,6 +33,7 @@ from tests.simulation.promises.rotation import RotationRules
 from tests.simulation.promises.secrecy import Secrecy
 from tests.simulation.promises.stops import StopRules
 from tests.simulation.promises.submissions import SubmissionRules
+from tests.simulation.promises.told_once import ToldOnceRules
 from tests.simulation.shape import Shape
 from tests.simulation.slurm import Slurm
 from tests.simulation.slurm_jobs import Job
@@ -46,6 +48,7 @@ class Oracle(
     CountRules,
     FairnessRules,
     ObjectNameRules,
+    ToldOnceRules,
 ):
     """Collects violations; the first one ends a run."""
 
@@ -89,6 +92,9 @@ class Oracle(
             self.require(not unknown, f"{k8s.name(obj)} is given no reason of ours: {unknown}")
         if ours and event == "ADDED":
             self._well_named(resource, obj)
+            if resource is EVENTS:
+                self.event_made(obj)
+        self.status_changed(obj)
         if resource is MODEL_DEPLOYMENTS:
             place = k8s.namespace(obj), k8s.name(obj)
             wanted = 0 if k8s.deletion_timestamp(obj) else int(obj["spec"].get("replicas", 1))

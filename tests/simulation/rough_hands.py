@@ -152,6 +152,17 @@ def labels_of_deployments_stripped(world: World, random: Random) -> None:
     _strip(world, DEPLOYMENTS)
 
 
+@hand()
+def labels_of_jobs_stripped(world: World, random: Random) -> None:
+    """An attempt is known by its owner, and gets its labels back."""
+    _strip(world, SLURM_JOBS)
+
+
+@hand()
+def labels_of_revisions_stripped(world: World, random: Random) -> None:
+    _strip(world, CONTROLLER_REVISIONS)
+
+
 def _strip(world: World, resource: Resource) -> None:
     for _, obj in list(_ours(world, resource)):
         gone = dict.fromkeys(k8s.labels(obj))

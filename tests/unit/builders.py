@@ -32,6 +32,7 @@ from isthmus.modeldeployment.observation import (
 from isthmus.modeldeployment.policy.rollout import PoolState, Step, key_of
 from isthmus.slurmcluster.observation import ClusterObservation
 from isthmus.slurmjob.observation import EndpointRules, Limits, SlurmJobObservation
+from isthmus.slurmjob.record import AttemptStatus
 
 NOW = 1_800_000_000.0
 ATTEMPT = "x7k2qp"
@@ -310,18 +311,19 @@ DENIED: Mapping[str, Any] = {**STALE, "usable": False, "reason": "ClusterNotFoun
 
 def job(
     *records: JobRecord,
-    status: SlurmJobStatus | None = None,
+    status: AttemptStatus | SlurmJobStatus | None = None,
     cluster_changes: Mapping[str, Any] | None = None,
     starts: Sequence[float] = (NOW - 5,),
     **changes: Any,
 ) -> SlurmJobObservation:
     """One SlurmJob with its finalizer, on a cluster whose last snapshot shows `records`."""
+    before = status if isinstance(status, AttemptStatus) else AttemptStatus.read(status)
     found = SlurmJobObservation(
         job_name=JOB_NAME,
         attempt=ATTEMPT,
         deleting=False,
         has_finalizer=True,
-        status=status or SlurmJobStatus(),
+        status=before,
         cluster=cluster(*records, starts=starts, **(cluster_changes or {})),
         limits=LIMITS,
         endpoint=RULES,
@@ -333,8 +335,8 @@ def job(
     return replace(found, **changes)
 
 
-def status(phase: Phase | None, **changes: Any) -> SlurmJobStatus:
-    """A status as it stands when an attempt has come to this phase in the usual way."""
+def stored(phase: Phase | None, **changes: Any) -> SlurmJobStatus:
+    """A status as it is stored when an attempt has come to this phase in the usual way."""
     values: dict[str, Any] = {"phase": phase}
     order = [Phase.PENDING, Phase.STARTING, Phase.READY, Phase.DEGRADED]
     if phase is not None and phase is not Phase.WAITING:
@@ -355,6 +357,11 @@ def status(phase: Phase | None, **changes: Any) -> SlurmJobStatus:
     if phase is Phase.SUBMIT_UNKNOWN:
         values["unknown_since"] = rfc3339(NOW - 100)
     return SlurmJobStatus(**{**values, **changes})
+
+
+def status(phase: Phase | None, **changes: Any) -> AttemptStatus:
+    """The same as its rules read it; `changes` are the names and values of the stored one."""
+    return AttemptStatus.read(stored(phase, **changes))
 
 
 MEMBER = ("10.10.0.1", 41000)

@@ -50,6 +50,9 @@ class ConditionType(StrEnum):
     CLIENT_KEYS_IN_FORCE = "ClientKeysInForce"
     """On a ModelDeployment with endpoint.clientKeysSecretRef: its front asks clients for keys."""
 
+    FRONT_UP_TO_DATE = "FrontUpToDate"
+    """On a ModelDeployment with a front: its pods understand all that this operator tells them."""
+
     READABLE = "Readable"
     """There only while it is False: some of the object's fields cannot be read, and nothing new is
     made from it; what runs is followed and can be ended."""

@@ -275,6 +275,10 @@ class Desired:
         """The engines of its pools, each once, in order."""
         return tuple(sorted({pool.engine.type for pool in self.pools}))
 
+    def pool(self, name: str) -> Pool:
+        """The pool of a name that is one of its pools'."""
+        return next(pool for pool in self.pools if pool.name == name)
+
     @property
     def membership_service(self) -> str:
         """Name of the Service whose EndpointSlices hold the workers."""

@@ -119,6 +119,20 @@ class WorkerStatus(StatusModel):
     """Name of the displaced worker that it was made for."""
 
 
+class RolloutStatus(StatusModel):
+    """The latest rollout: workers of older revisions replaced by those of the current one."""
+
+    started_at: Time = None
+    """When it began; a change while it lasts begins another one."""
+    finished_at: Time = None
+    """When all wanted workers served and were of the current revision; absent while it lasts."""
+
+    @property
+    def under_way(self) -> bool:
+        """Whether it has begun and not ended."""
+        return self.started_at is not None and self.finished_at is None
+
+
 class ApiKeyStatus(StatusModel):
     """Where the API key is that clients of the workers send; never the key."""
 
@@ -162,6 +176,8 @@ class ModelDeploymentStatus(StatusModel):
     """Where the API key of the workers is."""
     summary: Sentence = None
     """The state in a few words."""
+    rollout: RolloutStatus | None = None
+    """The latest rollout, with when it began and ended; absent before the first."""
     tunnels: TunnelsStatus | None = None
     """Forwards, where workers are reached through them."""
     conditions: Annotated[

@@ -44,9 +44,14 @@ PARTS: Final[Mapping[str, Mapping[Reason, Text]]] = {
         Reason.SCALED_TO_ZERO: Text("`replicas` is 0: nothing is meant to serve."),
         Reason.SCALING_UP: Text("Workers are being added."),
         Reason.SCALING_DOWN: Text("Workers are being drained and removed."),
+        Reason.ROLLOUT_STARTED: Text(
+            "Event: workers of an older revision begin to be replaced; the message names the "
+            "revisions.",
+        ),
         Reason.ROLLOUT_IN_PROGRESS: Text("Workers of an older revision are being replaced."),
         Reason.ROLLOUT_COMPLETE: Text(
-            "All workers run the current revision and nothing is left to do.",
+            "All workers run the current revision and nothing is left to do. Its event has "
+            "the duration of the rollout.",
         ),
         Reason.INSUFFICIENT_CAPACITY: Text(
             "`replicas` is more than the pools' `maxReplicas` together.",
@@ -89,6 +94,15 @@ PARTS: Final[Mapping[str, Mapping[Reason, Text]]] = {
         Reason.FRONT_ROLLING_OUT: Text(
             "Pods of the front are being replaced, so that all do what `endpoint` asks for.",
             "If it does not end, look at the front's pods: front-image may be of an older release.",
+        ),
+        Reason.FRONT_UP_TO_DATE: Text(
+            "The pods of the front understand every setting that this operator gives them.",
+        ),
+        Reason.FRONT_OUTDATED: Text(
+            "A pod of the front is of an older release: it serves, and ignores what it does not "
+            "know, such as the table of paths. It may pass administration on to the engines.",
+            "Set front-image to the image of the operator's release; the pods are replaced one by "
+            "one, each new one first.",
         ),
         Reason.CLIENT_KEYS_IN_FORCE: Text(
             "The front answers only clients with a key of `endpoint.clientKeysSecretRef`.",
@@ -221,6 +235,7 @@ PARTS: Final[Mapping[str, Mapping[Reason, Text]]] = {
         ),
         Reason.WAITING_TO_SUBMIT: Text("The intent is recorded; sbatch has not run yet."),
         Reason.SUBMITTING: Text("sbatch is running or has just run."),
+        Reason.JOB_SUBMITTED: Text("Event: SLURM took the job; the message has its id."),
         Reason.SUBMIT_UNKNOWN: Text(
             "sbatch gave no clear answer; the job is looked for before anything is resubmitted.",
         ),

@@ -17,7 +17,6 @@ from isthmus.apiserver.derived import Derived
 from isthmus.apiserver.objects import Object, ObjectList
 from isthmus.apiserver.resources import Resource
 
-_TOMBSTONES = 10_000
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _LONGEST_SHARED = 128
 
@@ -47,8 +46,14 @@ Listener = Callable[[Resource, Object | None, Object | None], None]
 class Store:
     """The objects of the watched resources."""
 
-    def __init__(self, *, watched: Iterable[Resource]) -> None:
-        """Make an empty store that is synced once each of `watched` was listed."""
+    def __init__(self, *, watched: Iterable[Resource], tombstones: int = 10_000) -> None:
+        """Make an empty store.
+
+        Args:
+            watched: it is synced once each of these was listed.
+            tombstones: of how many objects of a resource that ended it is known for sure.
+        """
+        self._most_tombstones = tombstones
         self._watched = frozenset(watched)
         self._listed: dict[Resource, _Listed] = {}
         self._objects: dict[StoreKey, Object] = {}
@@ -265,7 +270,7 @@ class Store:
             return
         ended = self._ended(resource)
         ended[uid] = max(revision, ended.pop(uid, 0.0))
-        while len(ended) > _TOMBSTONES:
+        while len(ended) > self._most_tombstones:
             ended.popitem(last=False)
 
     def _in(self, resource: Resource, namespace: str) -> tuple[Object, ...]:

@@ -163,7 +163,7 @@ def rendered(
     keyed = desired.api_key is not None
     if desired.api_key is not None:
         desired = replace(desired, api_key=replace(desired.api_key, digest=DIGEST))
-    counts = place(replicas=desired.replicas, pools=desired.pools)
+    counts = place(desired).counts
     for pool in desired.pools:
         revision = DIGEST if keyed else revision_hash(desired=desired, pool=pool)
         yield f"# ---- pool {pool.name} ({pool.backend}), revision {revision}"

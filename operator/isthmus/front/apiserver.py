@@ -19,7 +19,7 @@ from isthmus.api.ip_family import host_port
 from isthmus.apiserver.objects import Object, dig, number
 from isthmus.errors import SettingsError
 
-_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 _SERVICE_LABEL = "kubernetes.io/service-name"
 _KEEPALIVE = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -48,7 +48,7 @@ class Access:
     verify: ssl.SSLContext | bool
 
 
-def pod_access(environ: Mapping[str, str] | None = None, *, account: Path = _ACCOUNT) -> Access:
+def pod_access(environ: Mapping[str, str] | None = None, *, account: Path = ACCOUNT) -> Access:
     """The API server as a pod knows it.
 
     Raises:

@@ -15,6 +15,7 @@ from isthmus.apiserver.objects import (
     labels,
     name,
     namespace,
+    uid,
 )
 from isthmus.apiserver.resources import (
     MODEL_DEPLOYMENTS,
@@ -68,7 +69,7 @@ class Triggers:
             self._queue.add(key_of(resource, obj))
         if resource == MODEL_DEPLOYMENTS and _differs(old, new):
             # Its attempts read the rules of health, drain and endpoint from it.
-            for job in self._store.labelled(SLURM_JOBS, namespace(obj), name(obj)):
+            for job in self._store.owned(SLURM_JOBS, uid(obj)):
                 self._queue.add(key_of(SLURM_JOBS, job))
         if resource == SLURM_CLUSTERS:
             if _differs(old, new):
@@ -79,8 +80,10 @@ class Triggers:
             # A SlurmCluster being deleted waits for its last SlurmJob.
             reference = cluster_of(obj)
             self._queue.add(Key(SLURM_CLUSTER, reference.namespace, reference.name))
-        deployment = labels(obj).get(names.LABEL_DEPLOYMENT)
-        if resource != MODEL_DEPLOYMENTS and deployment is not None:
+        deployment: object = labels(obj).get(names.LABEL_DEPLOYMENT)
+        if resource == SLURM_JOBS and deployment is None:  # somebody took its labels
+            deployment = dig(obj, "spec", "deployment")
+        if resource != MODEL_DEPLOYMENTS and isinstance(deployment, str):
             key = Key(MODEL_DEPLOYMENT, namespace(obj), deployment)
             self._queue.add_after(key, self._gap(key), later=False)
         self._add_owners(obj)

@@ -1,5 +1,6 @@
 """What the plan of a deployment may ask for, as data: idempotent, or with a proof."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -147,6 +148,21 @@ class DeleteSlurmJob:
     uid: str
 
 
+@dataclass(frozen=True, slots=True)
+class RestoreLabels:
+    """Give a SlurmJob the labels back that somebody took.
+
+    Attributes:
+        labels: those that follow from its spec.
+        key_of: full name of its job, whose key's digest is a label too; None to leave that.
+    """
+
+    name: str
+    uid: str
+    labels: Mapping[str, str]
+    key_of: str | None = None
+
+
 DeploymentAction: TypeAlias = (
     AddFinalizer
     | RemoveFinalizer
@@ -165,6 +181,7 @@ DeploymentAction: TypeAlias = (
     | DeleteDeployment
     | CreateSlurmJob
     | DeleteSlurmJob
+    | RestoreLabels
 )
 
 
@@ -172,7 +189,9 @@ AsksForWorkers: TypeAlias = CreateDeployment | ScaleDeployment | CreateSlurmJob
 """After one of these the pass ends: workers of others come before our Service and status."""
 
 
-MayWait: TypeAlias = EnsureService | EnsureFront | DeleteFront | DeleteRevision | FreezeDeployment
+MayWait: TypeAlias = (
+    EnsureService | EnsureFront | DeleteFront | DeleteRevision | FreezeDeployment | RestoreLabels
+)
 
 
 def may_wait(action: DeploymentAction) -> bool:

@@ -4,8 +4,8 @@ Objects are created, never applied over what is there: a foreign object under a 
 is a conflict to be told, not to be overwritten.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, TypeAlias
 
 from isthmus.api import names
 from isthmus.api.desired import Desired, Pool
@@ -26,22 +26,13 @@ from isthmus.apiserver.resources import (
     DEPLOYMENTS,
     MODEL_DEPLOYMENTS,
     SERVICES,
-    SLURM_CLUSTERS,
-    SLURM_JOBS,
     Resource,
 )
 from isthmus.apiserver.statuses import set_finalizer
 from isthmus.apiserver.store import Store
 from isthmus.backends.kubernetes import render
 from isthmus.backends.slurm import frozen as freezing
-from isthmus.errors import (
-    ApiAlreadyExistsError,
-    ApiForbiddenError,
-    ApiInvalidError,
-    ApiNotFoundError,
-    ApiUnclearError,
-    NameTakenError,
-)
+from isthmus.errors import ApiNotFoundError
 from isthmus.modeldeployment.actions import (
     CreateDeployment,
     CreateRevision,
@@ -54,34 +45,23 @@ from isthmus.modeldeployment.actions import (
     EnsureFront,
     EnsureService,
     FreezeDeployment,
+    RestoreLabels,
     ScaleDeployment,
 )
 from isthmus.modeldeployment.execute_front import delete_front, ensure_front
+from isthmus.modeldeployment.execute_jobs import JobActions
+from isthmus.modeldeployment.ours import created_or_found
 from isthmus.rules.actions import AddFinalizer, RemoveFinalizer
 from isthmus.settings import Settings
 
-_UNANSWERED = 64
-"""Intents without an answer from which on those of deployments that are gone are forgotten."""
-
-
-class AttemptDigest(Protocol):
-    """Tells which key of its own a new attempt gets."""
-
-    async def __call__(self, desired: Desired, *, job_name: str) -> str | None:
-        """Return its digest, None where it gets the deployment's key, or none."""
+Handler: TypeAlias = Callable[[Desired, Any], Awaitable[None]]
 
 
 class DeploymentActions:
     """Executes actions through a gated API server."""
 
     def __init__(
-        self,
-        *,
-        store: Store,
-        api: ApiServer,
-        settings: Settings,
-        new_attempt: Callable[[], str],
-        attempt_digest: AttemptDigest,
+        self, *, store: Store, api: ApiServer, settings: Settings, jobs: JobActions
     ) -> None:
         """Prepare.
 
@@ -89,17 +69,25 @@ class DeploymentActions:
             store: read for objects that actions name.
             api: gated; its answers go into the store.
             settings: the operator's.
-            new_attempt: draws an attempt token, six characters of [a-z0-9].
-            attempt_digest: which key of its own an attempt gets, see `AttemptKeys.digest`.
+            jobs: executes what is asked of attempts.
         """
         self._store = store
         self._api = api
         self._settings = settings
-        self._new_attempt = new_attempt
-        self._attempt_digest = attempt_digest
-        # A create without an answer may have been committed: the same token is used again until
-        # the API server has answered, so that one intent never becomes two.
-        self._unanswered: dict[tuple[str, str, int], str] = {}  # uid, pool, slot → token
+        self._handlers: Mapping[type[DeploymentAction], Handler] = {
+            EnsureService: self._ensure_service,
+            EnsureFront: self._ensure_front,
+            DeleteFront: self._delete_front,
+            CreateRevision: self._create_revision,
+            FreezeDeployment: self._freeze_deployment,
+            DeleteRevision: self._delete_revision,
+            CreateDeployment: self._create_deployment,
+            ScaleDeployment: self._scale,
+            DeleteDeployment: self._delete_deployment,
+            CreateSlurmJob: jobs.create,
+            DeleteSlurmJob: jobs.delete,
+            RestoreLabels: jobs.restore_labels,
+        }
 
     async def execute(self, action: DeploymentAction, *, raw: Object, desired: Desired) -> Object:
         """Execute one action; returns the ModelDeployment as it is stored then.
@@ -116,30 +104,7 @@ class DeploymentActions:
                 finalizer=names.FINALIZER_DEPLOYMENT,
                 present=isinstance(action, AddFinalizer),
             )
-        if isinstance(action, EnsureService):
-            await self._ensure_service(desired)
-        elif isinstance(action, EnsureFront):
-            await ensure_front(self._api, desired=desired, settings=self._settings)
-        elif isinstance(action, DeleteFront):
-            await delete_front(self._api, desired=desired)
-        elif isinstance(action, CreateRevision):
-            await self._create_revision(desired, action)
-        elif isinstance(action, FreezeDeployment):
-            await self._freeze_deployment(desired, action)
-        elif isinstance(action, CreateDeployment):
-            await self._create_deployment(desired, action)
-        elif isinstance(action, ScaleDeployment):
-            await self._scale(desired, action)
-        elif isinstance(action, CreateSlurmJob):
-            await self._create_slurm_job(desired, action)
-        elif isinstance(action, DeleteSlurmJob):
-            await self._delete(SLURM_JOBS, desired.namespace, action.name, planned=action.uid)
-        elif isinstance(action, DeleteDeployment):
-            if (found := self._deployment(desired, action)) is not None:
-                await self._delete(DEPLOYMENTS, desired.namespace, name(found))
-        elif isinstance(action, DeleteRevision):
-            name_ = _revision_name(desired, action)
-            await self._delete(CONTROLLER_REVISIONS, desired.namespace, name_)
+        await self._handlers[type(action)](desired, action)
         return raw
 
     def _deployment(
@@ -154,51 +119,55 @@ class DeploymentActions:
 
     async def _create(self, resource: Resource, obj: Object, *, owner: str) -> None:
         """Create, or take in what is there if it is ours already."""
-        try:
-            await self._api.create(resource, obj)
-        except ApiAlreadyExistsError:
-            found = await self._api.get(resource, namespace=namespace(obj), name=name(obj))
-            if found is None:
-                raise
-            if owner not in owner_uids(found):
-                raise NameTakenError(
-                    f"{resource.kind} {namespace(obj)}/{name(obj)} exists and is not ours: rename "
-                    "the ModelDeployment, or remove that object"
-                ) from None
-            self._store.put(resource, await self._labelled(resource, found, wanted=labels(obj)))
+        found = await created_or_found(self._api, resource, obj, owner=owner)
+        if found is not None:
+            self._store.put(resource, await self._labelled(resource, found, wanted=obj))
 
-    async def _labelled(
-        self, resource: Resource, found: Object, *, wanted: Mapping[str, str]
-    ) -> Object:
+    async def _labelled(self, resource: Resource, found: Object, *, wanted: Object) -> Object:
         """An object of ours with the labels by which it is found, should somebody have taken them.
 
         Without them no watch or list of ours shows it, and it would be made again and again.
         """
-        lost = {key: value for key, value in wanted.items() if labels(found).get(key) != value}
-        if not lost or resource is CONTROLLER_REVISIONS:  # those we have no right to change
+        lost = {
+            label: text
+            for label, text in labels(wanted).items()
+            if labels(found).get(label) != text
+        }
+        if not lost:
             return found
-        return await self._api.patch(
-            resource,
-            namespace=namespace(found),
-            name=name(found),
-            patch={"metadata": {"uid": uid(found), "labels": lost}},
-        )
+        place, called = namespace(found), name(found)
+        if resource is CONTROLLER_REVISIONS:
+            # Those we have no right to change: made once more, of what it has frozen.
+            await self._api.delete(resource, namespace=place, name=called, uid=uid(found))
+            return await self._api.create(resource, {**wanted, "data": dig(found, "data")})
+        patch = {"metadata": {"uid": uid(found), "labels": lost}}
+        return await self._api.patch(resource, namespace=place, name=called, patch=patch)
 
-    async def _delete(
-        self, resource: Resource, namespace_: str, name_: str, *, planned: str | None = None
-    ) -> None:
-        """Delete what is stored; where a uid was planned, only the object with exactly that one."""
+    async def _delete(self, resource: Resource, namespace_: str, name_: str) -> None:
+        """Delete what is stored."""
         found = self._store.get(resource, namespace_, name_)
         if found is None or deletion_timestamp(found) is not None:
-            return
-        if planned is not None and uid(found) != planned:
             return
         try:
             await self._api.delete(resource, namespace=namespace_, name=name_, uid=uid(found))
         except ApiNotFoundError:
             return
 
-    async def _ensure_service(self, desired: Desired) -> None:
+    async def _delete_deployment(self, desired: Desired, action: DeleteDeployment) -> None:
+        found = self._deployment(desired, action)
+        if found is not None:
+            await self._delete(DEPLOYMENTS, desired.namespace, name(found))
+
+    async def _delete_revision(self, desired: Desired, action: DeleteRevision) -> None:
+        await self._delete(CONTROLLER_REVISIONS, desired.namespace, _revision_name(desired, action))
+
+    async def _ensure_front(self, desired: Desired, _: EnsureFront) -> None:
+        await ensure_front(self._api, desired=desired, settings=self._settings)
+
+    async def _delete_front(self, desired: Desired, _: DeleteFront) -> None:
+        await delete_front(self._api, desired=desired)
+
+    async def _ensure_service(self, desired: Desired, _: EnsureService) -> None:
         wanted = render.service(desired=desired)
         found = self._store.get(SERVICES, desired.namespace, desired.name)
         if found is not None and desired.uid in owner_uids(found):
@@ -223,7 +192,7 @@ class DeploymentActions:
             CONTROLLER_REVISIONS,
             revision_object(
                 desired=desired,
-                pool=_pool(desired, action.pool),
+                pool=desired.pool(action.pool),
                 revision=action.revision,
                 number=number + 1,
                 template=template,
@@ -262,7 +231,7 @@ class DeploymentActions:
             return template
         return render.pod_template(
             desired=desired,
-            pool=_pool(desired, action.pool),
+            pool=desired.pool(action.pool),
             revision=action.revision,
             pre_stop_seconds=int(self._settings.pre_stop_seconds),
             shutdown_seconds=int(self._settings.termination_grace),
@@ -282,55 +251,6 @@ class DeploymentActions:
                 "spec": {"replicas": action.replicas},
             },
         )
-
-    async def _create_slurm_job(self, desired: Desired, action: CreateSlurmJob) -> None:
-        if len(self._unanswered) > _UNANSWERED:
-            alive = {uid(obj) for obj in self._store.list(MODEL_DEPLOYMENTS)}
-            self._unanswered = {k: v for k, v in self._unanswered.items() if k[0] in alive}
-        intent = desired.uid, action.pool, action.slot
-        attempt = self._unanswered.get(intent) or self._new_attempt()
-        job_name = names.slurm_job_name(
-            deployment=desired.name,
-            installation_id=self._settings.installation_id,
-            namespace=desired.namespace,
-            uid=desired.uid,
-            slot=action.slot,
-            attempt=attempt,
-        )
-        obj = slurm_job_object(
-            desired=desired,
-            pool=_pool(desired, action.pool),
-            action=action,
-            attempt=attempt,
-            job_name=job_name,
-            key=await self._attempt_digest(desired, job_name=job_name),
-            work_directory=self._work_directory(desired, action),
-        )
-        self._unanswered[intent] = attempt
-        try:
-            await self._create(SLURM_JOBS, obj, owner=desired.uid)
-        except (ApiUnclearError, ApiInvalidError, ApiForbiddenError):
-            # One that may be there is found under its name. One that was refused is not there, and
-            # would with a new name be another refusal in words: told, seen and tried again at once.
-            raise
-        except Exception:
-            self._unanswered.pop(intent, None)
-            raise
-        self._unanswered.pop(intent, None)
-
-    def _work_directory(self, desired: Desired, action: CreateSlurmJob) -> str | None:
-        """The folder of the pool's cluster now, None where there is no such cluster."""
-        placement = _pool(desired, action.pool).slurm
-        if placement is None:
-            return None
-        cluster = placement.cluster
-        found = self._store.get(SLURM_CLUSTERS, cluster.namespace, cluster.name)
-        folder = dig(found, "spec", "files", "workDirectory")
-        return folder if isinstance(folder, str) else None
-
-
-def _pool(desired: Desired, name_: str) -> Pool:
-    return next(pool for pool in desired.pools if pool.name == name_)
 
 
 def _revision_name(desired: Desired, action: CreateDeployment | DeleteRevision) -> str:
@@ -365,59 +285,4 @@ def revision_object(
         ),
         "revision": number,
         "data": data,
-    }
-
-
-def slurm_job_object(
-    *,
-    desired: Desired,
-    pool: Pool,
-    action: CreateSlurmJob,
-    attempt: str,
-    job_name: str,
-    key: str | None,
-    work_directory: str | None,
-) -> dict[str, object]:
-    """The SlurmJob that is the intent to run one attempt, with where its start gate will be.
-
-    `key` is the digest of the attempt's own key, None where it has the deployment's, or none.
-    """
-    placement = pool.slurm
-    if placement is None:
-        raise ValueError(f"pool {pool.name} is not on SLURM")
-    cluster = placement.cluster
-    obj_metadata = render.object_metadata(
-        desired=desired,
-        name=names.slurm_job_object_name(
-            deployment=desired.name, pool=pool.name, slot=action.slot, attempt=attempt
-        ),
-        labels={
-            names.LABEL_POOL: pool.name,
-            names.LABEL_REVISION: action.revision,
-            names.LABEL_SLOT: str(action.slot),
-            names.LABEL_CLUSTER: cluster.name,
-            **(render.key_label(desired) if key is None else {names.LABEL_KEY: key}),
-        },
-    )
-    notes = {}
-    if key is not None and desired.api_key is not None:
-        notes[names.ANNOTATION_KEY_SOURCE] = desired.api_key.digest
-    if action.replaces is not None:
-        notes[names.ANNOTATION_REPLACES] = action.replaces
-    if notes:
-        obj_metadata["annotations"] = notes
-    return {
-        "apiVersion": names.API_VERSION,
-        "kind": "SlurmJob",
-        "metadata": {**obj_metadata, "finalizers": [names.FINALIZER_SLURM_JOB]},
-        "spec": {
-            "clusterRef": {"namespace": cluster.namespace, "name": cluster.name},
-            "deployment": desired.name,
-            "pool": pool.name,
-            "slot": action.slot,
-            "attempt": attempt,
-            "revision": action.revision,
-            "jobName": job_name,
-            **({} if work_directory is None else {"workDirectory": work_directory}),
-        },
     }

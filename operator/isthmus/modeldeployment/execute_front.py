@@ -1,6 +1,6 @@
 """The front of a deployment, as the store shows it and as the API server is asked for it.
 
-Apart from deployment_actions.py: a front is no worker, and most of its objects are not watched.
+Apart from execute.py: a front is no worker, and most of its objects are not watched.
 Its Deployment is written last, so where that is up to date, the rest is there.
 """
 
@@ -17,8 +17,6 @@ from isthmus.apiserver.objects import (
     annotations,
     deletion_timestamp,
     dig,
-    name,
-    namespace,
     number,
     owner_uids,
     uid,
@@ -35,9 +33,10 @@ from isthmus.apiserver.resources import (
 )
 from isthmus.apiserver.store import Store
 from isthmus.backends.base import Pending
-from isthmus.backends.kubernetes import front, render
+from isthmus.backends.kubernetes import front, front_version, render
 from isthmus.backends.kubernetes.pending import front_problem
-from isthmus.errors import ApiAlreadyExistsError, ApiNotFoundError, NameTakenError
+from isthmus.errors import ApiNotFoundError
+from isthmus.modeldeployment.ours import created_or_found
 from isthmus.settings import Settings
 
 
@@ -51,6 +50,8 @@ class FrontState:
         available: at least one of its pods takes requests.
         rolled_out: all of its pods are as its Deployment is now.
         problem: why none does, None where that is not known.
+        understands: version of the contract that each of its pods understands, None where none
+            has said it yet.
     """
 
     ok: bool
@@ -58,6 +59,7 @@ class FrontState:
     available: bool
     rolled_out: bool = False
     problem: Pending | None = None
+    understands: int | None = None
 
 
 def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontState:
@@ -67,6 +69,7 @@ def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontS
     found = _ours(store, DEPLOYMENTS, desired, names.front_name(desired.name))
     accepted = front.accepted_revisions(desired=desired, **_made_from(settings))
     available = (number(dig(found, "status", "availableReplicas")) or 0) > 0
+    pods = store.labelled(PODS, desired.namespace, desired.name)
     current = found is not None and annotations(found).get(front.ANNOTATION_FRONT) in accepted
     return FrontState(
         ok=current
@@ -75,11 +78,8 @@ def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontS
         exists=service is not None or found is not None,
         available=available,
         rolled_out=current and _rolled_out(found),
-        problem=None
-        if available
-        else front_problem(
-            deployment=found, pods=store.labelled(PODS, desired.namespace, desired.name)
-        ),
+        problem=None if available else front_problem(deployment=found, pods=pods),
+        understands=front_version.understood(deployment=found, pods=pods),
     )
 
 
@@ -136,7 +136,8 @@ async def ensure_front(api: ApiServer, *, desired: Desired, settings: Settings) 
         ),
     )
     for resource, obj in objects:
-        await _create_or_apply(api, resource, obj, owner=desired.uid)
+        if await created_or_found(api, resource, obj, owner=desired.uid) is not None:
+            await api.apply(resource, obj)
 
 
 async def delete_front(api: ApiServer, *, desired: Desired) -> None:
@@ -158,19 +159,6 @@ async def delete_front(api: ApiServer, *, desired: Desired) -> None:
             await api.delete(resource, namespace=desired.namespace, name=name_, uid=uid(found))
         except ApiNotFoundError:
             continue
-
-
-async def _create_or_apply(api: ApiServer, resource: Resource, obj: Object, *, owner: str) -> None:
-    try:
-        await api.create(resource, obj)
-    except ApiAlreadyExistsError:
-        found = await api.get(resource, namespace=namespace(obj), name=name(obj))
-        if found is not None and owner not in owner_uids(found):
-            raise NameTakenError(
-                f"{resource.kind} {namespace(obj)}/{name(obj)} exists and is not ours: rename the "
-                "ModelDeployment, or remove that object"
-            ) from None
-        await api.apply(resource, obj)
 
 
 def _ours(store: Store, resource: Resource, desired: Desired, name_: str) -> Object | None:

@@ -7,7 +7,7 @@ from isthmus.api.desired import Desired, Pool
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
 from isthmus.api.reasons import Reason
 from isthmus.backends.base import Pending, WorkerGroup
-from isthmus.modeldeployment.actions import DeploymentAction
+from isthmus.modeldeployment.actions import DeploymentAction, RestoreLabels
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,13 @@ class ModelDeploymentObservation:
         router_problem: of a router that is not ours: "" while it is in step, None without one or
             before the first look.
         front_rolled_out: all pods of the front are as they are wanted now.
+        front_understands: version of the contract that each pod of the front understands, None
+            where none has said it yet.
         client_keys_problem: of the Secret of clients' keys: "" while nothing is wrong with it, None
             where clients need none.
         front_available: a pod of the front takes requests, or none is needed yet.
         front_problem: why no pod of the front is ready, None where none is known.
+        lost_labels: what is given back to SlurmJobs of its.
         retry_base: first back-off after a failed attempt, seconds.
         retry_cap: longest back-off, seconds.
         floor: least seconds between a worker's leaving the rotation and its end.
@@ -85,7 +88,9 @@ class ModelDeploymentObservation:
     front_problem: Pending | None = None
     router_problem: str | None = None
     front_rolled_out: bool = True
+    front_understands: int | None = None
     client_keys_problem: str | None = None
+    lost_labels: tuple[RestoreLabels, ...] = ()
 
     def groups_of(self, pool: str) -> tuple[WorkerGroup, ...]:
         """Groups of a pool, in the order given."""

@@ -77,15 +77,19 @@ def plan_model_deployment(
             waits.append(found.again)
     for state in states:
         actions.extend(_forget_attempts(state, now=now))
-    actions.extend(_freeze_deployments(observed))
+    actions.extend(each for each in _freeze_current(observed) if each not in actions)
     if not observed.service_ok:
         actions.append(EnsureService())
+    actions.extend(observed.lost_labels)
     actions.extend(_forget_revisions(observed))
     actions.extend(_front(observed))
-    targets = place(replicas=observed.desired.replicas, pools=observed.desired.pools)
     return ModelDeploymentPlan(
         status=deployment_status(
-            observed, targets=targets, blocked=step.blocked, displaced=leaving, now=now
+            observed,
+            placement=place(observed.desired),
+            blocked=step.blocked,
+            displaced=leaving,
+            now=now,
         ),
         actions=tuple(actions),
         requeue_after=min((wait for wait in waits if wait is not None), default=None),
@@ -105,7 +109,7 @@ def _front(observed: ModelDeploymentObservation) -> list[DeploymentAction]:
 def pool_states(observed: ModelDeploymentObservation, *, now: float) -> tuple[PoolState, ...]:
     """All pools for the rollout, in the order in which they are filled, removed ones last."""
     desired = observed.desired
-    targets = place(replicas=desired.replicas, pools=desired.pools)
+    targets = place(desired).counts
     states = []
     for pool in by_priority(desired.pools):
         current = observed.group(pool=pool)
@@ -200,14 +204,18 @@ def _holds_attempts(observed: ModelDeploymentObservation) -> bool:
     return "slurm" in {pool.backend for pool in pools} | {group.backend for group in groups}
 
 
-def _freeze_deployments(observed: ModelDeploymentObservation) -> list[DeploymentAction]:
-    """Of another revision than the current one nobody can say any more what was written for it."""
-    current = [observed.group(pool=pool) for pool in observed.desired.pools]
-    return [
-        FreezeDeployment(pool=group.pool, revision=group.revision)
-        for group in current
-        if group.backend == "kubernetes" and group.exists and not _is_frozen(observed, group)
-    ]
+def _freeze_current(observed: ModelDeploymentObservation) -> Iterator[DeploymentAction]:
+    """What runs and is not frozen: a new Deployment, or a revision that somebody took away.
+
+    Of another revision than the current one nobody can say any more what was written for it.
+    """
+    for group in (observed.group(pool=pool) for pool in observed.desired.pools):
+        if _is_frozen(observed, group):
+            continue
+        if group.backend == "kubernetes" and group.exists:
+            yield FreezeDeployment(pool=group.pool, revision=group.revision)
+        if group.backend == "slurm" and group.live_workers:
+            yield CreateRevision(pool=group.pool, revision=group.revision)
 
 
 def _is_frozen(observed: ModelDeploymentObservation, group: WorkerGroup) -> bool:

@@ -5,7 +5,7 @@ every pool that lacks workers says why. The same observation gives the same stat
 written when nothing changed.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 from isthmus.api import names
 from isthmus.api.conditions import (
@@ -21,6 +21,7 @@ from isthmus.api.modeldeployment_status import (
     ModelDeploymentStatus,
     PendingStatus,
     PoolStatus,
+    RolloutStatus,
     TunnelsStatus,
 )
 from isthmus.api.times import epoch, rfc3339
@@ -29,7 +30,9 @@ from isthmus.engines import ENGINES
 from isthmus.modeldeployment.listed_workers import listed, omitted, shown
 from isthmus.modeldeployment.observation import ModelDeploymentObservation
 from isthmus.modeldeployment.policy.displacement.base import Displacement
+from isthmus.modeldeployment.policy.placement import Placement
 from isthmus.modeldeployment.policy.rollout import Blocked
+from isthmus.modeldeployment.policy.rollout_times import rollout_times
 from isthmus.modeldeployment.verdicts import (
     SEVERITY,
     Totals,
@@ -37,6 +40,7 @@ from isthmus.modeldeployment.verdicts import (
     available,
     behind_front,
     client_keys,
+    front_version,
     keys,
     progressing,
     ready,
@@ -51,7 +55,7 @@ _MESSAGE_LIMIT = 1000
 def deployment_status(
     observed: ModelDeploymentObservation,
     *,
-    targets: Mapping[str, int],
+    placement: Placement,
     now: float,
     blocked: Blocked | None = None,
     displaced: Sequence[Displacement] = (),
@@ -60,15 +64,15 @@ def deployment_status(
 
     Args:
         observed: everything known of it.
-        targets: pool name to the workers placed there.
+        placement: where its workers are to be.
         now: epoch seconds; only moments of change are taken from it.
         blocked: why the rollout takes no step, None where it does or is complete.
         displaced: workers to be replaced while they run.
     """
     due = tuple(one for one in displaced if one.due(now=now))
-    totals = _count(observed, targets)
+    totals = _count(observed, placed=placement.placed)
     pools = tuple(
-        _pool_status(observed, pool=pool, target=targets[pool.name], now=now)
+        _pool_status(observed, pool=pool, placement=placement, now=now)
         for pool in observed.desired.pools
     )
     progress = progressing(totals=totals, pools=pools, blocked=blocked, displaced=due)
@@ -89,12 +93,30 @@ def deployment_status(
         clients=_clients(observed.desired),
         api_key=_api_key(observed.desired),
         summary="Ready" if ready["status"] == "True" else ready["reason"],
+        rollout=_rollout(observed, totals, now=now),
         tunnels=_tunnels(observed),
         conditions=models(conditions),
         pools=pools,
         workers=listed(observed, displaced=due),
         omitted_workers=omitted(observed),
         draining=_number_draining(observed),
+    )
+
+
+def _rollout(
+    observed: ModelDeploymentObservation, totals: Totals, *, now: float
+) -> RolloutStatus | None:
+    before = observed.status
+    known = {pool.name: pool.revision for pool in before.pools if pool.revision}
+    changed = any(
+        observed.current.get(pool, revision) != revision for pool, revision in known.items()
+    )
+    return rollout_times(
+        before.rollout,
+        changed=changed and bool(before.replicas),
+        outdated=totals.outdated > 0,
+        complete=totals.outdated == 0 and totals.updated_available >= totals.placed,
+        now=now,
     )
 
 
@@ -144,12 +166,12 @@ def deleting_status(observed: ModelDeploymentObservation, *, now: float) -> Mode
     )
 
 
-def _count(observed: ModelDeploymentObservation, targets: Mapping[str, int]) -> Totals:
+def _count(observed: ModelDeploymentObservation, *, placed: int) -> Totals:
     live = [worker for group in observed.groups for worker in group.live_workers]
     updated = [w for w in live if observed.current.get(w.pool) == w.revision]
     return Totals(
         desired=observed.desired.replicas,
-        placed=sum(targets.values()),
+        placed=placed,
         live=len(live),
         available=sum(worker.available for worker in live),
         updated=len(updated),
@@ -212,8 +234,9 @@ def _number_draining(observed: ModelDeploymentObservation) -> int:
 
 
 def _pool_status(
-    observed: ModelDeploymentObservation, *, pool: Pool, target: int, now: float
+    observed: ModelDeploymentObservation, *, pool: Pool, placement: Placement, now: float
 ) -> PoolStatus:
+    target = placement.counts[pool.name]
     groups = observed.groups_of(pool.name)
     available = sum(group.available for group in groups)
     current = observed.group(pool=pool)
@@ -228,20 +251,15 @@ def _pool_status(
         revision=observed.current[pool.name],
         pending=_pending_status(observed, pool=pool.name, pending=pending, now=now),
         why=_why(
-            pool,
-            target=target,
+            placement.why[pool.name],
             old=old,
             problems=[w.problem for group in groups for w in group.workers if w.problem],
         ),
     )
 
 
-def _why(pool: Pool, *, target: int, old: int, problems: list[str]) -> str:
-    parts = [f"priority {pool.priority}"]
-    if pool.max_replicas is not None and target == pool.max_replicas:
-        parts.append(f"filled to maxReplicas {pool.max_replicas}")
-    elif target and target == pool.min_replicas:
-        parts.append(f"kept at minReplicas {pool.min_replicas}")
+def _why(placed: str, *, old: int, problems: list[str]) -> str:
+    parts = [placed]
     if old:
         parts.append(f"{old} workers of an older revision serve until they are replaced")
     if problems:
@@ -333,6 +351,7 @@ def _conditions(
             client_keys(observed.client_keys_problem, rolled_out=observed.front_rolled_out),
         ),
         (ConditionType.KEYS_SEPARATE, keys(desired, _live(observed))),
+        (ConditionType.FRONT_UP_TO_DATE, _front_version(observed)),
     ):
         if verdict is not None:
             found.append((kind, *verdict))
@@ -349,6 +368,11 @@ def _conditions(
             observed_generation=observed.desired.generation,
         )
     return conditions
+
+
+def _front_version(observed: ModelDeploymentObservation) -> Verdict | None:
+    managed = observed.desired.endpoint.managed
+    return front_version(observed.front_understands) if managed else None
 
 
 def _live(observed: ModelDeploymentObservation) -> Iterator[Worker]:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from isthmus.api import front_version as front_contract
 from isthmus.api import names
 from isthmus.api.conditions import PendingClass, Reason
 from isthmus.api.desired import Desired
@@ -151,6 +152,25 @@ def client_keys(problem: str | None, *, rolled_out: bool) -> Verdict | None:
     if problem:
         return False, Reason.CLIENT_KEYS_UNUSABLE, problem
     return True, Reason.CLIENT_KEYS_IN_FORCE, "the front answers who has a key of its Secret"
+
+
+def front_version(understands: int | None) -> Verdict | None:
+    """Whether the front understands what it is told; None where its pods have not said yet."""
+    if understands is None:
+        return None
+    if understands >= front_contract.VERSION:
+        return True, Reason.FRONT_UP_TO_DATE, "the front understands every setting of this operator"
+    seen = "does not report which version of the contract it understands"
+    if understands > front_contract.OLDEST:
+        seen = f"understands version {understands} of the contract"
+    return (
+        False,
+        Reason.FRONT_OUTDATED,
+        f"a pod of the front {seen}, and this operator writes version {front_contract.VERSION}: "
+        "requests are served, but what the front does not know it ignores, such as the table of "
+        "paths that refuses administration; set the operator's setting front-image to the image "
+        "of this release",
+    )
 
 
 def ready(*, totals: Totals, pools: tuple[PoolStatus, ...]) -> Verdict:

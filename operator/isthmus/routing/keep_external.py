@@ -41,10 +41,6 @@ _log = logging.getLogger(__name__)
 _LEAVE_ATTEMPTS = 30
 """Looks in which a router may fail until it is given up after its deployment is gone."""
 
-_GAP = 1.0
-"""Seconds between two looks at one router at least, however often its membership changes."""
-_LIST_GAP = 0.2
-"""Seconds between two readings of all deployments at least."""
 _LOOK_SECONDS = 60.0
 """For one look with all its requests; the next one goes on with the membership of then."""
 _MOST_BACKOFF = 3
@@ -80,6 +76,19 @@ class _Task:
         return self.url, self.owner
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gaps:
+    """Least seconds between two of a kind, however often something changes.
+
+    Attributes:
+        looks: at one router.
+        readings: of all deployments.
+    """
+
+    looks: float = 1.0
+    readings: float = 0.2
+
+
 @dataclass(slots=True)
 class _Follower:
     """The task of one router, and what wakes it before its time."""
@@ -103,6 +112,7 @@ class ExternalRouters:
         said: Callable[[str, str], None] = lambda namespace, name: None,
         trusting: Callable[[ssl.SSLContext], httpx.AsyncClient] | None = None,
         timeout: float = 5.0,
+        gaps: Gaps | None = None,
     ) -> None:
         """Prepare.
 
@@ -116,7 +126,9 @@ class ExternalRouters:
             said: called with the namespace and name of a deployment when `problem` has news of it.
             trusting: makes a client that believes other CAs, for routers that have theirs.
             timeout: seconds for one request to a router, with its answer.
+            gaps: how often it may look at all.
         """
+        self._gaps = gaps or Gaps()
         self._trusting = trusting
         self._store = store
         self._client = client
@@ -163,7 +175,7 @@ class ExternalRouters:
                 finally:
                     changed.cancel()
                 self._take_ends()
-                await asyncio.sleep(_LIST_GAP)
+                await asyncio.sleep(self._gaps.readings)
         finally:
             tasks = [one.task for one in self._followers.values()]
             self._followers.clear()
@@ -214,8 +226,9 @@ class ExternalRouters:
         while (task := self._known.get(key)) is not None:
             changed.clear()
             failures = 0 if await self._one(task) else failures + 1
-            await asyncio.sleep(_GAP)
-            rest = self._interval * min(2.0 ** max(0, failures - 1), _MOST_BACKOFF) - _GAP
+            await asyncio.sleep(self._gaps.looks)
+            rest = self._interval * min(2.0 ** max(0, failures - 1), _MOST_BACKOFF)
+            rest -= self._gaps.looks
             if failures > 1:
                 await asyncio.sleep(max(0.0, rest))  # changes wait, too
                 continue

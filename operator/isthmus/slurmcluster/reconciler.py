@@ -26,7 +26,6 @@ from isthmus.slurmcluster.leftovers import Leftovers
 from isthmus.slurmcluster.orphans import Orphans, shown
 from isthmus.slurmcluster.plan import SlurmClusterObservation, slurm_cluster_status
 from isthmus.slurmcluster.running import Clusters
-from isthmus.slurmcluster.state import ClusterStates
 from isthmus.telemetry.events import EventSink
 from isthmus.telemetry.report import report
 
@@ -42,7 +41,6 @@ class SlurmClusterReconciler:
         store: Store,
         api: ApiServer,
         gate: Gate,
-        states: ClusterStates,
         clusters: Clusters,
         settings: Settings,
         clock: Callable[[], float],
@@ -52,7 +50,7 @@ class SlurmClusterReconciler:
         self._events = events
         self._store = store
         self._api = api
-        self._states = states
+        self._states = clusters.states
         self._clusters = clusters
         self._settings = settings
         self._clock = clock

@@ -66,6 +66,11 @@ class Clusters:
         self._running: dict[ClusterReference, _Running] = {}
         self._ending: set[asyncio.Task[None]] = set()
 
+    @property
+    def states(self) -> ClusterStates:
+        """What was seen of the clusters."""
+        return self._states
+
     def ensure(self, reference: ClusterReference, access: ClusterAccess) -> None:
         """Have the cluster polled in this way, keeping what runs if it is the same."""
         current = self._running.get(reference)

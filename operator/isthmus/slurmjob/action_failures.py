@@ -7,11 +7,10 @@ told in steps, or each try would be a write.
 
 from bisect import bisect_right
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from isthmus.api.conditions import ConditionType, Reason
-from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.texts import one_line
 from isthmus.apiserver.key import Key
 from isthmus.rules.actions import RemoveFinalizer
@@ -24,6 +23,7 @@ from isthmus.slurmjob.actions import (
     Submit,
     Terminate,
 )
+from isthmus.slurmjob.record import AttemptStatus
 
 _STEPS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
 _WORDS: Final[dict[type, str]] = {
@@ -64,8 +64,8 @@ class ActionFailures:
         self._begun.pop(key, None)
 
     def settled(
-        self, key: Key, status: SlurmJobStatus, *, done: Iterable[SlurmJobAction], now: float
-    ) -> SlurmJobStatus:
+        self, key: Key, status: AttemptStatus, *, done: Iterable[SlurmJobAction], now: float
+    ) -> AttemptStatus:
         """Return the status after a pass without a failure: what failed may not be over yet.
 
         A pass between two tries has nothing to do, and must not tell that all is well.
@@ -86,11 +86,11 @@ class ActionFailures:
             problem="",
             now=now,
         )
-        return status.model_copy(update={"conditions": conditions})
+        return replace(status, conditions=conditions)
 
     def told(
-        self, key: Key, status: SlurmJobStatus, error: Exception, *, now: float
-    ) -> SlurmJobStatus:
+        self, key: Key, status: AttemptStatus, error: Exception, *, now: float
+    ) -> AttemptStatus:
         """Count one more failure; return the status with the condition."""
         words = _words(self._begun.pop(key, None))
         found = self._failing.get(key)
@@ -107,7 +107,7 @@ class ActionFailures:
             problem=message,
             now=now,
         )
-        return status.model_copy(update={"conditions": conditions})
+        return replace(status, conditions=conditions)
 
 
 def _words(action: SlurmJobAction | None) -> str:

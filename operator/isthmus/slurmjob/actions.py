@@ -3,15 +3,15 @@
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.rules.actions import AddFinalizer, RemoveFinalizer
+from isthmus.slurmjob.record import AttemptStatus
 
 
 @dataclass(frozen=True, slots=True)
 class Submit:
     """Write `before` as the status, and when that is acknowledged run sbatch once."""
 
-    before: SlurmJobStatus
+    before: AttemptStatus
 
 
 @dataclass(frozen=True, slots=True)

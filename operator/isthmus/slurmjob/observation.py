@@ -5,13 +5,13 @@ Apart from the planner because the reconciler makes one and executes the other.
 
 from dataclasses import dataclass
 
-from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.base import Load
 from isthmus.backends.slurm.records import JobRecord, UnreadableJob
 from isthmus.routing.tunnel_slice import TunnelSlice
 from isthmus.rules.drain import UNREADABLE
 from isthmus.slurmcluster.observation import ClusterObservation
 from isthmus.slurmjob.actions import SlurmJobAction
+from isthmus.slurmjob.record import AttemptStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ class SlurmJobObservation:
     attempt: str
     deleting: bool
     has_finalizer: bool
-    status: SlurmJobStatus
+    status: AttemptStatus
     cluster: ClusterObservation
     limits: Limits
     endpoint: EndpointRules
@@ -154,7 +154,7 @@ class SlurmJobPlan:
         probe_now: have a probe made at once: the next decision needs a fresh one.
     """
 
-    status: SlurmJobStatus
+    status: AttemptStatus
     actions: tuple[SlurmJobAction, ...] = ()
     requeue_after: float | None = None
     probe_now: bool = False

@@ -19,13 +19,10 @@ from isthmus.api.conditions import (
     Phase,
     Reason,
 )
-from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.slurm import reasons
 from isthmus.backends.slurm.records import JobRecord
 from isthmus.backends.slurm.states import JobState, observe
 from isthmus.rules.actions import AddFinalizer
-from isthmus.rules.clocks import not_in_the_future
 from isthmus.rules.telling import with_problem
 from isthmus.slurmjob import submitting
 from isthmus.slurmjob.actions import Cancel, ConfirmGone, ReadPort, WithdrawTunnels
@@ -33,6 +30,7 @@ from isthmus.slurmjob.observation import SlurmJobObservation, SlurmJobPlan
 from isthmus.slurmjob.policy import absence, blame, degraded, submission, unreadable
 from isthmus.slurmjob.policy.absence import Absence
 from isthmus.slurmjob.policy.cancelling import cancel
+from isthmus.slurmjob.policy.clocks import not_in_the_future
 from isthmus.slurmjob.policy.ending import ended
 from isthmus.slurmjob.policy.forwarding import in_rotation, with_forward
 from isthmus.slurmjob.policy.giving_up import end_given_up, give_up
@@ -48,6 +46,7 @@ from isthmus.slurmjob.policy.readiness import (
     startup_left,
 )
 from isthmus.slurmjob.policy.stopping import stop
+from isthmus.slurmjob.record import AttemptStatus
 from isthmus.slurmjob.submitting import SOON
 
 _PENDING_REASONS: Mapping[PendingClass, Reason] = {
@@ -79,7 +78,7 @@ def plan_slurm_job(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan
         problem=observed.unread,
         now=now,
     )
-    return replace(plan, status=plan.status.model_copy(update={"conditions": conditions}))
+    return replace(plan, status=replace(plan.status, conditions=conditions))
 
 
 def _plan(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -99,7 +98,7 @@ def _over(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     if not (ghosts and cluster.usable and cluster.fresh):
         return SlurmJobPlan(status=status)
     if in_rotation(observed):  # a status that was wiped: its supervisors still send it requests
-        since = epoch(status.finished_at)
+        since = status.ending.finished_at
         patient = since is not None and now - since < observed.limits.tunnel_patience
         withdrawn = () if patient else (WithdrawTunnels(),)
         return SlurmJobPlan(status=status, actions=withdrawn, requeue_after=SOON)
@@ -115,7 +114,7 @@ def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     if observed.unreadable:
         return _unread(observed, now=now)
     choice = choose(
-        records=observed.records, attempt=observed.attempt, bound=observed.status.job_id
+        records=observed.records, attempt=observed.attempt, bound=observed.status.job.job_id
     )
     if not unreadable.is_believed(observed, choice.primary):
         return _unread(observed, now=now)
@@ -125,7 +124,7 @@ def _advance(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
         return replace(plan, actions=plan.actions + cancels)
     if submission.is_unclear(observed.status):
         return submitting.resolve(observed, now=now)
-    if observed.status.job_id is None:
+    if observed.status.job.job_id is None:
         return submitting.submit(observed, now=now)
     return _missing(observed, now=now)
 
@@ -141,21 +140,19 @@ def _unread(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
 
 def _unseen(
     observed: SlurmJobObservation, *, reason: Reason, message: str, now: float
-) -> SlurmJobStatus:
+) -> AttemptStatus:
     """The status while the cluster cannot be seen: what was, but probes go on."""
     status = observed.status
     if status.phase == Phase.SUBMITTING:
-        return status.model_copy(update={"phase": Phase.SUBMIT_UNKNOWN})
+        return replace(status, phase=Phase.SUBMIT_UNKNOWN)
     if status.phase is None and reason == Reason.NOT_OBSERVED_YET:
         return status  # in seconds either it or a failure is seen: not worth a write for each job
     if status.phase in UNSUBMITTED:
-        return status.model_copy(
-            update={"phase": Phase.WAITING, "reason": reason, "message": message}
-        )
+        return replace(status, phase=Phase.WAITING, reason=reason, message=message)
     return _probed(observed, status, now=now)
 
 
-def _probed(observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
+def _probed(observed: SlurmJobObservation, status: AttemptStatus, *, now: float) -> AttemptStatus:
     """The status with what the probes say, which need no SLURM."""
     if status.phase not in PROBED or not status.host:
         return status
@@ -168,39 +165,31 @@ def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     proof = absence.judge(observed)
     if proof is Absence.TOO_EARLY:
         return SlurmJobPlan(status=status, requeue_after=SOON)
-    if status.state is None:
+    if status.job.state is None:
         return submitting.doubt(
             observed,
-            f"sbatch returned job ID {status.job_id}, but squeue has never listed it",
+            f"sbatch returned job ID {status.job.job_id}, but squeue has never listed it",
             now=now,
         )
     if observed.probe_healthy and status.phase == Phase.READY:
         message = "squeue does not list the job, but its engine answers as this attempt"
-        return SlurmJobPlan(
-            status=status.model_copy(update={"message": message}), requeue_after=SOON
-        )
+        return SlurmJobPlan(status=replace(status, message=message), requeue_after=SOON)
     if proof is Absence.UNCONFIRMED:
         return SlurmJobPlan(
             status=status,
-            actions=(ConfirmGone(job_id=status.job_id or 0),),
+            actions=(ConfirmGone(job_id=status.job.job_id or 0),),
             requeue_after=SOON,
         )
-    if status.cancelled_at is not None:
+    gone = replace(status, healthy=False, ending=replace(status.ending, finished_at=now))
+    if status.ending.cancelled_at is not None:
         # We gave it up, and SLURM forgot it before a snapshot showed its end.
-        return SlurmJobPlan(
-            status=status.model_copy(
-                update={"phase": Phase.FAILED, "healthy": False, "finished_at": rfc3339(now)}
-            )
-        )
+        return SlurmJobPlan(status=replace(gone, phase=Phase.FAILED))
     return SlurmJobPlan(
-        status=status.model_copy(
-            update={
-                "phase": Phase.FINISHED,
-                "reason": Reason.JOB_VANISHED,
-                "message": "SLURM no longer knows the job, and no record shows how it ended",
-                "healthy": False,
-                "finished_at": rfc3339(now),
-            }
+        status=replace(
+            gone,
+            phase=Phase.FINISHED,
+            reason=Reason.JOB_VANISHED,
+            message="SLURM no longer knows the job, and no record shows how it ended",
         )
     )
 
@@ -211,13 +200,10 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
     status = recorded(observed.status, record=record, running=state is not JobState.Pending)
     if not state.live:
         log = f"{observed.work_directory} (job {record.job_id} on {record.nodes or 'no node'})"
-        finished = status.finished_at or rfc3339(record.end_time or now)
-        return SlurmJobPlan(
-            status=ended(status=status, record=record, log=log).model_copy(
-                update={"finished_at": finished}
-            )
-        )
-    if status.cancelled_at is not None:
+        finished = status.ending.finished_at or record.end_time or now
+        over = ended(status=status, record=record, log=log)
+        return SlurmJobPlan(status=replace(over, ending=replace(over.ending, finished_at=finished)))
+    if status.ending.cancelled_at is not None:
         return end_given_up(status, observed, now=now)
     if state is JobState.Pending:
         answers = status.phase == Phase.READY and observed.probe_healthy
@@ -231,25 +217,23 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
         )
     if state is JobState.Suspended:
         return SlurmJobPlan(
-            status=status.model_copy(
-                update={
-                    "phase": Phase.DEGRADED,
-                    "healthy": False,
-                    "degraded_since": None,
-                    "reason": Reason.JOB_SUSPENDED,
-                    "message": "SLURM suspended the job; it may come back",
-                }
+            status=replace(
+                status,
+                phase=Phase.DEGRADED,
+                healthy=False,
+                degraded_since=None,
+                reason=Reason.JOB_SUSPENDED,
+                message="SLURM suspended the job; it may come back",
             )
         )
     if state is JobState.Completing:
         return SlurmJobPlan(
-            status=status.model_copy(
-                update={
-                    "phase": Phase.TERMINATING,
-                    "healthy": False,
-                    "reason": Reason.JOB_TERMINATING,
-                    "message": "the job is ending and may still hold its node",
-                }
+            status=replace(
+                status,
+                phase=Phase.TERMINATING,
+                healthy=False,
+                reason=Reason.JOB_TERMINATING,
+                message="the job is ending and may still hold its node",
             )
         )
     if state in {JobState.Transient, JobState.Unknown} and status.phase in {
@@ -260,23 +244,23 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
     return _running(observed, status=status, record=record, now=now)
 
 
-def _told_to_wait(status: SlurmJobStatus) -> SlurmJobPlan:
+def _told_to_wait(status: AttemptStatus) -> SlurmJobPlan:
     """As for a job that SLURM does not list: what the engine itself says goes before."""
     message = (
         "squeue lists the job as pending, but its engine answers as this attempt; waiting for "
         "squeue to catch up"
     )
-    return SlurmJobPlan(status=status.model_copy(update={"message": message}), requeue_after=SOON)
+    return SlurmJobPlan(status=replace(status, message=message), requeue_after=SOON)
 
 
 def _pending(
-    observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
+    observed: SlurmJobObservation, *, status: AttemptStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
     kind = reasons.classify(record.reason)
     word = reasons.spoken(record.reason)
     reason = _PENDING_REASONS[kind]
     message = f"{word}: waits for {reasons.unblocked_by(record.reason)}"
-    message += blame.said_of(status.excluded_nodes)
+    message += blame.said_of(status.submission.excluded_nodes)
     again = None
     if kind is PendingClass.NEVER:
         snapshot = observed.cluster.snapshot
@@ -289,15 +273,13 @@ def _pending(
             return give_up(observed, status, reason=reason, message=message, record=record, now=now)
         again = max(1.0, left)
     return SlurmJobPlan(
-        status=status.model_copy(
-            update={"phase": Phase.PENDING, "reason": reason, "message": message}
-        ),
+        status=replace(status, phase=Phase.PENDING, reason=reason, message=message),
         requeue_after=again,
     )
 
 
 def _running(
-    observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
+    observed: SlurmJobObservation, *, status: AttemptStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
     found = located(observed, status=status, record=record)
     place, before = (found.host, found.port), (status.host, status.port)
@@ -305,7 +287,7 @@ def _running(
     if not restored and (found.host is None or place != before):
         # What the probes said was about another address, or about one that is not known any more.
         observed = replace(observed, probe_healthy=None, probe_reason="", probe_message="")
-        found = found.model_copy(update={"phase": Phase.STARTING})
+        found = replace(found, phase=Phase.STARTING)
     status = judged(observed, status=found, now=now)
     if mistaken(observed, status):
         return _mistaken(observed, status=status, record=record, now=now)
@@ -340,7 +322,7 @@ def _running(
 
 
 def _mistaken(
-    observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
+    observed: SlurmJobObservation, *, status: AttemptStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
     """Somebody else answers where the job's engine should: replaced at once.
 
@@ -356,7 +338,7 @@ def _mistaken(
 
 
 def _degraded(
-    observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord, now: float
+    observed: SlurmJobObservation, *, status: AttemptStatus, record: JobRecord, now: float
 ) -> SlurmJobPlan:
     left = degraded.time_left(observed, status, now=now)
     if left is None or left > 0:

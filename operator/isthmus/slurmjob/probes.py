@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 
 from isthmus.api.conditions import Phase
 from isthmus.api.health import HealthSpec
-from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.slurmjob import SlurmJob
 from isthmus.apiserver.key import Key
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.backends.base import Load
@@ -20,6 +20,7 @@ from isthmus.probing.prober import Prober
 from isthmus.probing.verdict import ProbeState, ProbeTarget
 from isthmus.rules.drain import UNREADABLE
 from isthmus.slurmjob.attempt_keys import AttemptKeys
+from isthmus.slurmjob.record import AttemptStatus
 from isthmus.slurmjob.requests import probe_target
 
 _log = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ class ProbedAttempt:
     job: SlurmJob
     frozen: FrozenJob | None
     health: HealthSpec
-    status: SlurmJobStatus
+    status: AttemptStatus
     detours: tuple[str, ...] = ()
 
     def target(self) -> ProbeTarget | None:

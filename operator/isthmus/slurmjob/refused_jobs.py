@@ -9,16 +9,17 @@ Nobody probes its worker from then on, so no requests go there either; its job i
 """
 
 import logging
+from dataclasses import replace
 
 from isthmus.api import names
 from isthmus.api.conditions import Reason
-from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.objects import Object, deletion_timestamp, dig, finalizers, name, namespace
 from isthmus.apiserver.reading import read_job
 from isthmus.apiserver.resources import SLURM_JOBS
 from isthmus.apiserver.statuses import set_finalizer, tell_unreadable, write_status
 from isthmus.apiserver.store import Store
+from isthmus.slurmjob.record import AttemptStatus
 from isthmus.slurmjob.slices import delete_own_slice
 
 _log = logging.getLogger(__name__)
@@ -49,6 +50,6 @@ async def refuse(api: ApiServer, store: Store, raw: Object, *, problem: str) -> 
     if job.value is None:
         await tell_unreadable(api, SLURM_JOBS, raw, job.problem)
         return
-    status = job.value.status or SlurmJobStatus()
-    told = status.model_copy(update={"reason": Reason.SLURM_JOB_REFUSED, "message": problem})
-    await write_status(api, SLURM_JOBS, obj=raw, status=told)
+    status = AttemptStatus.read(job.value.status)
+    told = replace(status, reason=Reason.SLURM_JOB_REFUSED, message=problem)
+    await write_status(api, SLURM_JOBS, obj=raw, status=told.write())

@@ -37,9 +37,15 @@ async def ensure_slice(
 
 
 async def delete_slice(api: ApiServer, store: Store, slurm_job: Object) -> None:
-    """Take a worker out of the membership."""
+    """Take a worker out of the membership.
+
+    A slice of its name that somebody else owns stays; one that nobody owns was ours.
+    """
     found = store.get(ENDPOINT_SLICES, namespace(slurm_job), name(slurm_job))
     if found is None:
+        return
+    owners = owner_uids(found)
+    if owners and uid(slurm_job) not in owners:
         return
     try:
         await api.delete(

@@ -3,15 +3,16 @@
 Apart from the reconciler, which only has to know whether it may let the attempt go.
 """
 
+from dataclasses import replace
 from enum import Enum
 
 from isthmus.api.slurmcluster import SlurmCluster
-from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
-from isthmus.api.times import rfc3339
+from isthmus.api.slurmjob import SlurmJob
 from isthmus.apiserver.gate import Gate
 from isthmus.errors import SlurmUnavailableError
 from isthmus.slurmcluster.running import Clusters
 from isthmus.slurmjob.actions import CloseGate
+from isthmus.slurmjob.record import AttemptStatus
 
 
 class Closing(Enum):
@@ -56,20 +57,19 @@ class StartGate:
 
 
 def waits_for(
-    found: Closing, action: CloseGate, status: SlurmJobStatus, *, now: float
-) -> SlurmJobStatus | None:
+    found: Closing, action: CloseGate, status: AttemptStatus, *, now: float
+) -> AttemptStatus | None:
     """The status to write where the attempt cannot be let go yet, None where it can."""
+    gate = status.gate
     if found is Closing.CLAIMED and not action.sure:
         # It went through after the last snapshot: wait until one shows it.
-        claimed = status.gate_claimed_at or rfc3339(now)
-        return status.model_copy(update={"gate_claimed_at": claimed})
+        return replace(status, gate=replace(gate, claimed_at=gate.claimed_at or now))
     if found is Closing.FAILED and not action.may_fail:
-        return status.model_copy(
-            update={
-                "gate_failed_at": status.gate_failed_at or rfc3339(now),
-                "message": "the start gate of this attempt cannot be closed: make "
-                f"{status.work_directory or 'files.workDirectory'} writable again, or wait "
-                "until no submission can still arrive",
-            }
+        folder = status.submission.work_directory or "files.workDirectory"
+        return replace(
+            status,
+            gate=replace(gate, failed_at=gate.failed_at or now),
+            message=f"the start gate of this attempt cannot be closed: make {folder} writable "
+            "again, or wait until no submission can still arrive",
         )
     return None

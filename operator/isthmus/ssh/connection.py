@@ -226,7 +226,7 @@ class Connection:
             _log.info("Connected to %s over ssh", target)
             return master
         self._history.failed(now=self._clock(), permanent=all(permanent(error) for error in errors))
-        self._error = _together(errors)
+        self._error = together(errors)
         raise self._error
 
     async def _start(self, target: Target) -> Master:
@@ -250,7 +250,7 @@ def _look_at(task: asyncio.Task[Master]) -> None:
         task.exception()
 
 
-def _together(errors: Sequence[SshError]) -> SshError:
+def together(errors: Sequence[SshError]) -> SshError:
     """One error for all hosts, with the reason that a person can do most about."""
     first = next((error for error in errors if permanent(error)), errors[0])
     texts = [str(first), *(str(error) for error in errors if error is not first)]

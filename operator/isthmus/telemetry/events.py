@@ -43,13 +43,6 @@ class EventSink(Protocol):
         ...
 
 
-class NoEvents:
-    """Tells nobody."""
-
-    def emit(self, obj: Object, *, type: EventType, reason: Reason, message: str) -> None:
-        """See `EventSink`."""
-
-
 @dataclass(slots=True)
 class _Bucket:
     """A rate: so many at once, and then so many a second."""

@@ -57,6 +57,7 @@ def written(key: str) -> dict[str, Any]:
     forward = ForwardStatus(mode="Tunnel", port=20001, in_traffic=True, service="llama-workers")
     status = SlurmJobStatus(phase="Ready", host="10.10.0.1", port=41000, forward=forward)
     return {
+        "front": deployment,
         "command": sidecar["command"],
         "environment": {
             one["name"]: one["value"] for one in sidecar.get("env", []) if "value" in one

@@ -24,8 +24,8 @@ from tests.simulation.mutations.register import Patches, mutation, without_waiti
 def one_absence_is_gone() -> Patches:
     proved = lambda observed: absence.Absence.GONE  # noqa: E731
     gone = lambda observed, *, now: plan.SlurmJobPlan(  # noqa: E731
-        status=observed.status.model_copy(
-            update={"phase": Phase.FINISHED, "reason": "JobVanished", "healthy": False}
+        status=replace(
+            observed.status, phase=Phase.FINISHED, reason=Reason.JOB_VANISHED, healthy=False
         )
     )
     return [
@@ -166,13 +166,12 @@ def believe_that_a_started_job_waits() -> Patches:
 
 @mutation("record_unreadable")
 def an_unreadable_record_is_an_end() -> Patches:
-    ended = {"phase": Phase.FINISHED, "reason": Reason.JOB_VANISHED, "healthy": False}
+    def ended(seen: Any, *, now: float) -> plan.SlurmJobPlan:
+        over = replace(seen.status, phase=Phase.FINISHED, reason=Reason.JOB_VANISHED, healthy=False)
+        return plan.SlurmJobPlan(status=over)
+
     return [
-        patch.object(
-            plan,
-            "_unread",
-            lambda seen: plan.SlurmJobPlan(status=seen.status.model_copy(update=ended)),
-        ),
+        patch.object(plan, "_unread", ended),
         patch.object(
             stopping,
             "_stop_unreadable",

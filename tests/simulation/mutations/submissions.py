@@ -9,8 +9,8 @@ from isthmus.apiserver.election import LeaderElector
 from isthmus.backends.slurm import sbatch_answers
 from isthmus.slurmcluster import view as cluster_view
 from isthmus.slurmcluster.state import ClusterState
-from isthmus.slurmjob import reconciler as reconcile
 from isthmus.slurmjob import start_gate as startgate
+from isthmus.slurmjob import submit
 from isthmus.slurmjob.policy import blame, submission
 from isthmus.turns import Turns
 from tests.simulation.mutations.register import Patches, mutation
@@ -19,14 +19,14 @@ from tests.simulation.slurm import Slurm
 
 @mutation()
 def sbatch_without_an_acknowledged_intent() -> Patches:
-    original = reconcile.write_status
+    original = submit.write_status
 
     async def write(api: Any, resource: Any, *, obj: Any, status: Any) -> Any:
         if getattr(status, "phase", None) == Phase.SUBMITTING:
             return obj
         return await original(api, resource, obj=obj, status=status)
 
-    return [patch.object(reconcile, "write_status", write)]
+    return [patch.object(submit, "write_status", write)]
 
 
 @mutation()

@@ -1,4 +1,4 @@
-"""What is told of actions that fail."""
+"""What is told: of changes, and of actions that fail."""
 
 from typing import Any
 from unittest.mock import patch
@@ -7,6 +7,7 @@ from isthmus.errors import SlurmError
 from isthmus.slurmjob.action_failures import ActionFailures
 from isthmus.slurmjob.actions import Terminate
 from isthmus.slurmjob.reconciler import SlurmJobReconciler
+from isthmus.telemetry import report, transitions
 from tests.simulation.mutations.register import Patches, mutation
 
 
@@ -32,3 +33,11 @@ def a_term_that_failed_counts_as_sent() -> Patches:
                 raise
 
     return [patch.object(SlurmJobReconciler, "_act", act)]
+
+
+@mutation()
+def what_was_reported_before_is_reported_again() -> Patches:
+    def again(before: Any, after: Any) -> Any:
+        return transitions.transitions(None, after)
+
+    return [patch.object(report, "transitions", again)]

@@ -1,6 +1,6 @@
 """What the judge keeps in mind: attempts, members, what operators may not know yet; and violations.
 
-Apart from the rules, which are told in `commands` and `membership` and all write here.
+Apart from the rules, which are told in modules of their own and all write here.
 """
 
 from collections.abc import Callable

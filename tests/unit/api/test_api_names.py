@@ -7,7 +7,7 @@ from hypothesis import given
 
 from isthmus.api import names
 from isthmus.api.names import parse_slurm_job_name, slurm_job_name
-from isthmus.routing.members import _workload
+from isthmus.routing.members import PORT_NAME, workers
 
 label = st.from_regex(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?", fullmatch=True)
 token = st.text("abcdefghijklmnopqrstuvwxyz234567", min_size=6, max_size=6)
@@ -84,8 +84,10 @@ def test_b3_every_derived_name_fits_for_all_lengths_that_the_schema_allows():
             assert workload.endswith("-abcdefghij")
             for template_hash in ("5d8f7b9c6d", "7c4f8"):  # as long as one may be, and a short one
                 pod = f"{workload}-{template_hash}-"[:58] + "x7k2q"
-                target = {"targetRef": {"kind": "Pod", "name": pod}}
-                assert _workload(target) == workload
+                target = {"targetRef": {"kind": "Pod", "name": pod}, "addresses": ["10.0.0.1"]}
+                ports = [{"name": PORT_NAME, "port": 8000}]
+                slices = {"addressType": "IPv4", "endpoints": [target], "ports": ports}
+                assert [one.workload for one in workers([slices])] == [workload]
             job = names.slurm_job_object_name(**parts, slot=999, attempt="x7k2qp")
             assert _dns_subdomain(job, most=253)
             assert _dns_subdomain(names.tunnel_slice_name(slurm_job=job, host="h" * 63), most=253)

@@ -29,7 +29,7 @@ from isthmus.backends.slurm.options import sbatch_options
 from isthmus.backends.slurm.records import JobTemplate, SiteFacts
 from isthmus.cli import schema_check
 from isthmus.errors import ApiInvalidError, SshError
-from isthmus.ssh.connection import _together
+from isthmus.ssh.connection import together
 from isthmus.ssh.files import PrivateFolder
 from tests.simulation.apiserver import ApiSimulator
 
@@ -271,7 +271,7 @@ def test_b2_a_refusal_names_a_few_gpu_types() -> None:
 def test_b2_many_login_hosts_have_one_bounded_message() -> None:
     errors = [SshError(f"login{n}: " + "words\n" * 500, reason="SshUnreachable") for n in range(7)]
     errors.append(SshError("login8: Permission denied", reason="SshLoginRequired"))
-    error = _together(errors)
+    error = together(errors)
     assert re.match(r"login8: Permission denied login0: words words", str(error))
     assert len(str(error)) < 1000
     assert error.reason == "SshLoginRequired"

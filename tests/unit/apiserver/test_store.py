@@ -259,9 +259,8 @@ def test_b9_a_list_of_one_resource_that_went_back_brings_nothing_of_another_back
     assert not held.put(DEPLOYMENTS, obj("d", 4)), "a late word about what has ended"
 
 
-def test_b9_many_pods_that_end_push_no_end_of_another_kind_out(monkeypatch) -> None:
-    monkeypatch.setattr("isthmus.apiserver.store._TOMBSTONES", 3)
-    held = store()
+def test_b9_many_pods_that_end_push_no_end_of_another_kind_out() -> None:
+    held = Store(watched=[PODS, DEPLOYMENTS], tombstones=3)
     held.remove(DEPLOYMENTS, NS, "d", "uid-d", 5)
     for number in range(9):
         held.remove(PODS, NS, f"p{number}", f"uid-p{number}", number)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -13,15 +13,16 @@ from isthmus.api import names
 from isthmus.api.conditions import PendingClass
 from isthmus.api.desired import Desired, Endpoint, Router
 from isthmus.api.front_pods import read_front_pods
+from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.resources import DEPLOYMENTS, PODS, SERVICES
 from isthmus.apiserver.store import Store
 from isthmus.backends.base import Pending
 from isthmus.backends.kubernetes import front, render
 from isthmus.errors import SettingsError
-from isthmus.front.apiserver import _ACCOUNT
+from isthmus.front.apiserver import ACCOUNT
 from isthmus.front.policy import ENVIRONMENT, MEMORY_ENVIRONMENT, Policy, read_policy
 from isthmus.modeldeployment.actions import DeleteFront, EnsureFront
-from isthmus.modeldeployment.execute_front import front_state, service_waits
+from isthmus.modeldeployment.execute_front import ensure_front, front_state, service_waits
 from isthmus.modeldeployment.plan import plan_model_deployment
 from isthmus.settings import Settings
 from tests.unit.builders import NOW, deployment, desired, group, k8s_pool
@@ -240,11 +241,12 @@ class TestFront:
         """Envoy reads what strangers send; a token there would read the workers' keys."""
         pod = self.pod()
         assert pod["automountServiceAccountToken"] is False
-        (envoy,), (sidecar,) = pod["containers"], pod["initContainers"]
+        (envoy,), (sidecar, contract) = pod["containers"], pod["initContainers"]
         (account,) = [one for one in pod["volumes"] if "projected" in one]
         mounts = {one["name"]: one["mountPath"] for one in sidecar["volumeMounts"]}
-        assert mounts[account["name"]] == str(_ACCOUNT), "where the sidecar looks for it"
+        assert mounts[account["name"]] == str(ACCOUNT), "where the sidecar looks for it"
         assert [one["name"] for one in envoy["volumeMounts"]] == ["run"]
+        assert contract["volumeMounts"] == []
         sources = {
             kind: one for each in account["projected"]["sources"] for kind, one in each.items()
         }
@@ -314,6 +316,23 @@ class TestState:
             found = front_state(store, desired=MANAGED, settings=self.settings)
             assert found.rolled_out is done
 
+    async def test_f11_the_setting_reaches_the_front_that_is_made(self) -> None:
+        """And a front that was made before it was set is made anew."""
+        settings = Settings(front_image=IMAGE, front_pods='{"priorityClassName": "high"}')
+        made: dict[str, Any] = {}
+
+        class Api:
+            async def create(self, resource: Any, obj: dict[str, Any]) -> None:
+                made[obj["kind"]] = obj
+
+        await ensure_front(cast(ApiServer, Api()), desired=MANAGED, settings=settings)
+        pod = made["Deployment"]["spec"]["template"]["spec"]
+        assert pod["priorityClassName"] == "high"
+        workers = (SERVICES, front.workers_service(desired=MANAGED))
+        for one, ok in (((DEPLOYMENTS, made["Deployment"]), True), (self.made(), False)):
+            store = self.store(workers, one)
+            assert front_state(store, desired=MANAGED, settings=settings).ok is ok
+
     def test_f11_why_no_pod_of_a_front_is_ready(self) -> None:
         """What the scheduler, the kubelet or an admission says; workers' pods say nothing here."""
         deployment = self.made()
@@ -337,6 +356,8 @@ class TestState:
             assert words in found.message
         worker = self.pod("w", render.pod_labels(desired=MANAGED, pool="k8s", revision="r"), {})
         assert self.problem(deployment, worker) is None
+        ready = {"conditions": [{"type": "Ready", "status": "True"}]}
+        assert self.problem(deployment, self.pod("r", labelled, ready)) is None
         assert self.problem(self.made(availableReplicas=1), self.pod("a", labelled, {})) is None
 
     def test_f11_a_front_that_pod_security_refuses(self) -> None:

@@ -11,7 +11,7 @@ from isthmus.api.conditions import PendingClass, Phase, Reason
 from isthmus.api.slurmjob import JobClusterRef, SlurmJob, SlurmJobSpec, SlurmJobStatus
 from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.slurm.workers import groups, worker
-from tests.unit.builders import ATTEMPT, JOB_NAME, NOW, status
+from tests.unit.builders import ATTEMPT, JOB_NAME, NOW, stored
 
 
 def slurm_job(
@@ -49,7 +49,7 @@ def seen(found: SlurmJobStatus | None, **changes: Any) -> Any:
 
 
 def test_ready() -> None:
-    found = seen(status(Phase.READY, end_time=rfc3339(NOW + 60)))
+    found = seen(stored(Phase.READY, end_time=rfc3339(NOW + 60)))
     assert (found.ready, found.in_rotation, found.available, found.serving) == (True,) * 4
     assert (found.job_id, found.node, found.url) == (101, "gpu01", "http://10.10.0.1:41000")
     assert (found.phase, found.healthy, found.pending) == ("Ready", True, None)
@@ -57,13 +57,13 @@ def test_ready() -> None:
 
 
 def test_ready_and_not_in_the_membership() -> None:
-    found = worker(slurm_job(found=status(Phase.READY)), members=frozenset())
+    found = worker(slurm_job(found=stored(Phase.READY)), members=frozenset())
     assert found.ready
     assert not found.available
 
 
 def test_one_being_deleted_never_counts() -> None:
-    found = seen(status(Phase.READY), deleting=True)
+    found = seen(stored(Phase.READY), deleting=True)
     assert found.stopping
     assert not found.ready
     assert not found.live
@@ -72,7 +72,7 @@ def test_one_being_deleted_never_counts() -> None:
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase.terminal])
 def test_ended(phase: Phase) -> None:
-    found = seen(status(phase, finished_at=rfc3339(NOW), reason=Reason.JOB_FAILED))
+    found = seen(stored(phase, finished_at=rfc3339(NOW), reason=Reason.JOB_FAILED))
     assert found.failed
     assert not found.live
     assert not found.serving
@@ -82,14 +82,14 @@ def test_ended(phase: Phase) -> None:
 @pytest.mark.parametrize(
     ("found", "serving"),
     [
-        (status(Phase.READY), True),
-        (status(Phase.DEGRADED), True),
-        (status(Phase.DEGRADED, ever_ready=None), False),
+        (stored(Phase.READY), True),
+        (stored(Phase.DEGRADED), True),
+        (stored(Phase.DEGRADED, ever_ready=None), False),
         (None, True),
-        (status(Phase.WAITING), True),
-        (status(Phase.STARTING), True),
-        (status(Phase.PENDING), False),
-        (status(Phase.TERMINATING, ever_ready=True), False),
+        (stored(Phase.WAITING), True),
+        (stored(Phase.STARTING), True),
+        (stored(Phase.PENDING), False),
+        (stored(Phase.TERMINATING, ever_ready=True), False),
     ],
 )
 def test_what_may_carry_requests(found: SlurmJobStatus | None, serving: bool) -> None:
@@ -98,7 +98,7 @@ def test_what_may_carry_requests(found: SlurmJobStatus | None, serving: bool) ->
 
 
 def test_a_worker_that_starts_and_is_no_member_serves_nobody() -> None:
-    found = worker(slurm_job(found=status(Phase.STARTING)), members=frozenset())
+    found = worker(slurm_job(found=stored(Phase.STARTING)), members=frozenset())
     assert not found.serving
 
 
@@ -106,23 +106,23 @@ def test_a_worker_that_starts_and_is_no_member_serves_nobody() -> None:
     ("found", "kind", "reason"),
     [
         (None, PendingClass.SUBMISSION, "Waiting"),
-        (status(Phase.WAITING, reason="ControllerUnreachable"), PendingClass.SUBMISSION, None),
-        (status(Phase.SUBMITTING, reason="Submitting"), PendingClass.SUBMISSION, None),
-        (status(Phase.SUBMIT_UNKNOWN, reason="SubmitUnknown"), PendingClass.SUBMISSION, None),
-        (status(Phase.PENDING, reason="PendingResources"), PendingClass.RESOURCES, None),
+        (stored(Phase.WAITING, reason="ControllerUnreachable"), PendingClass.SUBMISSION, None),
+        (stored(Phase.SUBMITTING, reason="Submitting"), PendingClass.SUBMISSION, None),
+        (stored(Phase.SUBMIT_UNKNOWN, reason="SubmitUnknown"), PendingClass.SUBMISSION, None),
+        (stored(Phase.PENDING, reason="PendingResources"), PendingClass.RESOURCES, None),
         (
-            status(Phase.PENDING, reason="PendingResources", state=None),
+            stored(Phase.PENDING, reason="PendingResources", state=None),
             PendingClass.SUBMISSION,
             None,
         ),
-        (status(Phase.PENDING, reason="PendingQuota"), PendingClass.QUOTA, None),
-        (status(Phase.PENDING, reason="PendingHeld"), PendingClass.HELD, None),
-        (status(Phase.PENDING, reason="PendingNever"), PendingClass.NEVER, None),
-        (status(Phase.FAILED, reason="SubmitRefused"), PendingClass.NEVER, None),
-        (status(Phase.STARTING, reason="JobStarting"), PendingClass.STARTUP, None),
-        (status(Phase.DEGRADED, reason="ProbeFailed"), PendingClass.FAILING, None),
-        (status(Phase.FAILED, reason="JobFailed"), PendingClass.FAILING, None),
-        (status(Phase.TERMINATING, reason="StartupTimeout"), PendingClass.FAILING, None),
+        (stored(Phase.PENDING, reason="PendingQuota"), PendingClass.QUOTA, None),
+        (stored(Phase.PENDING, reason="PendingHeld"), PendingClass.HELD, None),
+        (stored(Phase.PENDING, reason="PendingNever"), PendingClass.NEVER, None),
+        (stored(Phase.FAILED, reason="SubmitRefused"), PendingClass.NEVER, None),
+        (stored(Phase.STARTING, reason="JobStarting"), PendingClass.STARTUP, None),
+        (stored(Phase.DEGRADED, reason="ProbeFailed"), PendingClass.FAILING, None),
+        (stored(Phase.FAILED, reason="JobFailed"), PendingClass.FAILING, None),
+        (stored(Phase.TERMINATING, reason="StartupTimeout"), PendingClass.FAILING, None),
     ],
 )
 def test_why_it_is_not_ready(
@@ -135,11 +135,11 @@ def test_why_it_is_not_ready(
 
 
 def test_since_when() -> None:
-    submitted = status(Phase.PENDING)
+    submitted = stored(Phase.PENDING)
     cause = seen(submitted).pending
     assert cause is not None
     assert cause.since == epoch(submitted.submit_time)
-    early = seen(status(Phase.SUBMIT_UNKNOWN)).pending
+    early = seen(stored(Phase.SUBMIT_UNKNOWN)).pending
     assert early is not None
     assert early.since == NOW - 130
 
@@ -147,11 +147,11 @@ def test_since_when() -> None:
 def test_groups_by_pool_and_revision_count_what_is_live() -> None:
     found = groups(
         jobs=[
-            slurm_job("c", slot=2, found=status(Phase.PENDING)),
-            slurm_job("a", slot=0, found=status(Phase.READY)),
-            slurm_job("b", slot=1, found=status(Phase.FAILED)),
-            slurm_job("d", slot=3, found=status(Phase.READY), deleting=True),
-            slurm_job("e", slot=4, revision="old", found=status(Phase.READY)),
+            slurm_job("c", slot=2, found=stored(Phase.PENDING)),
+            slurm_job("a", slot=0, found=stored(Phase.READY)),
+            slurm_job("b", slot=1, found=stored(Phase.FAILED)),
+            slurm_job("d", slot=3, found=stored(Phase.READY), deleting=True),
+            slurm_job("e", slot=4, revision="old", found=stored(Phase.READY)),
             slurm_job("f", slot=0, pool="other"),
         ],
         members=frozenset({"uid-a", "uid-d"}),

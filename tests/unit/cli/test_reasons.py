@@ -40,6 +40,7 @@ FOREIGN_TYPES = {
     "backends/slurm/sbatch_answers.py": "what sbatch says",
     "backends/kubernetes/pending.py": "Kubernetes' word",
     "slurmjob/policy/blame.py": "an attempt as it is stored",
+    "slurmjob/record.py": "a status as it is stored",
     "engines/questions.py": "what a probe says",
     "probing/verdict.py": "what a probe says",
 }

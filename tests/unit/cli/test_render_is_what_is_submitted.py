@@ -32,7 +32,7 @@ from isthmus.backends.slurm.records import Refused, SubmitOutcome, SubmitRequest
 from isthmus.cli.main import app
 from isthmus.errors import SlurmUnavailableError
 from isthmus.modeldeployment.actions import CreateSlurmJob
-from isthmus.modeldeployment.execute import slurm_job_object
+from isthmus.modeldeployment.execute_jobs import slurm_job_object
 from isthmus.slurmcluster.running import Clusters
 from isthmus.slurmjob.submit import submit
 from tests.drawn_specs import Json, enriched

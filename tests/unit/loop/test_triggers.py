@@ -24,7 +24,7 @@ def model_deployment(version: int, **spec: Any) -> dict[str, Any]:
     }
 
 
-def slurm_job(name: str, deployment: str) -> dict[str, Any]:
+def slurm_job(name: str, deployment: str, uid: str = "u1") -> dict[str, Any]:
     return {
         "metadata": {
             "namespace": "team-a",
@@ -32,8 +32,12 @@ def slurm_job(name: str, deployment: str) -> dict[str, Any]:
             "uid": f"uid-{name}",
             "resourceVersion": "1",
             "labels": {"isthmus.dev/modeldeployment": deployment},
+            "ownerReferences": [{"kind": "ModelDeployment", "name": deployment, "uid": uid}],
         },
-        "spec": {"clusterRef": {"namespace": "isthmus-system", "name": "hpc"}},
+        "spec": {
+            "clusterRef": {"namespace": "isthmus-system", "name": "hpc"},
+            "deployment": deployment,
+        },
     }
 
 
@@ -51,7 +55,7 @@ async def test_attempts_hear_of_a_changed_deployment() -> None:
     queue = WorkQueue(retry_base=1.0, retry_cap=2.0, random=Random(1))
     Triggers(store=store, queue=queue, operator_namespace="isthmus-system").attach()
     store.put(SLURM_JOBS, slurm_job("llama-hpc-0", "llama"))
-    store.put(SLURM_JOBS, slurm_job("other-hpc-0", "other"))
+    store.put(SLURM_JOBS, slurm_job("other-hpc-0", "other", uid="u2"))
     store.put(MODEL_DEPLOYMENTS, model_deployment(2, endpoint={"type": "Managed"}))
     drained(queue)
     store.put(MODEL_DEPLOYMENTS, model_deployment(3, endpoint={"type": "Service"}))
@@ -63,3 +67,22 @@ async def test_attempts_hear_of_a_changed_deployment() -> None:
         MODEL_DEPLOYMENTS, {**model_deployment(4, endpoint={"type": "Service"}), "status": {}}
     )
     assert drained(queue) == {Key("ModelDeployment", "team-a", "llama")}
+
+
+async def test_a_job_without_labels_is_known_by_its_owner() -> None:
+    """Its deployment hears of it and gives them back; and it hears of its deployment."""
+    now = 0.0
+    store = Store(watched=[resource for resource, _ in WATCHED])
+    queue = WorkQueue(retry_base=1.0, retry_cap=2.0, random=Random(1), clock=lambda: now)
+    Triggers(store=store, queue=queue, operator_namespace="isthmus-system").attach()
+    store.put(MODEL_DEPLOYMENTS, model_deployment(2))
+    store.put(SLURM_JOBS, slurm_job("llama-hpc-0", "llama"))
+    now += 60
+    drained(queue)
+    bare = slurm_job("llama-hpc-0", "llama")
+    bare["metadata"] |= {"labels": {}, "resourceVersion": "3"}
+    store.put(SLURM_JOBS, bare)
+    now += 60
+    assert Key("ModelDeployment", "team-a", "llama") in drained(queue)
+    store.put(MODEL_DEPLOYMENTS, model_deployment(4, replicas=2))
+    assert Key("SlurmJob", "team-a", "llama-hpc-0") in drained(queue)

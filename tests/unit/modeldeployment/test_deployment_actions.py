@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -11,9 +12,9 @@ from isthmus.api import names
 from isthmus.api.desired import Desired
 from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.api.slurmjob import SlurmJob
-from isthmus.apiserver.client import ApiServer
 from isthmus.apiserver.gate import OpenGate
 from isthmus.apiserver.objects import Object
+from isthmus.apiserver.reading import read_job
 from isthmus.apiserver.resources import (
     CONTROLLER_REVISIONS,
     DEPLOYMENTS,
@@ -30,6 +31,8 @@ from isthmus.modeldeployment.actions import (
     FreezeDeployment,
 )
 from isthmus.modeldeployment.execute import DeploymentActions
+from isthmus.modeldeployment.execute_jobs import JobActions
+from isthmus.modeldeployment.policy.lost_labels import lost_labels
 from isthmus.settings import Settings
 from isthmus.slurmjob.start_gate import Closing, StartGate
 from tests.simulation.apiserver import ApiSimulator
@@ -59,16 +62,22 @@ class Api:
     async def patch(self, resource: Resource, *, namespace: str, name: str, patch: Any) -> Any:
         return self.server.patch(resource, namespace, name, patch=patch, subresource="", by="op")
 
+    async def delete(self, resource: Resource, *, namespace: str, name: str, uid: str) -> Any:
+        found = self.server.get(resource, namespace, name)
+        assert found is not None
+        assert found["metadata"]["uid"] == uid
+        self.server.delete(resource, namespace, name, by="op")
+        self.store.on_deleted(resource, None, namespace=namespace, name=name, uid=uid)
+
+    def executor(self, new_attempt: Callable[[], str], **settings: Any) -> DeploymentActions:
+        shared: Any = {"store": self.store, "api": self, "settings": Settings(**settings)}
+        jobs = JobActions(**shared, new_attempt=new_attempt, attempt_digest=no_own_key)
+        return DeploymentActions(**shared, jobs=jobs)
+
     def execute(
         self, *actions: DeploymentAction, of: Desired | None = None, **settings: Any
     ) -> None:
-        executor = DeploymentActions(
-            store=self.store,
-            api=cast(ApiServer, self),
-            settings=Settings(**settings),
-            new_attempt=lambda: "aaaaaa",
-            attempt_digest=no_own_key,
-        )
+        executor = self.executor(lambda: "aaaaaa", **settings)
 
         async def run() -> None:
             for action in actions:
@@ -119,6 +128,47 @@ def test_a_deployment_whose_labels_were_taken_gets_them_again() -> None:
     assert after is not None
     assert after["metadata"]["labels"] == before["metadata"]["labels"]
     assert [obj["metadata"]["name"] for obj in api.store.labelled(DEPLOYMENTS, "team-a", "llama")]
+
+
+def test_a_revision_whose_labels_were_taken_is_made_again_of_what_it_froze() -> None:
+    """No watch shows one without labels, and no right of ours changes one."""
+    api = Api()
+    api.execute(CREATE, FREEZE, termination_grace=60.0)
+    before = api.server.get(CONTROLLER_REVISIONS, "team-a", NAME)
+    assert before is not None
+    bare = {"metadata": {"labels": dict.fromkeys(before["metadata"]["labels"])}}
+    stripped = api.server.patch(
+        CONTROLLER_REVISIONS, "team-a", NAME, patch=bare, subresource="", by="user"
+    )
+    told = stripped["metadata"]["uid"], int(stripped["metadata"]["resourceVersion"])
+    api.store.remove(CONTROLLER_REVISIONS, "team-a", NAME, *told)
+    api.execute(FREEZE)
+    after = api.server.get(CONTROLLER_REVISIONS, "team-a", NAME)
+    assert after is not None
+    assert after["metadata"]["labels"] == before["metadata"]["labels"]
+    assert after["data"] == before["data"]
+    assert api.store.labelled(CONTROLLER_REVISIONS, "team-a", "llama")
+
+
+def test_an_attempt_gets_its_labels_back() -> None:
+    api = Api()
+    api.execute(CreateSlurmJob(pool="hpc", revision="new", slot=3), of=desired(slurm_pool()))
+    (made,) = api.server.all(SLURM_JOBS)
+    before = made["metadata"]["labels"]
+    place = "team-a", made["metadata"]["name"]
+    bare = {"metadata": {"labels": dict.fromkeys(before)}}
+    api.server.patch(SLURM_JOBS, *place, patch=bare, subresource="", by="user")
+    found = read_job(api.server.get(SLURM_JOBS, *place)).value
+    assert found is not None
+    action = lost_labels(found, desired=desired(slurm_pool()), current={"hpc": "new"})
+    assert action is not None
+    api.execute(action, of=desired(slurm_pool()))
+    after = api.server.get(SLURM_JOBS, *place)
+    assert after is not None
+    assert after["metadata"]["labels"] == before
+    again = read_job(after).value
+    assert again is not None
+    assert lost_labels(again, desired=desired(slurm_pool()), current={"hpc": "new"}) is None
 
 
 def test_an_attempt_holds_where_its_start_gate_is() -> None:
@@ -199,13 +249,7 @@ def test_an_attempt_that_is_refused_is_tried_again_under_its_name() -> None:
     """With a new name each time the refusal had new words, a new status and a pass at once."""
     api = Refusing()
     attempts = iter(["aaaaaa", "bbbbbb", "cccccc"])
-    executor = DeploymentActions(
-        store=api.store,
-        api=cast(ApiServer, api),
-        settings=Settings(),
-        new_attempt=lambda: next(attempts),
-        attempt_digest=no_own_key,
-    )
+    executor = api.executor(lambda: next(attempts))
     action = CreateSlurmJob(pool="hpc", revision="new", slot=0)
     for _ in range(3):
         with pytest.raises(ApiForbiddenError):

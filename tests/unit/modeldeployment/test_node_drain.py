@@ -12,9 +12,9 @@ from isthmus.backends.base import WorkerGroup
 from isthmus.backends.slurm.records import NodeRecord
 from isthmus.modeldeployment.actions import CreateRevision, CreateSlurmJob, DeleteSlurmJob
 from isthmus.modeldeployment.observation import ModelDeploymentObservation, Reachability
+from isthmus.modeldeployment.observe import draining
 from isthmus.modeldeployment.plan import plan_model_deployment
 from isthmus.modeldeployment.policy.displacement import node_drain
-from isthmus.modeldeployment.reconciler import draining
 from tests.unit.builders import NOW, deployment, desired, slurm_pool, slurm_worker, snapshot
 
 DRAINING = Reachability(reachable=True, draining={"gpu01": "new firmware"})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import pytest
 from hypothesis import given
@@ -10,11 +10,15 @@ from hypothesis import strategies as st
 
 from isthmus.api.desired import Pool
 from isthmus.modeldeployment.policy.placement import by_priority, place
-from tests.unit.builders import k8s_pool
+from tests.unit.builders import desired, k8s_pool
 
 
 def pool(name: str, priority: int = 0, low: int = 0, high: int | None = None) -> Pool:
     return k8s_pool(name, priority=priority, min_replicas=low, max_replicas=high)
+
+
+def placed(replicas: int, pools: Sequence[Pool]) -> Mapping[str, int]:
+    return place(desired(*pools, replicas=replicas)).counts
 
 
 @pytest.mark.parametrize(
@@ -39,7 +43,16 @@ def pool(name: str, priority: int = 0, low: int = 0, high: int | None = None) ->
     ],
 )
 def test_placement(replicas: int, pools: Sequence[Pool], expected: dict[str, int]) -> None:
-    assert place(replicas=replicas, pools=pools) == expected
+    assert placed(replicas, pools) == expected
+
+
+def test_each_number_says_what_decided_it() -> None:
+    pools = [pool("a", 10, 0, 2), pool("b", 5, 1), pool("c", -5)]
+    assert place(desired(*pools, replicas=3)).why == {
+        "a": "priority 10; filled to maxReplicas 2",
+        "b": "priority 5; kept at minReplicas 1",
+        "c": "priority -5",
+    }
 
 
 @st.composite
@@ -54,7 +67,10 @@ def some_pools(draw: st.DrawFn) -> tuple[Pool, ...]:
 
 @given(replicas=st.integers(0, 40), pools=some_pools())
 def test_what_always_holds(replicas: int, pools: tuple[Pool, ...]) -> None:
-    placed = place(replicas=replicas, pools=pools)
+    found = place(desired(*pools, replicas=replicas))
+    placed = found.counts
+    assert found.placed == sum(placed.values())
+    assert found.why.keys() == placed.keys()
     assert set(placed) == {one.name for one in pools}
     for one in pools:
         assert 0 <= placed[one.name] <= (replicas if one.max_replicas is None else one.max_replicas)
@@ -76,8 +92,7 @@ def test_what_always_holds(replicas: int, pools: tuple[Pool, ...]) -> None:
 def test_one_more_replica_takes_nothing_from_any_pool(
     replicas: int, pools: tuple[Pool, ...]
 ) -> None:
-    before = place(replicas=replicas, pools=pools)
-    after = place(replicas=replicas + 1, pools=pools)
+    before, after = placed(replicas, pools), placed(replicas + 1, pools)
     assert all(after[name] >= count for name, count in before.items())
 
 

@@ -41,8 +41,10 @@ from isthmus.modeldeployment.actions import (
     ScaleDeployment,
 )
 from isthmus.modeldeployment.execute import DeploymentActions
+from isthmus.modeldeployment.execute_jobs import JobActions
 from isthmus.modeldeployment.failures import Failures, failure
-from isthmus.modeldeployment.reconciler import ModelDeploymentReconciler
+from isthmus.modeldeployment.observe import DeploymentObserver
+from isthmus.modeldeployment.reconciler import Executors, ModelDeploymentReconciler
 from isthmus.rules.actions import AddFinalizer
 from isthmus.settings import Settings
 from tests.simulation.apiserver import ApiSimulator
@@ -124,6 +126,8 @@ class Nothing:
 
     def load(self, *_: Any) -> None: ...
 
+    def emit(self, *_: Any, **__: Any) -> None: ...
+
     def get(self, *_: Any) -> None: ...
 
     def keys(self) -> tuple[()]:
@@ -145,23 +149,31 @@ class Operator:
         nothing: Any = Nothing()
         settings = Settings(generate_api_keys=False)
         api = cast(Any, self.api)
-        self.reconciler = ModelDeploymentReconciler(
-            store=self.api.store,
+        store = self.api.store
+        jobs = JobActions(
+            store=store,
             api=api,
-            states=nothing,
-            actions=DeploymentActions(
-                store=self.api.store,
-                api=api,
+            settings=settings,
+            new_attempt=lambda: "aaaaaa",
+            attempt_digest=no_own_key,
+        )
+        self.reconciler = ModelDeploymentReconciler(
+            observer=DeploymentObserver(
+                store=store,
+                states=nothing,
+                prober=nothing,
                 settings=settings,
-                new_attempt=lambda: "aaaaaa",
-                attempt_digest=no_own_key,
+                clock=lambda: 1.8e9,
+            ),
+            api=api,
+            executors=Executors(
+                objects=DeploymentActions(store=store, api=api, settings=settings, jobs=jobs),
+                pods=nothing,
             ),
             keys=nothing,
-            pods=nothing,
-            prober=nothing,
-            settings=settings,
-            clock=lambda: 1.8e9,
             events=nothing,
+            clock=lambda: 1.8e9,
+            resync=settings.resync_interval,
         )
         pools = [
             {"name": name, "kubernetes": {}, "minReplicas": 1, "maxReplicas": 1} for name in "ab"

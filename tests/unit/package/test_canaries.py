@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import base64
 import logging
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,7 @@ async def test_headers_of_probes(
         job=lab.job_with(digest, name="one", source=None),
         frozen=freeze(desired=lab.settled, pool=lab.settled.pools[0]),
         health=health,
-        status=status(Phase.READY).model_copy(update={"phase": phase}),
+        status=replace(status(Phase.READY), phase=phase),
     )
     await probes.watch(Key("SlurmJob", "team-a", "one"), attempt)
     assert len(prober.targets) == (phase is Phase.DRAINING)

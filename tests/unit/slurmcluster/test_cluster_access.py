@@ -77,7 +77,6 @@ class Passes:
             store=self.store,
             api=api,
             gate=nothing,
-            states=self.states,
             clusters=self.clusters,
             settings=Settings(**settings),
             clock=lambda: 0.0,

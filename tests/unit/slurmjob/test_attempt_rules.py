@@ -8,13 +8,13 @@ import pytest
 
 import isthmus
 from isthmus.api.conditions import PROBED, TERMINAL, UNCLEAR, UNSUBMITTED, Phase, Reason
-from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.api.times import rfc3339
 from isthmus.slurmjob.actions import Cancel
 from isthmus.slurmjob.policy import absence
 from isthmus.slurmjob.policy.absence import Absence
 from isthmus.slurmjob.policy.cancelling import cancel
 from isthmus.slurmjob.policy.rotation import forwards_requests, gets_requests
+from isthmus.slurmjob.record import AttemptStatus, Ending, Forward
 from tests.unit.builders import NOW, job, status
 
 SOURCES = Path(isthmus.__file__).parent
@@ -45,7 +45,7 @@ class TestAbsence:
         self, moment: str
     ) -> None:
         late = rfc3339(NOW - 20) if moment == "submitted" else None
-        before = status(Phase.READY).model_copy(update={"submit_started_at": late})
+        before = status(Phase.READY, submit_started_at=late)
         last_seen = NOW - 20 if moment == "last_seen" else None
         seen = job(status=before, starts=(NOW - 35, NOW - 5), last_seen=last_seen)
         assert absence.judge(seen) is Absence.TOO_EARLY
@@ -55,14 +55,14 @@ class TestCancelling:
     """Again after a while, and not before."""
 
     def test_all_jobs_of_the_attempt_at_once(self) -> None:
-        first = cancel(SlurmJobStatus(), job_ids=(7, 8), repeat=10, now=NOW)
+        first = cancel(AttemptStatus(), job_ids=(7, 8), repeat=10, now=NOW)
         assert first.actions == (Cancel(job_id=7), Cancel(job_id=8))
-        assert first.status.cancelled_at == rfc3339(NOW)
+        assert first.status.ending.cancelled_at == NOW
         assert first.requeue_after == 10
 
     @pytest.mark.parametrize(("after", "sent"), [(0, False), (9, False), (10, True), (60, True)])
     def test_it_is_repeated_after_the_pause(self, after: float, sent: bool) -> None:
-        before = SlurmJobStatus(cancelled_at=rfc3339(NOW))
+        before = AttemptStatus(ending=Ending(cancelled_at=NOW))
         found = cancel(before, job_ids=(7,), repeat=10, now=NOW + after)
         assert bool(found.actions) is sent
         assert found.requeue_after == (10 if sent else 10 - after)
@@ -76,12 +76,12 @@ class TestRotation:
     @pytest.mark.parametrize("reason", [Reason.PROBE_FAILED, Reason.LAST_IN_ROTATION])
     def test_ready_or_the_last(self, phase: Phase | None, reason: Reason) -> None:
         wanted = phase is Phase.READY or reason is Reason.LAST_IN_ROTATION
-        assert gets_requests(SlurmJobStatus(phase=phase, reason=reason)) is wanted
+        assert gets_requests(AttemptStatus(phase=phase, reason=reason)) is wanted
 
     def test_a_forward_is_in_traffic_where_that_was_told(self) -> None:
-        told = [None, ForwardStatus(), ForwardStatus(in_traffic=False)]
-        assert not any(forwards_requests(SlurmJobStatus(forward=forward)) for forward in told)
-        assert forwards_requests(SlurmJobStatus(forward=ForwardStatus(in_traffic=True)))
+        told = [None, Forward(), Forward(in_traffic=False)]
+        assert not any(forwards_requests(AttemptStatus(forward=forward)) for forward in told)
+        assert forwards_requests(AttemptStatus(forward=Forward(in_traffic=True)))
 
 
 def test_no_phase_is_in_two_groups() -> None:
@@ -93,7 +93,7 @@ RULES = {
     "api/conditions.py": r"Phase\.SUBMITTING, Phase\.SUBMIT_UNKNOWN\}|\{None, Phase\.WAITING"
     r"|Phase\.STARTING, Phase\.READY, Phase\.DEGRADED|\bPhase\([^)]*\)\.terminal",
     "slurmjob/policy/absence.py": r"complete_since\([^)]*\) *[<>=]|\.absent_snapshots",
-    "slurmjob/policy/cancelling.py": r"epoch\([a-z.]*cancelled_at\)",
+    "slurmjob/policy/cancelling.py": r"now - [a-z.]*(cancelled_at|sent)\b",
     "slurmjob/policy/rotation.py": r"Phase\.READY or [a-z.]*reason == Reason\.LAST_IN_ROTATION",
     "api/slurmjob.py": r"ClusterReference\(\s*namespace=(?!self)[a-z.]*job[a-z.]*\.cluster_ref",
 }

@@ -30,7 +30,7 @@ def plan(*, since: float | None, probe: str, now: float = NOW, **changes: Any) -
 
 def test_its_time_begins_with_the_first_verdict() -> None:
     found = plan(since=None, probe="NotReady")
-    assert found.status.degraded_since == rfc3339(NOW)
+    assert found.status.degraded_since == NOW
     assert found.actions == ()
     assert found.requeue_after == pytest.approx(LIMIT)
 

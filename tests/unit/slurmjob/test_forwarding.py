@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.api.conditions import Phase, Reason
-from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.api.times import rfc3339
 from isthmus.routing.tunnel_slice import TunnelSlice
 from isthmus.slurmjob.actions import (
@@ -24,6 +23,7 @@ from isthmus.slurmjob.actions import (
 from isthmus.slurmjob.observation import Network, SlurmJobPlan
 from isthmus.slurmjob.plan import plan_slurm_job
 from isthmus.slurmjob.policy.forwarding import best_tunnel, choose_port, detours
+from isthmus.slurmjob.record import AttemptStatus, Forward
 from tests.unit.builders import (
     MEMBER,
     NOW,
@@ -47,16 +47,21 @@ def network(*tunnels: TunnelSlice, mode: str = "Tunnel", free: int | None = 2000
     return Network(mode=mode, service="llama", free_port=free, tunnels=tunnels)
 
 
-def forward(*, in_traffic: bool = True, port: int = 20007) -> ForwardStatus:
-    return ForwardStatus(mode="Tunnel", port=port, in_traffic=in_traffic, service="llama")
+def forward(*, in_traffic: bool = True, port: int = 20007) -> Forward:
+    return Forward(mode="Tunnel", port=port, in_traffic=in_traffic, service="llama")
 
 
-def serving(*, phase: Phase = Phase.READY, traffic: bool = True, **changes: Any) -> SlurmJobStatus:
-    return status(phase, **{"url": URL, "forward": forward(in_traffic=traffic), **changes})
+def serving(*, phase: Phase = Phase.READY, traffic: bool = True, **changes: Any) -> AttemptStatus:
+    found = status(phase, **{"url": URL, **changes})
+    return replace(found, forward=forward(in_traffic=traffic))
+
+
+def draining(status: AttemptStatus, *, since: float | None) -> AttemptStatus:
+    return replace(status, ending=replace(status.ending, draining_since=since))
 
 
 def planned(
-    *tunnels: TunnelSlice, before: SlurmJobStatus | None = None, **changes: Any
+    *tunnels: TunnelSlice, before: AttemptStatus | None = None, **changes: Any
 ) -> SlurmJobPlan:
     values: dict[str, Any] = {"probe_healthy": True, "network": network(*tunnels), **changes}
     found = job(record(comment=PUBLISHED), status=before or serving(), **values)
@@ -70,7 +75,7 @@ def up(plan: SlurmJobPlan) -> str:
 class TestPort:
     def test_it_is_told_before_the_job_is_submitted(self) -> None:
         """A job that calls a bastion has to know it."""
-        found = job(network=network(free=20123), status=SlurmJobStatus())
+        found = job(network=network(free=20123), status=AttemptStatus())
         plan = plan_slurm_job(found, now=NOW)
         (submit,) = [action for action in plan.actions if isinstance(action, Submit)]
         assert submit.before.forward is not None
@@ -82,7 +87,7 @@ class TestPort:
         assert planned(tunnel(), network=network(tunnel(), free=29999)).status.forward == forward()
 
     def test_a_wiped_status_finds_it_in_the_slice(self) -> None:
-        plan = planned(before=SlurmJobStatus(), network=network(tunnel(port=20055), free=29999))
+        plan = planned(before=AttemptStatus(), network=network(tunnel(port=20055), free=29999))
         assert plan.status.forward is not None
         assert plan.status.forward.port == 20055
         assert plan.status.forward.in_traffic
@@ -91,7 +96,7 @@ class TestPort:
     def test_a_wiped_status_finds_its_engine_in_the_slice(self) -> None:
         """Also where the site has rewritten the job's comment."""
         held = network(tunnel(target=MEMBER), free=29999)
-        found = job(record(comment="account=proj"), status=SlurmJobStatus(), network=held)
+        found = job(record(comment="account=proj"), status=AttemptStatus(), network=held)
         plan = plan_slurm_job(found, now=NOW)
         assert (plan.status.host, plan.status.port) == MEMBER
         assert plan.status.phase == Phase.READY
@@ -187,9 +192,7 @@ class TestReached:
                 tunnel(host="c", address="10.9.0.3", up=False),
             )
         )
-        assert detours(observed, observed.status.model_copy(update={"url": URL})) == (
-            "http://10.9.0.2:20007",
-        )
+        assert detours(observed, replace(observed.status, url=URL)) == ("http://10.9.0.2:20007",)
 
 
 class TestBroken:
@@ -243,7 +246,7 @@ class TestBroken:
         first = planned(tunnel(), **values)
         assert first.status.reason == Reason.TUNNEL_DOWN
         assert first.status.degraded_since is None
-        before = first.status.model_copy(update={"degraded_since": rfc3339(NOW - 99_999)})
+        before = replace(first.status, degraded_since=NOW - 99_999)
         later = planned(tunnel(), before=before, **values)
         assert later.status.phase == Phase.DEGRADED
         assert later.actions == ()
@@ -285,7 +288,7 @@ class TestBroken:
     def test_a_wiped_status_takes_nobody_out_while_slurm_cannot_be_seen(self, reason: str) -> None:
         """Nor before it has been seen for the first time."""
         unseen = cluster(**{**STALE, "reason": reason})
-        found = replace(job(status=SlurmJobStatus(), network=network(tunnel())), cluster=unseen)
+        found = replace(job(status=AttemptStatus(), network=network(tunnel())), cluster=unseen)
         plan = plan_slurm_job(found, now=NOW)
         assert plan.status.forward == forward(in_traffic=True)
 
@@ -324,7 +327,7 @@ class TestBeginning:
     def test_one_whose_status_was_wiped_is_not_beginning(self) -> None:
         """A supervisor still lets requests through to it."""
         away = tunnel(up=False, message="login1 does not answer")
-        plan = planned(away, before=SlurmJobStatus(), network=network(away), probe_healthy=False)
+        plan = planned(away, before=AttemptStatus(), network=network(away), probe_healthy=False)
         assert plan.status.reason == Reason.TUNNEL_DOWN
 
 
@@ -352,7 +355,7 @@ class TestDrain:
         )
         held = plan_slurm_job(waits, now=NOW)
         assert held.actions == ()
-        assert held.status.cancelled_at is None
+        assert held.status.ending.cancelled_at is None
         out = replace(waits, network=network(tunnel(ready=False)))
         assert plan_slurm_job(out, now=NOW).actions == (Cancel(job_id=101),)
 
@@ -364,7 +367,7 @@ class TestDrain:
         plan = self.drained(tunnel())
         assert plan.status.forward == forward(in_traffic=False)
         assert not [action for action in plan.actions if isinstance(action, Terminate)]
-        assert plan.status.draining_since is None  # the wait begins when the slice says so
+        assert plan.status.ending.draining_since is None  # the wait begins when the slice says so
 
     def test_term_only_once_every_supervisor_has_followed(self) -> None:
         before = serving(phase=Phase.DRAINING, traffic=False, job_id=101, ever_ready=True)
@@ -373,10 +376,10 @@ class TestDrain:
         assert not [action for action in plan.actions if isinstance(action, Terminate)]
         out = tunnel(ready=False), tunnel(host="b", ready=False)
         plan = self.drained(*out, before=before, since=60)
-        assert plan.status.draining_since is not None
+        assert plan.status.ending.draining_since is not None
         again = self.drained(
             *out,
-            before=plan.status.model_copy(update={"draining_since": "2027-01-15T07:00:00Z"}),
+            before=draining(plan.status, since=NOW - 3600),
             since=60,
         )
         assert [action for action in again.actions if isinstance(action, Terminate)]
@@ -395,11 +398,11 @@ class TestDrain:
         assert patient.actions == ()
         plan = self.drained(tunnel(), before=before, since=16)
         assert plan.actions == (WithdrawTunnels(),)
-        assert plan.status.draining_since is None
+        assert plan.status.ending.draining_since is None
         gone = self.drained(before=plan.status, since=17)
         assert gone.actions == ()
-        assert gone.status.draining_since is not None
-        later = gone.status.model_copy(update={"draining_since": before.draining_since})
+        assert gone.status.ending.draining_since is not None
+        later = draining(gone.status, since=before.ending.draining_since)
         assert self.drained(before=later, since=23).actions == (Terminate(job_id=101),)
 
 

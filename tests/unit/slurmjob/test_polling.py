@@ -7,34 +7,36 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from isthmus.api.conditions import Phase
-from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import rfc3339
 from isthmus.slurmjob.policy.polling import LEAST, LOOK_EVERY, YOUNG, look_in
+from isthmus.slurmjob.record import AttemptStatus, Job, Submission
 from tests.unit.builders import NOW
 from tests.unit.builders import job as job_observation
 
-STARTED = rfc3339(NOW - 5)
+STARTED = Submission(started_at=NOW - 5)
 
 
 @pytest.mark.parametrize(
     ("status", "sooner"),
     [
-        (SlurmJobStatus(phase=Phase.PENDING, submit_started_at=STARTED), True),
-        (SlurmJobStatus(phase=Phase.STARTING, submit_started_at=STARTED), True),
-        (SlurmJobStatus(phase=Phase.SUBMIT_UNKNOWN, submit_started_at=STARTED), True),
-        (SlurmJobStatus(phase=Phase.STARTING, submit_started_at=STARTED, port=1), False),
-        (SlurmJobStatus(phase=Phase.READY, submit_started_at=STARTED), False),
-        (SlurmJobStatus(phase=Phase.WAITING), False),
-        (SlurmJobStatus(phase=Phase.PENDING, submit_started_at=rfc3339(NOW - YOUNG - 1)), False),
+        (AttemptStatus(phase=Phase.PENDING, submission=STARTED), True),
+        (AttemptStatus(phase=Phase.STARTING, submission=STARTED), True),
+        (AttemptStatus(phase=Phase.SUBMIT_UNKNOWN, submission=STARTED), True),
+        (AttemptStatus(phase=Phase.STARTING, submission=STARTED, port=1), False),
+        (AttemptStatus(phase=Phase.READY, submission=STARTED), False),
+        (AttemptStatus(phase=Phase.WAITING), False),
+        (
+            AttemptStatus(phase=Phase.PENDING, submission=Submission(started_at=NOW - YOUNG - 1)),
+            False,
+        ),
     ],
 )
-def test_only_awaited_starts_ask_for_more(status: SlurmJobStatus, sooner: bool) -> None:
+def test_only_awaited_starts_ask_for_more(status: AttemptStatus, sooner: bool) -> None:
     observed = job_observation(status=status)
     assert (look_in(observed, status=status, now=NOW) is not None) is sooner
 
 
 def test_never_more_often_than_every_ten_seconds() -> None:
-    status = SlurmJobStatus(phase=Phase.PENDING, submit_started_at=STARTED)
+    status = AttemptStatus(phase=Phase.PENDING, submission=STARTED)
     observed = job_observation(status=status)
     snapshot = observed.cluster.snapshot
     assert snapshot is not None
@@ -51,10 +53,10 @@ def test_h1_a_port_that_is_published_after_the_load_is_seen_in_good_time(
 ) -> None:
     """Late by at most an eighth of the load (or the least gap), for a bounded number of looks."""
     first = job_observation(
-        status=SlurmJobStatus(
+        status=AttemptStatus(
             phase=Phase.STARTING,
-            start_time=rfc3339(NOW),
-            submit_started_at=rfc3339(NOW - submitted),
+            job=Job(start_time=NOW),
+            submission=Submission(started_at=NOW - submitted),
         )
     )
     assert first.cluster.snapshot is not None
@@ -74,7 +76,7 @@ def test_h1_a_port_that_is_published_after_the_load_is_seen_in_good_time(
 
 
 def test_a_cluster_that_cannot_be_seen_is_left_to_its_poller() -> None:
-    status = SlurmJobStatus(phase=Phase.PENDING, submit_started_at=STARTED)
+    status = AttemptStatus(phase=Phase.PENDING, submission=STARTED)
     observed = job_observation(status=status)
     stale = replace(observed, cluster=replace(observed.cluster, fresh=False))
     assert look_in(stale, status=status, now=NOW) is None

@@ -71,10 +71,10 @@ class TestFollowing:
     def test_phase(self, state: str, before: Phase | None, phase: Phase, reason: Reason) -> None:
         found = plan(job(record(state), status=status(before)))
         assert (found.status.phase, found.status.reason) == (phase, reason)
-        assert found.status.job_id == 101
-        assert found.status.state == state
+        assert found.status.job.job_id == 101
+        assert found.status.job.state == state
         assert not any(isinstance(action, Submit | Cancel) for action in found.actions)
-        assert (found.status.finished_at is not None) == phase.terminal
+        assert (found.status.ending.finished_at is not None) == phase.terminal
 
     @pytest.mark.parametrize("state", ["RESIZING", "SIGNALING", "UPDATE_DB", "NEVER_HEARD_OF"])
     @pytest.mark.parametrize("before", [Phase.STARTING, Phase.READY, Phase.DEGRADED])
@@ -89,8 +89,8 @@ class TestFollowing:
     ) -> None:
         found = plan(job(record(state), status=status(before)))
         assert found.status.phase == Phase.STARTING
-        assert found.status.job_id == 101
-        assert found.status.unknown_since is None
+        assert found.status.job.job_id == 101
+        assert found.status.submission.unknown_since is None
 
     @pytest.mark.parametrize("state", ["RUNNING", "SIGNALING", "NEVER_HEARD_OF"])
     def test_failing_probes_count_whatever_the_word(self, state: str) -> None:
@@ -108,15 +108,15 @@ class TestFollowing:
 
     def test_what_slurm_says_is_taken_over(self) -> None:
         found = plan(job(record(comment=PUBLISHED), status=status(Phase.PENDING))).status
-        assert (found.nodes, found.host, found.port) == ("gpu01", *MEMBER)
+        assert (found.job.nodes, found.host, found.port) == ("gpu01", *MEMBER)
         assert found.url == "http://10.10.0.1:41000"
-        assert found.start_time == rfc3339(int(NOW) - 100)
-        assert found.end_time == rfc3339(int(NOW) + 3600)
+        assert found.job.start_time == int(NOW) - 100
+        assert found.job.end_time == int(NOW) + 3600
 
     def test_a_granted_end_that_moves_is_followed(self) -> None:
         for end in (int(NOW) + 60, int(NOW) + 7200):
             found = plan(job(record(end_time=end), status=status(Phase.READY))).status
-            assert found.end_time == rfc3339(end)
+            assert found.job.end_time == end
 
     def test_an_attempt_that_is_over_stays_over(self) -> None:
         over = status(Phase.FAILED, job_id=101, reason="JobFailed")
@@ -245,7 +245,7 @@ class TestMissing:
             job(status=status(Phase.READY), starts=TWO, confirmed_gone=True, slice_target=MEMBER)
         )
         assert (found.status.phase, found.status.reason) == (Phase.FINISHED, Reason.JOB_VANISHED)
-        assert found.status.finished_at == rfc3339(NOW)
+        assert found.status.ending.finished_at == NOW
         assert found.actions == (DeleteSlice(),)
 
     def test_an_engine_that_answers_with_our_attempt_is_kept(self) -> None:
@@ -282,7 +282,7 @@ class TestMissing:
         assert plan(job(status=acknowledged)).status == acknowledged
         found = plan(job(status=acknowledged, starts=TWO))
         assert found.status.phase == Phase.SUBMIT_UNKNOWN
-        assert found.status.unknown_since == rfc3339(NOW)
+        assert found.status.submission.unknown_since == NOW
         assert found.actions == ()
 
     def test_a_snapshot_begun_before_the_submission_proves_nothing(self) -> None:

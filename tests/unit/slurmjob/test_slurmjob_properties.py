@@ -14,8 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from isthmus.api.conditions import Phase
-from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import epoch, rfc3339
+from isthmus.api.times import rfc3339
 from isthmus.backends.slurm.records import (
     JobRecord,
     SubmitOutcome,
@@ -39,6 +38,7 @@ from isthmus.slurmjob.actions import (
 )
 from isthmus.slurmjob.observation import SlurmJobPlan
 from isthmus.slurmjob.plan import plan_slurm_job
+from isthmus.slurmjob.record import AttemptStatus
 from isthmus.slurmjob.submitting import after_submission
 from tests.unit.builders import (
     JOB_NAME,
@@ -76,7 +76,7 @@ def some_records(draw: st.DrawFn) -> tuple[JobRecord, ...]:
 
 
 @st.composite
-def some_status(draw: st.DrawFn) -> SlurmJobStatus:
+def some_status(draw: st.DrawFn) -> AttemptStatus:
     phase = draw(st.none() | st.sampled_from(Phase))
     changes: dict[str, Any] = {}
     if draw(st.booleans()):
@@ -102,7 +102,7 @@ def some_status(draw: st.DrawFn) -> SlurmJobStatus:
 )
 def test_one_pass_over_anything(
     records: tuple[JobRecord, ...],
-    before: SlurmJobStatus,
+    before: AttemptStatus,
     starts: list[int],
     how: dict[str, Any],
     deleting: bool,
@@ -138,9 +138,9 @@ def test_one_pass_over_anything(
         assert not over
         assert not records
         assert before.phase != Phase.SUBMITTING
-        if before.unknown_since is not None or before.phase == Phase.SUBMIT_UNKNOWN:
-            assert before.unknown_since is not None
-            since = observed.cluster.complete_since((epoch(before.unknown_since) or 0.0) + 120)
+        if before.submission.unknown_since is not None or before.phase == Phase.SUBMIT_UNKNOWN:
+            assert before.submission.unknown_since is not None
+            since = observed.cluster.complete_since((before.submission.unknown_since or 0.0) + 120)
             assert since >= 2
     if any(isinstance(action, RemoveFinalizer) for action in plan.actions):
         assert deleting
@@ -215,7 +215,7 @@ class WorldJob:
 class World:
     now: float = NOW
     jobs: list[WorldJob] = field(default_factory=list)
-    status: SlurmJobStatus = field(default_factory=SlurmJobStatus)
+    status: AttemptStatus = field(default_factory=AttemptStatus)
     state: ClusterState = field(default_factory=lambda: ClusterState(stale_after=90.0))
     claimed: int | None = None
     member: tuple[str, int] | None = None
@@ -258,7 +258,7 @@ class World:
 
     def do_wipe(self, number: int) -> None:
         if any(observe(one).live for one in self.state.records(JOB_NAME)):
-            self.status = SlurmJobStatus()
+            self.status = AttemptStatus()
 
     def do_run(self, number: int) -> None:
         for one in self.jobs:
@@ -292,7 +292,7 @@ class World:
             records=self.state.records(JOB_NAME),
             unreadable=self.state.unreadable(JOB_NAME),
             last_seen=self.state.last_seen(JOB_NAME),
-            confirmed_gone=(self.status.job_id, JOB_NAME) in self.state.confirmed_gone,
+            confirmed_gone=(self.status.job.job_id, JOB_NAME) in self.state.confirmed_gone,
             slice_target=self.member,
             probe_healthy=self.verdict,
             deleting=self.deleting,
@@ -319,7 +319,7 @@ class World:
         if not fresh and not any(isinstance(a, RemoveFinalizer) for a in plan.actions):
             assert all(isinstance(action, HARMLESS) for action in plan.actions)
 
-    def submit(self, action: Submit, number: int) -> SlurmJobStatus:
+    def submit(self, action: Submit, number: int) -> AttemptStatus:
         assert not self.deleting
         assert not any(one.live for one in self.jobs), "submitted while a job is live"
         self.submissions += 1

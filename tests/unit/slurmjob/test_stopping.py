@@ -8,8 +8,6 @@ from typing import Any
 import pytest
 
 from isthmus.api.conditions import Phase, Reason
-from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import rfc3339
 from isthmus.backends.base import Load
 from isthmus.backends.slurm.records import JobRecord
 from isthmus.rules.actions import RemoveFinalizer
@@ -18,6 +16,7 @@ from isthmus.slurmjob.actions import Cancel, CloseGate, ConfirmGone, DeleteSlice
 from isthmus.slurmjob.observation import SlurmJobPlan
 from isthmus.slurmjob.plan import plan_slurm_job
 from isthmus.slurmjob.policy.stopping import GHOST_SECONDS
+from isthmus.slurmjob.record import AttemptStatus, Gate
 from tests.unit.builders import DENIED, MEMBER, NOW, PUBLISHED, STALE, job, record, status
 
 TWO = (NOW - 35, NOW - 5)
@@ -25,7 +24,7 @@ SUBMITTED = status(Phase.SUBMITTING)
 
 
 def plan(
-    *records: JobRecord, status: SlurmJobStatus | None = None, now: float = NOW, **changes: Any
+    *records: JobRecord, status: AttemptStatus | None = None, now: float = NOW, **changes: Any
 ) -> SlurmJobPlan:
     observed = job(*records, status=status, deleting=True, **changes)
     return plan_slurm_job(observed, now=now)
@@ -40,7 +39,7 @@ class TestServingWorker:
 
     def test_status_that_was_lost_does_not_cut_its_requests(self) -> None:
         running = record(comment=PUBLISHED)
-        unseen = plan(running, status=SlurmJobStatus(), cluster_changes=STALE)
+        unseen = plan(running, status=AttemptStatus(), cluster_changes=STALE)
         first = plan(running, status=unseen.status)
         assert first.actions == ()
         assert first.status.phase == Phase.DRAINING
@@ -89,11 +88,11 @@ class TestServingWorker:
         assert waits.requeue_after == pytest.approx(1)
         idle = plan(record(), status=first, now=NOW + 64, drain_timeout=60.0)
         assert idle.actions == (Terminate(job_id=101),)
-        assert idle.status.drained == "Idle"
+        assert idle.status.ending.drained == "Idle"
 
         cut = plan(record(), status=first, now=NOW + 65, **busy)
         assert cut.actions == (Terminate(job_id=101),)
-        assert (cut.status.drained, cut.status.cut) == ("Timeout", 3)
+        assert (cut.status.ending.drained, cut.status.ending.cut) == ("Timeout", 3)
         later = plan(record(), status=cut.status, now=NOW + 70).status
         assert later.reason == Reason.DRAIN_TIMEOUT
         assert later.message == "3 requests interrupted after drain.timeout 1m"
@@ -103,7 +102,7 @@ class TestServingWorker:
         first = plan(record(), status=status(Phase.READY), **silent).status
         term = plan(record(), status=first, now=NOW + 5, **silent)
         assert term.actions == (Terminate(job_id=101),)
-        assert term.status.drained == "Unknown"
+        assert term.status.ending.drained == "Unknown"
         assert plan(record(), status=term.status, now=NOW + 900, **silent).actions == ()
         over = plan(record(), status=term.status, now=NOW + 905, **silent)
         assert over.actions == (Cancel(job_id=101),)
@@ -113,7 +112,7 @@ class TestServingWorker:
         first = plan(record(), status=status(Phase.READY)).status
         unread = plan(record(), status=first, now=NOW + 60, load=Load(requests=None))
         assert unread.actions == ()
-        assert unread.status.draining_since == first.draining_since
+        assert unread.status.ending.draining_since == first.ending.draining_since
 
     def test_the_wait_begins_when_the_slice_is_gone(self) -> None:
         """A deletion that took long, or failed: no TERM before every node could hear of it."""
@@ -172,8 +171,8 @@ def test_a_job_that_is_suspended_after_its_term_keeps_its_grace() -> None:
     assert late.actions == (Cancel(job_id=101),)
 
 
-@pytest.mark.parametrize("before", [status(Phase.DEGRADED), SlurmJobStatus()])
-def test_a_suspended_job_may_wake_with_its_requests(before: SlurmJobStatus) -> None:
+@pytest.mark.parametrize("before", [status(Phase.DEGRADED), AttemptStatus()])
+def test_a_suspended_job_may_wake_with_its_requests(before: AttemptStatus) -> None:
     """Also where the status was lost, and nobody knows whether it was told to end: seed 1895."""
     suspended = record(comment=PUBLISHED, state="SUSPENDED")
     first = plan(suspended, status=before)
@@ -212,7 +211,7 @@ class TestNothingLeft:
     def test_not_before_the_cluster_was_seen(self) -> None:
         """The status may be a restored one: its job is then still in the queue."""
         for how in (STALE, DENIED):
-            found = plan(status=SlurmJobStatus(), cluster_changes=how)
+            found = plan(status=AttemptStatus(), cluster_changes=how)
             assert found.actions == ()
 
     def test_one_with_a_lost_status_is_found_and_cancelled(self) -> None:
@@ -234,7 +233,7 @@ class TestUnclear:
         since = NOW + 0.0
         first = plan(status=SUBMITTED)
         assert first.actions == ()
-        assert first.status.unknown_since == rfc3339(since)
+        assert first.status.submission.unknown_since == since
         assert first.requeue_after == pytest.approx(120)
         early = plan(status=first.status, starts=(since + 10, since + 90), now=since + 121)
         assert early.actions == ()
@@ -249,7 +248,7 @@ class TestUnclear:
         acknowledged = status(Phase.PENDING, state=None)
         found = plan(status=acknowledged, starts=TWO)
         assert found.actions == ()
-        assert found.status.unknown_since == rfc3339(NOW)
+        assert found.status.submission.unknown_since == NOW
 
     def test_what_turns_up_is_ended(self) -> None:
         first = plan(status=SUBMITTED).status
@@ -319,17 +318,17 @@ class TestGhosts:
         assert cancelled.actions == (CloseGate(), RemoveFinalizer())
 
     def test_a_claimed_gate_is_trusted_once_the_claimant_had_the_time_to_show(self) -> None:
-        claimed = self.REFUSED.model_copy(update={"gate_claimed_at": rfc3339(NOW - 60)})
+        claimed = replace(self.REFUSED, gate=Gate(claimed_at=NOW - 60))
         assert plan(status=claimed).actions == (CloseGate(), RemoveFinalizer())
         waited = plan(status=claimed, starts=TWO)
         assert waited.actions == (CloseGate(sure=True), RemoveFinalizer())
 
     def test_nobody_can_come_after_one_clear_submission(self) -> None:
-        once = self.REFUSED.model_copy(update={"submissions": 1})
+        once = replace(self.REFUSED, submission=replace(self.REFUSED.submission, count=1))
         assert plan(status=once).actions == (RemoveFinalizer(),)
 
     def test_nobody_can_come_once_the_gate_was_claimed(self) -> None:
-        ran = self.REFUSED.model_copy(update={"start_time": rfc3339(NOW - 100)})
+        ran = replace(self.REFUSED, job=replace(self.REFUSED.job, start_time=NOW - 100))
         assert plan(status=ran).actions == (RemoveFinalizer(),)
 
 
@@ -339,8 +338,8 @@ class TestGateThatCannotBeClosed:
     GHOSTLY = status(Phase.PENDING, state=None, job_id=None, submissions=2)
 
     def closing(self, *, failed_for: float | None) -> CloseGate:
-        failed = None if failed_for is None else rfc3339(NOW - failed_for)
-        over = self.GHOSTLY.model_copy(update={"phase": Phase.FAILED, "gate_failed_at": failed})
+        failed = None if failed_for is None else NOW - failed_for
+        over = replace(self.GHOSTLY, phase=Phase.FAILED, gate=Gate(failed_at=failed))
         gate = plan(status=over).actions[0]
         assert isinstance(gate, CloseGate)
         return gate
@@ -358,7 +357,7 @@ def test_a_job_that_was_cancelled_in_the_queue_has_not_claimed_the_gate() -> Non
     cancelled = record("CANCELLED", nodes="", batch_host="")
     twice = status(Phase.PENDING, submissions=2)
     followed = plan_slurm_job(job(cancelled, status=twice), now=NOW).status
-    assert followed.start_time is None
+    assert followed.job.start_time is None
     gate, *_ = plan(cancelled, status=followed).actions
     assert gate == CloseGate(sure=False)
     assert plan(record("CANCELLED"), status=twice).actions == (

@@ -9,7 +9,6 @@ import pytest
 
 from isthmus.api.conditions import ConditionType, Phase, Reason
 from isthmus.api.slurmcluster import SlurmClusterStatus
-from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.base import Load
 from isthmus.backends.slurm.records import Snapshot, UnreadableJob
 from isthmus.rules.actions import RemoveFinalizer
@@ -18,6 +17,7 @@ from isthmus.slurmcluster.state import ClusterState
 from isthmus.slurmjob.actions import Cancel, CloseGate, ConfirmGone, DeleteSlice, Submit, Terminate
 from isthmus.slurmjob.observation import SlurmJobObservation, SlurmJobPlan
 from isthmus.slurmjob.plan import plan_slurm_job
+from isthmus.slurmjob.record import AttemptStatus
 from isthmus.telemetry.transitions import transitions
 from tests.unit.builders import (
     JOB_NAME,
@@ -83,7 +83,7 @@ class TestUnreadableJob:
         assert found.actions == (DeleteSlice(),)
 
     def test_a_member_whose_status_was_wiped_stays_a_member_and_is_not_submitted(self) -> None:
-        found = plan(unreadable(status=SlurmJobStatus(), slice_target=MEMBER))
+        found = plan(unreadable(status=AttemptStatus(), slice_target=MEMBER))
         assert found.status.phase == Phase.WAITING
         assert found.status.reason == Reason.RECORDS_UNREADABLE
         assert found.actions == ()
@@ -185,13 +185,13 @@ class TestDeletion:
     def test_it_is_drained_ended_and_held(self) -> None:
         begin = plan(unreadable(status=status(Phase.READY), deleting=True, slice_target=MEMBER))
         assert begin.actions == (DeleteSlice(),)
-        out = begin.status.model_copy(update={"draining_since": None})
+        out = replace(begin.status, ending=replace(begin.status.ending, draining_since=None))
         drained = plan(unreadable(status=out, deleting=True, load=Load(requests=2)))
         assert drained.actions == ()
         later = NOW + 10
         idle = plan(unreadable(status=drained.status, deleting=True), now=later)
         assert idle.actions == (Terminate(job_id=101),)
-        assert idle.status.state == "RUNNING"  # as it was last read
+        assert idle.status.job.state == "RUNNING"  # as it was last read
         grace = plan(unreadable(status=idle.status, deleting=True), now=later + 10)
         assert grace.actions == ()
         ends = later + 301

@@ -91,6 +91,8 @@ def test_every_field_can_come_from_the_environment() -> None:
         ("LOG_LEVEL", "loud", "write debug, info, warning or error"),
         ("WATCH_NAMESPACES", "Team_A", "'Team_A' cannot be a namespace's name"),
         ("LIVENESS_PORT", "70000", "at most 65535"),
+        ("METRICS_PORT", "70000", "metrics_port is 70000; write at most 65535"),
+        ("METRICS_PORT", "8081", "metrics_port must not be liveness_port"),
         ("STALE_AFTER", "long", "write a number"),
         ("RENEW_INTERVAL", "12", "renew_interval (12 s) must be less than renew_deadline (10 s)"),
         ("RETRY_BASE", "400", "retry_base (400 s) must not be more than retry_cap (300 s)"),

@@ -12,6 +12,7 @@ from isthmus.api import names
 from isthmus.api.desired import Desired
 from isthmus.api.front_pods import NO_MORE, FrontPods
 from isthmus.api.quantities import parse_quantity
+from isthmus.backends.kubernetes import front_version
 from isthmus.backends.kubernetes.render import (
     PORT_NAME,
     Json,
@@ -40,6 +41,8 @@ TOKEN_SECONDS = 3607
 
 MEMORY_LIMIT = "1Gi"
 """Of Envoy's container, which bounds itself a little below."""
+
+_SMALL: Json = {"requests": {"cpu": "10m", "memory": "64Mi"}}
 
 
 def policy(desired: Desired) -> Policy:
@@ -229,7 +232,7 @@ def _pod(desired: Desired, *, image: str, drain_seconds: int, pods: FrontPods) -
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         # A sidecar: it has written a membership before Envoy starts, and ends after it.
-        "initContainers": [_sidecar(desired, image)],
+        "initContainers": [_sidecar(desired, image), _contract(image)],
         "containers": [_envoy(image, drain_seconds, pods)],
         "volumes": [
             {"name": "run", "emptyDir": {"medium": "Memory", "sizeLimit": "16Mi"}},
@@ -294,8 +297,14 @@ def _sidecar(desired: Desired, image: str) -> Json:
             {"name": "run", "mountPath": FOLDER},
             {"name": "account", "mountPath": ACCOUNT_FOLDER, "readOnly": True},
         ],
-        "resources": {"requests": {"cpu": "10m", "memory": "64Mi"}},
+        "resources": _SMALL,
     }
+
+
+def _contract(image: str) -> Json:
+    """Says what the image understands, and ends."""
+    made = _container(front_version.CONTAINER, image)
+    return made | {"command": front_version.command(), "volumeMounts": [], "resources": _SMALL}
 
 
 def _envoy(image: str, drain_seconds: int, pods: FrontPods) -> Json:

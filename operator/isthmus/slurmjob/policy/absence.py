@@ -7,7 +7,6 @@ in question, and for a job that SLURM once listed a second source: the answer fo
 
 from enum import Enum
 
-from isthmus.api.times import epoch
 from isthmus.slurmcluster.observation import ClusterObservation
 from isthmus.slurmjob.observation import SlurmJobObservation
 
@@ -35,7 +34,7 @@ def enough_snapshots_since(cluster: ClusterObservation, moment: float) -> bool:
 
 def judge(observed: SlurmJobObservation) -> Absence:
     """Judge an attempt whose name the last snapshot does not show."""
-    submitted = epoch(observed.status.submit_started_at) or 0.0
+    submitted = observed.status.submission.started_at or 0.0
     if not enough_snapshots_since(observed.cluster, max(observed.last_seen or 0.0, submitted)):
         return Absence.TOO_EARLY
     return Absence.GONE if observed.confirmed_gone else Absence.UNCONFIRMED

@@ -5,29 +5,29 @@ stopped, and of a job that turns up after its attempt has ended.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import epoch, rfc3339
 from isthmus.slurmjob.actions import Cancel
 from isthmus.slurmjob.observation import SlurmJobPlan
+from isthmus.slurmjob.record import AttemptStatus
 
 
 def cancel(
-    status: SlurmJobStatus, *, job_ids: Sequence[int], repeat: float, now: float
+    status: AttemptStatus, *, job_ids: Sequence[int], repeat: float, now: float
 ) -> SlurmJobPlan:
     """Cancel the jobs of one attempt, unless that was done less than `repeat` seconds ago.
 
     Args:
-        status: the attempt's; `cancelled_at` says when it was done last.
+        status: the attempt's; `ending.cancelled_at` says when it was done last.
         job_ids: of its jobs.
         repeat: seconds until it is done again.
         now: epoch seconds.
     """
-    sent = epoch(status.cancelled_at)
+    sent = status.ending.cancelled_at
     if sent is not None and now - sent < repeat:
         return SlurmJobPlan(status=status, requeue_after=sent + repeat - now)
     return SlurmJobPlan(
-        status=status.model_copy(update={"cancelled_at": rfc3339(now)}),
+        status=replace(status, ending=replace(status.ending, cancelled_at=now)),
         actions=tuple(Cancel(job_id=job_id) for job_id in job_ids),
         requeue_after=repeat,
     )

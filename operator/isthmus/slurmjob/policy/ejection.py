@@ -6,33 +6,34 @@ off with no address than with one that may answer. An engine that has answered i
 another model, another attempt) has not been lost from view: it always leaves.
 """
 
+from dataclasses import replace
+
 from isthmus.api.conditions import Phase, Reason
-from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.engines.questions import ANSWERED
 from isthmus.slurmjob.observation import SlurmJobObservation
-from isthmus.slurmjob.policy.degraded import ANSWERS
 from isthmus.slurmjob.policy.rotation import forwards_requests
+from isthmus.slurmjob.record import AttemptStatus
 
 
-def withheld(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
+def withheld(observed: SlurmJobObservation, status: AttemptStatus) -> bool:
     """Whether a member that fails its probes is left in rotation."""
     return (
         status.phase == Phase.DEGRADED
         and status.reason in {Reason.PROBE_FAILED, Reason.LAST_IN_ROTATION}
         and observed.probe_healthy is False
-        and observed.probe_reason not in ANSWERS
+        and observed.probe_reason not in ANSWERED
         and not observed.others_good
     )
 
 
-def told(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+def told(observed: SlurmJobObservation, status: AttemptStatus) -> AttemptStatus:
     """The status of a degraded worker, saying so where it is left in rotation."""
     was_member = observed.slice_target is not None or forwards_requests(observed.status)
     if not was_member or not withheld(observed, status):
         return status
-    return status.model_copy(
-        update={
-            "reason": Reason.LAST_IN_ROTATION,
-            "message": f"{status.message}; kept in rotation because no other worker is healthy: "
-            "the operator's own path to it may be what fails",
-        }
+    return replace(
+        status,
+        reason=Reason.LAST_IN_ROTATION,
+        message=f"{status.message}; kept in rotation because no other worker is healthy: "
+        "the operator's own path to it may be what fails",
     )

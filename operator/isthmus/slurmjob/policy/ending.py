@@ -1,9 +1,9 @@
 """What the end of a job means for its attempt: the terminal phase and a sentence."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 from isthmus.api.conditions import Phase, Reason
-from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.slurm.options import TERM_LEAD_SECONDS
 from isthmus.backends.slurm.records import JobRecord
 from isthmus.backends.slurm.states import (
@@ -13,6 +13,7 @@ from isthmus.backends.slurm.states import (
     observe,
     work_directory_failed,
 )
+from isthmus.slurmjob.record import AttemptStatus
 
 _ENDINGS: Mapping[JobState, tuple[Phase, Reason, str]] = {
     JobState.Finished: (
@@ -54,7 +55,7 @@ _ENDINGS: Mapping[JobState, tuple[Phase, Reason, str]] = {
 }
 
 
-def ended(*, status: SlurmJobStatus, record: JobRecord, log: str) -> SlurmJobStatus:
+def ended(*, status: AttemptStatus, record: JobRecord, log: str) -> AttemptStatus:
     """The status of an attempt whose job is over.
 
     What we ended ourselves keeps the reason for which we did.
@@ -64,15 +65,13 @@ def ended(*, status: SlurmJobStatus, record: JobRecord, log: str) -> SlurmJobSta
         record: of a job that is not live.
         log: where its output lies, for the sentence.
     """
-    if status.cancelled_at is not None:
-        return status.model_copy(update={"phase": Phase.FAILED, "healthy": False})
+    if status.ending.cancelled_at is not None:
+        return replace(status, phase=Phase.FAILED, healthy=False)
     state = observe(record)
     if state in {JobState.Finished, JobState.Failed} and ended_for_time(record):
         state = JobState.Expired
     phase, reason, message = _ENDINGS.get(state, _failed(record, log))
-    return status.model_copy(
-        update={"phase": phase, "reason": reason, "message": message, "healthy": False}
-    )
+    return replace(status, phase=phase, reason=reason, message=message, healthy=False)
 
 
 def ended_for_time(record: JobRecord) -> bool:

@@ -20,13 +20,13 @@ from isthmus.api.conditions import (
     set_condition,
 )
 from isthmus.api.ip_family import host_port
-from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.api.times import epoch
 from isthmus.routing.tunnel_slice import TunnelSlice
 from isthmus.rules.conditions import models, typed
 from isthmus.slurmjob.actions import Submit
 from isthmus.slurmjob.observation import SlurmJobObservation, SlurmJobPlan
 from isthmus.slurmjob.policy.rotation import forwards_requests, gets_requests
+from isthmus.slurmjob.record import AttemptStatus, Forward
 
 BROKEN = frozenset({Reason.TUNNEL_DOWN, Reason.TUNNEL_AWAITED})
 """Reasons that speak of the way to a worker and say nothing about the worker."""
@@ -48,7 +48,7 @@ def choose_port(*, seed: int, taken: Collection[int], first: int, last: int) -> 
     return next((port for port in ports if port not in taken), None)
 
 
-def forwarded(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
+def forwarded(observed: SlurmJobObservation, status: AttemptStatus) -> bool:
     """Whether the worker is reached through a forward: as it was submitted, else as configured."""
     return status.forward is not None or observed.network.mode != "Direct"
 
@@ -87,15 +87,15 @@ def tunnel_url(tunnel: TunnelSlice) -> str:
     return f"http://{host_port(tunnel.address, tunnel.port)}"
 
 
-def routed(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+def routed(observed: SlurmJobObservation, status: AttemptStatus) -> AttemptStatus:
     """The status with the URL by which the worker is reached, where that is a forward."""
     if not forwarded(observed, status):
         return status
     tunnel = best_tunnel(observed, url=status.url)
-    return status.model_copy(update={"url": None if tunnel is None else tunnel_url(tunnel)})
+    return replace(status, url=None if tunnel is None else tunnel_url(tunnel))
 
 
-def detours(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[str, ...]:
+def detours(observed: SlurmJobObservation, status: AttemptStatus) -> tuple[str, ...]:
     """URLs of the forwards that are up, but for the one in use.
 
     A worker that drains is asked there too what it holds, before its silence is believed: the
@@ -105,13 +105,13 @@ def detours(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[str,
     return tuple(url for url in urls if url != status.url)
 
 
-def rerouted(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
+def rerouted(observed: SlurmJobObservation, status: AttemptStatus) -> bool:
     """Whether what the probes said is about another way than the one that is used from now on."""
     before = observed.status.url
     return forwarded(observed, status) and before is not None and before != status.url
 
 
-def broken(observed: SlurmJobObservation, status: SlurmJobStatus) -> tuple[Reason, str] | None:
+def broken(observed: SlurmJobObservation, status: AttemptStatus) -> tuple[Reason, str] | None:
     """Why a worker that has a known port cannot be reached, if its tunnel is the cause.
 
     A forward accepts connections even where nobody listens behind it, so a refused connection
@@ -149,11 +149,11 @@ def beginning(observed: SlurmJobObservation, *, now: float) -> bool:
     found = _tunnel_up(status)
     if found is None:
         return True
-    since = epoch(found.last_transition_time)
+    since = _since(found)
     return found.status == "Unknown" and since is not None and 0 <= now - since < BEGINNING
 
 
-def settled(status: SlurmJobStatus, *, now: float) -> bool:
+def settled(status: AttemptStatus, *, now: float) -> bool:
     """Whether the way has worked for so long that the probes through it tell of the worker.
 
     What they said before, or while it was being made, was about the way.
@@ -161,39 +161,42 @@ def settled(status: SlurmJobStatus, *, now: float) -> bool:
     found = _tunnel_up(status)
     if found is None or found.status != "True":
         return False
-    since = epoch(found.last_transition_time)
+    since = _since(found)
     return since is not None and now - since >= SETTLED
 
 
-def _tunnel_up(status: SlurmJobStatus) -> ConditionModel | None:
+def _tunnel_up(status: AttemptStatus) -> ConditionModel | None:
     return next((c for c in status.conditions if c.type == ConditionType.TUNNEL_UP), None)
+
+
+def _since(condition: ConditionModel) -> float | None:
+    return epoch(condition.last_transition_time)
 
 
 def cut_off(
     observed: SlurmJobObservation,
-    status: SlurmJobStatus,
+    status: AttemptStatus,
     *,
     reason: Reason,
     message: str,
     now: float,
-) -> SlurmJobStatus:
+) -> AttemptStatus:
     """The status of a worker that cannot be reached by its tunnel: its health is not known."""
     if beginning(observed, now=now):
         reason, message = Reason.JOB_STARTING, f"its forward is being established: {message}"
     was_ready = bool(status.ever_ready)
-    return status.model_copy(
-        update={
-            "phase": Phase.DEGRADED if was_ready else Phase.STARTING,
-            "healthy": None,
-            "reason": reason,
-            "message": message,
-        }
+    return replace(
+        status,
+        phase=Phase.DEGRADED if was_ready else Phase.STARTING,
+        healthy=None,
+        reason=reason,
+        message=message,
     )
 
 
 def with_forward(observed: SlurmJobObservation, plan: SlurmJobPlan, *, now: float) -> SlurmJobPlan:
     """Add the forward that the worker wants, and the condition that says how it is."""
-    status = plan.status.model_copy(update={"forward": _forward(observed, plan.status)})
+    status = replace(plan.status, forward=_forward(observed, plan.status))
     if status.phase == Phase.DRAINING:
         status = routed(observed, status)  # its metrics are read until it is idle
     actions = tuple(
@@ -204,18 +207,18 @@ def with_forward(observed: SlurmJobObservation, plan: SlurmJobPlan, *, now: floa
     again = plan.requeue_after
     found = _tunnel_up(status)
     if found is not None and found.status == "Unknown":
-        since = epoch(found.last_transition_time) or now
+        since = _since(found) or now
         left = max(1.0, since + BEGINNING - now)
         again = left if again is None else min(again, left)
     return replace(plan, status=status, actions=actions, requeue_after=again)
 
 
-def _told(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+def _told(observed: SlurmJobObservation, status: AttemptStatus) -> AttemptStatus:
     """The status that is written before a submission: the job may have to know its port."""
-    return status.model_copy(update={"forward": _forward(observed, status)})
+    return replace(status, forward=_forward(observed, status))
 
 
-def _forward(observed: SlurmJobObservation, status: SlurmJobStatus) -> ForwardStatus | None:
+def _forward(observed: SlurmJobObservation, status: AttemptStatus) -> Forward | None:
     phase = status.phase
     if phase in TERMINAL:
         return None
@@ -229,18 +232,17 @@ def _forward(observed: SlurmJobObservation, status: SlurmJobStatus) -> ForwardSt
         port = next((t.port for t in observed.network.tunnels), observed.network.free_port)
         if port is None:
             return None
-        before = ForwardStatus(mode=observed.network.mode, port=port)
+        before = Forward(mode=observed.network.mode, port=port)
     elif observed.network.port_lost and observed.network.free_port is not None:
-        before = before.model_copy(update={"port": observed.network.free_port})
-    return before.model_copy(
-        update={
-            "in_traffic": _in_traffic(observed, status),
-            "service": observed.network.service,
-        }
+        before = replace(before, port=observed.network.free_port)
+    return replace(
+        before,
+        in_traffic=_in_traffic(observed, status),
+        service=observed.network.service,
     )
 
 
-def _in_traffic(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
+def _in_traffic(observed: SlurmJobObservation, status: AttemptStatus) -> bool:
     if observed.deleting:
         return False
     if gets_requests(status):
@@ -252,13 +254,13 @@ def _in_traffic(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
 
 
 def _with_condition(
-    observed: SlurmJobObservation, status: SlurmJobStatus, *, now: float
-) -> SlurmJobStatus:
+    observed: SlurmJobObservation, status: AttemptStatus, *, now: float
+) -> AttemptStatus:
     before = tuple(typed(condition) for condition in status.conditions)
     needed = status.forward is not None and status.phase in _NEEDED and status.port is not None
     if not needed:
         kept = tuple(c for c in before if c["type"] != ConditionType.TUNNEL_UP)
-        return status if kept == before else status.model_copy(update={"conditions": models(kept)})
+        return status if kept == before else replace(status, conditions=models(kept))
     tunnel = best_tunnel(observed, url=status.url)
     problem = broken(observed, status)
     reason, message = problem or (
@@ -276,4 +278,4 @@ def _with_condition(
         message=message,
         now=now,
     )
-    return status.model_copy(update={"conditions": models(conditions)})
+    return replace(status, conditions=models(conditions))

@@ -3,16 +3,18 @@
 Apart from stopping, which ends what nobody wants any more and drains it first.
 """
 
+from dataclasses import replace
+
 from isthmus.api.conditions import Phase, Reason
-from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.slurm.records import JobRecord
 from isthmus.slurmjob.observation import SlurmJobObservation, SlurmJobPlan
 from isthmus.slurmjob.policy.cancelling import cancel
+from isthmus.slurmjob.record import AttemptStatus
 
 
 def give_up(
     observed: SlurmJobObservation,
-    status: SlurmJobStatus,
+    status: AttemptStatus,
     *,
     reason: Reason,
     message: str,
@@ -23,20 +25,19 @@ def give_up(
 
     Its phase takes it out of the membership, and no probe brings it back.
     """
-    given_up = status.model_copy(
-        update={
-            "phase": Phase.TERMINATING,
-            "reason": reason,
-            "message": message,
-            "healthy": False,
-            "job_id": record.job_id,
-        }
+    given_up = replace(
+        status,
+        phase=Phase.TERMINATING,
+        reason=reason,
+        message=message,
+        healthy=False,
+        job=replace(status.job, job_id=record.job_id),
     )
     return end_given_up(given_up, observed, now=now)
 
 
 def end_given_up(
-    status: SlurmJobStatus, observed: SlurmJobObservation, *, now: float
+    status: AttemptStatus, observed: SlurmJobObservation, *, now: float
 ) -> SlurmJobPlan:
     """Cancel the job of an attempt that we gave up."""
-    return cancel(status, job_ids=(status.job_id or 0,), repeat=observed.limits.repeat, now=now)
+    return cancel(status, job_ids=(status.job.job_id or 0,), repeat=observed.limits.repeat, now=now)

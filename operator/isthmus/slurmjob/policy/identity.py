@@ -6,13 +6,12 @@ their own exit code, so what is judged here is only which job to follow and whic
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import rfc3339
 from isthmus.backends.slurm.comments import parse_comment
 from isthmus.backends.slurm.records import JobRecord
 from isthmus.backends.slurm.states import JobState, gate_refused, observe
+from isthmus.slurmjob.record import AttemptStatus
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,30 +88,30 @@ def passed_gate(record: JobRecord, *, attempt: str) -> bool:
     return published is not None and published.attempt == attempt
 
 
-def start_forgotten(status: SlurmJobStatus, record: JobRecord) -> bool:
+def start_forgotten(status: AttemptStatus, record: JobRecord) -> bool:
     """Whether a job that had started is said to wait, though nobody requeued it.
 
     An old copy of the queue says so, and a slurmctld that came up with an older state: either way
     its engine may run on.
     """
-    return observe(record) is JobState.Pending and status.start_time is not None
+    return observe(record) is JobState.Pending and status.job.start_time is not None
 
 
-def recorded(status: SlurmJobStatus, *, record: JobRecord, running: bool) -> SlurmJobStatus:
+def recorded(status: AttemptStatus, *, record: JobRecord, running: bool) -> AttemptStatus:
     """The status with what the record says, whatever its state means."""
-    known = {
-        "job_id": record.job_id,
-        "state": record.state,
-        "submit_time": rfc3339(record.submit_time) if record.submit_time else None,
-        "restart_count": record.restart_count,
-        "unknown_since": None,
-        "last_answer": None,
-        "same_answers": None,
-    }
+    job = replace(
+        status.job,
+        job_id=record.job_id,
+        state=record.state,
+        submit_time=record.submit_time or None,
+        restart_count=record.restart_count,
+    )
     if running and record.has_run:
-        known |= {
-            "nodes": record.nodes or status.nodes,
-            "start_time": rfc3339(record.start_time) if record.start_time else None,
-            "end_time": rfc3339(record.end_time) if record.end_time else None,
-        }
-    return status.model_copy(update=known)
+        job = replace(
+            job,
+            nodes=record.nodes or job.nodes,
+            start_time=record.start_time or None,
+            end_time=record.end_time or None,
+        )
+    submission = replace(status.submission, unknown_since=None, last_answer=None, same_answers=None)
+    return replace(status, job=job, submission=submission)

@@ -10,9 +10,8 @@ Settled jobs never ask for more.
 """
 
 from isthmus.api.conditions import UNCLEAR, Phase
-from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import epoch
 from isthmus.slurmjob.observation import SlurmJobObservation
+from isthmus.slurmjob.record import AttemptStatus
 
 LOOK_EVERY = 10.0
 LEAST = 4.0
@@ -24,7 +23,7 @@ _LONG = 60.0
 _SUBMITTED = UNCLEAR | {Phase.PENDING}
 
 
-def look_in(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> float | None:
+def look_in(observed: SlurmJobObservation, *, status: AttemptStatus, now: float) -> float | None:
     """Seconds until the cluster should be looked at for this job; None for its own interval.
 
     Args:
@@ -42,11 +41,11 @@ def look_in(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float
     return None if pace is None else max(0.0, snapshot.started_at + pace - now)
 
 
-def _pace(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> float | None:
+def _pace(observed: SlurmJobObservation, *, status: AttemptStatus, now: float) -> float | None:
     """Seconds between two looks that this job asks for."""
     if status.phase == Phase.STARTING:
         return None if status.port is not None else _loading(observed, status=status, now=now)
-    submitted = epoch(status.submit_started_at)
+    submitted = status.submission.started_at
     young = submitted is not None and now - submitted < YOUNG
     unclear = status.phase in UNCLEAR and not _pausing(observed, status=status, now=now)
     if status.phase not in _SUBMITTED or not (young or unclear):
@@ -54,9 +53,9 @@ def _pace(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) 
     return LOOK_EVERY
 
 
-def _loading(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> float | None:
+def _loading(observed: SlurmJobObservation, *, status: AttemptStatus, now: float) -> float | None:
     """By how long it has been running, on the cluster's clock."""
-    started, snapshot = epoch(status.start_time), observed.cluster.snapshot
+    started, snapshot = status.job.start_time, observed.cluster.snapshot
     if started is None or snapshot is None:
         return LOOK_EVERY
     running = snapshot.cluster_time - started + now - snapshot.taken_at
@@ -64,7 +63,7 @@ def _loading(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: floa
     return None if pace > _LONG else pace
 
 
-def _pausing(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> bool:
+def _pausing(observed: SlurmJobObservation, *, status: AttemptStatus, now: float) -> bool:
     """Whether what could turn up would have, so that only the pause before the next try is left."""
-    since = epoch(status.unknown_since)
+    since = status.submission.unknown_since
     return since is not None and now - since > observed.limits.submit_unknown_wait + YOUNG

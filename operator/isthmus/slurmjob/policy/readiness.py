@@ -5,23 +5,25 @@ gave. A port comes from the job's own comment and is not trusted further than it
 never comes from the job.
 """
 
+from dataclasses import replace
+
 from isthmus.address_rules import parse_address, special, within
 from isthmus.api.conditions import Phase, Reason
 from isthmus.api.ip_family import host_port
-from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.slurm.comments import parse_comment
 from isthmus.backends.slurm.records import JobRecord, PublishedEndpoint
+from isthmus.engines.questions import STRANGER
 from isthmus.slurmjob.observation import EndpointRules, SlurmJobObservation
 from isthmus.slurmjob.policy import ejection, forwarding
+from isthmus.slurmjob.record import AttemptStatus
 
-_IDENTITY = frozenset({"WrongModel", "WrongAttempt"})
 SILENT = 30.0
 """Seconds after its start from which on the port of a job is also looked for in its run folder."""
 
 
 def located(
-    observed: SlurmJobObservation, *, status: SlurmJobStatus, record: JobRecord
-) -> SlurmJobStatus:
+    observed: SlurmJobObservation, *, status: AttemptStatus, record: JobRecord
+) -> AttemptStatus:
     """The status with host, port and URL, where the job has published a port for this attempt.
 
     What is known is kept when a site rewrites the comment later, or its rules about addresses and
@@ -31,9 +33,9 @@ def located(
     if status.ever_ready and status.host is not None:
         return status
     if status.host is None and (member := _membership(observed, record=record)) is not None:
-        return status.model_copy(update={**_at(*member), "ever_ready": True, "phase": Phase.READY})
+        return replace(_at(status, *member), ever_ready=True, phase=Phase.READY)
     if status.host is None and not status.ever_ready and forwarding.in_rotation(observed):
-        status = status.model_copy(update={"ever_ready": True, "phase": Phase.READY})
+        status = replace(status, ever_ready=True, phase=Phase.READY)
     published = _published(observed, record=record)
     address = _address(observed, record=record)
     if published is None or published.attempt != observed.attempt or address is None:
@@ -42,22 +44,17 @@ def located(
     if problem and status.host == address and status.port is not None:
         return status
     if problem:
-        return status.model_copy(
-            update={
-                "reason": Reason.ADDRESS_REFUSED,
-                "message": problem,
-                "host": None,
-                "port": None,
-                "url": None,
-            }
+        return replace(
+            status,
+            reason=Reason.ADDRESS_REFUSED,
+            message=problem,
+            host=None,
+            port=None,
+            url=None,
         )
     refused = status.reason == Reason.ADDRESS_REFUSED
-    return status.model_copy(
-        update={
-            "reason": Reason.JOB_STARTING if refused else status.reason,
-            **_at(address, published.port),
-        }
-    )
+    reason = Reason.JOB_STARTING if refused else status.reason
+    return replace(_at(status, address, published.port), reason=reason)
 
 
 def _published(observed: SlurmJobObservation, *, record: JobRecord) -> PublishedEndpoint | None:
@@ -68,7 +65,7 @@ def _published(observed: SlurmJobObservation, *, record: JobRecord) -> Published
     return published
 
 
-def silent(status: SlurmJobStatus, *, record: JobRecord, cluster_time: float) -> bool:
+def silent(status: AttemptStatus, *, record: JobRecord, cluster_time: float) -> bool:
     """Whether a job runs for so long without a port in its comment that its folder is looked at.
 
     Some sites let nobody change the comment of a job, or write something else into it.
@@ -93,9 +90,9 @@ def _address(observed: SlurmJobObservation, *, record: JobRecord) -> str | None:
     return None if snapshot is None else snapshot.address(record.node)
 
 
-def _at(address: str, port: int) -> dict[str, str | int]:
-    """Host, port and URL of an engine as they stand in a status."""
-    return {"host": address, "port": port, "url": f"http://{host_port(address, port)}"}
+def _at(status: AttemptStatus, address: str, port: int) -> AttemptStatus:
+    """The status of an attempt whose engine is at an address."""
+    return replace(status, host=address, port=port, url=f"http://{host_port(address, port)}")
 
 
 def _refused(rules: EndpointRules, *, address: str, port: int) -> str:
@@ -129,7 +126,7 @@ def _refused(rules: EndpointRules, *, address: str, port: int) -> str:
     return ""
 
 
-def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> SlurmJobStatus:
+def judged(observed: SlurmJobObservation, *, status: AttemptStatus, now: float) -> AttemptStatus:
     """The status of a running job with what the probes say.
 
     Without a verdict (an operator that has just started) the last one is kept: a restart takes
@@ -144,51 +141,48 @@ def judged(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float)
             return status
         return _starting(observed, status)
     if observed.probe_healthy:
-        return status.model_copy(
-            update={
-                "phase": Phase.READY,
-                "ever_ready": True,
-                "healthy": True,
-                "degraded_since": None,
-                "reason": Reason.HEALTHY,
-                "message": "",
-            }
+        return replace(
+            status,
+            phase=Phase.READY,
+            ever_ready=True,
+            healthy=True,
+            degraded_since=None,
+            reason=Reason.HEALTHY,
+            message="",
         )
     if not status.ever_ready:
         return _starting(observed, status)
-    identity = observed.probe_reason in _IDENTITY
-    failing = status.model_copy(
-        update={
-            "phase": Phase.DEGRADED,
-            "healthy": False,
-            "reason": Reason.IDENTITY_MISMATCH if identity else Reason.PROBE_FAILED,
-            "message": observed.probe_message,
-        }
+    identity = observed.probe_reason in STRANGER
+    failing = replace(
+        status,
+        phase=Phase.DEGRADED,
+        healthy=False,
+        reason=Reason.IDENTITY_MISMATCH if identity else Reason.PROBE_FAILED,
+        message=observed.probe_message,
     )
     return ejection.told(observed, failing)
 
 
-def _starting(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+def _starting(observed: SlurmJobObservation, status: AttemptStatus) -> AttemptStatus:
     if status.reason == Reason.ADDRESS_REFUSED:
-        return status.model_copy(update={"phase": Phase.STARTING, "healthy": False})
-    wrong = observed.probe_reason in _IDENTITY
+        return replace(status, phase=Phase.STARTING, healthy=False)
+    wrong = observed.probe_reason in STRANGER
     if status.port is None:
         message = "the engine is loading: the job publishes its port once its engine listens"
     elif wrong:
         message = observed.probe_message
     else:
         message = "the engine is loading"
-    return status.model_copy(
-        update={
-            "phase": Phase.STARTING,
-            "healthy": False,
-            "reason": Reason.IDENTITY_MISMATCH if wrong else Reason.JOB_STARTING,
-            "message": message,
-        }
+    return replace(
+        status,
+        phase=Phase.STARTING,
+        healthy=False,
+        reason=Reason.IDENTITY_MISMATCH if wrong else Reason.JOB_STARTING,
+        message=message,
     )
 
 
-def mistaken(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
+def mistaken(observed: SlurmJobObservation, status: AttemptStatus) -> bool:
     """Whether the probes have found somebody else where the job's engine should be.
 
     By what they say now, at the address and the way of now: not by what a status remembers.
@@ -196,7 +190,7 @@ def mistaken(observed: SlurmJobObservation, status: SlurmJobStatus) -> bool:
     return (
         status.reason == Reason.IDENTITY_MISMATCH
         and observed.probe_healthy is False
-        and observed.probe_reason in _IDENTITY
+        and observed.probe_reason in STRANGER
         and not forwarding.rerouted(observed, status)
     )
 
@@ -215,7 +209,7 @@ def startup_left(observed: SlurmJobObservation, *, record: JobRecord) -> float |
     return observed.endpoint.startup_timeout - (snapshot.cluster_time - record.start_time)
 
 
-def judged_at_all(observed: SlurmJobObservation, *, status: SlurmJobStatus, now: float) -> bool:
+def judged_at_all(observed: SlurmJobObservation, *, status: AttemptStatus, now: float) -> bool:
     """Whether a job's time to start may be held against it.
 
     Not before the probes have had their say, for we may have begun to look only now; nor while the

@@ -10,8 +10,6 @@ model.
 from dataclasses import replace
 
 from isthmus.api.conditions import TERMINAL, Phase, Reason
-from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import epoch, rfc3339
 from isthmus.backends.slurm.records import JobRecord
 from isthmus.backends.slurm.states import JobState, observe
 from isthmus.rules.actions import RemoveFinalizer
@@ -31,6 +29,7 @@ from isthmus.slurmjob.policy.absence import Absence
 from isthmus.slurmjob.policy.cancelling import cancel
 from isthmus.slurmjob.policy.forwarding import in_rotation
 from isthmus.slurmjob.policy.identity import choose, start_forgotten
+from isthmus.slurmjob.record import AttemptStatus
 
 GHOST_SECONDS = 1800.0
 """After this long no submission is still on its way: far beyond any time limit of sbatch."""
@@ -54,16 +53,16 @@ def stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     # next pass, however long the deletion takes and however often it has to be tried.
     early = (Terminate, Cancel) if tunnelled else Terminate  # a slice of ours goes before scancel
     kept = tuple(action for action in plan.actions if not isinstance(action, early))
-    update: dict[str, object] = {"draining_since": None}
+    ending = replace(plan.status.ending, draining_since=None)
     if tunnelled:
-        update["cancelled_at"] = observed.status.cancelled_at
+        ending = replace(ending, cancelled_at=observed.status.ending.cancelled_at)
     if kept != plan.actions:
-        update |= {"terminated_at": None, "drained": None, "cut": None}
+        ending = replace(ending, terminated_at=None, drained=None, cut=None)
     out = (() if observed.slice_target is None else (DeleteSlice(),)) + _withdrawn(
         observed, now=now
     )
     return SlurmJobPlan(
-        status=plan.status.model_copy(update=update), actions=out + kept, requeue_after=_SOON
+        status=replace(plan.status, ending=ending), actions=out + kept, requeue_after=_SOON
     )
 
 
@@ -80,7 +79,7 @@ def _withdrawn(observed: SlurmJobObservation, *, now: float) -> tuple[SlurmJobAc
 
 def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     status = observed.status
-    submitted = status.submit_started_at is not None or status.job_id is not None
+    submitted = status.submission.started_at is not None or status.job.job_id is not None
     over = status.phase in TERMINAL
     live = bool(observed.unreadable) or any(observe(record).live for record in observed.records)
     if over and not live:
@@ -88,16 +87,15 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     if not (observed.cluster.usable and observed.cluster.fresh):
         # Not even what was never submitted is let go: the status may be a restored one.
         return SlurmJobPlan(
-            status=_draining(status, now=now).model_copy(
-                update={
-                    "reason": observed.cluster.reason,
-                    "message": f"cannot be stopped yet: {observed.cluster.message}",
-                }
+            status=replace(
+                _draining(status, now=now),
+                reason=observed.cluster.reason,
+                message=f"cannot be stopped yet: {observed.cluster.message}",
             )
         )
     if observed.unreadable:
         return _stop_unreadable(observed, now=now)
-    choice = choose(records=observed.records, attempt=observed.attempt, bound=status.job_id)
+    choice = choose(records=observed.records, attempt=observed.attempt, bound=status.job.job_id)
     if not unreadable.is_believed(observed, choice.primary):
         held = _unread(observed, _draining(status, now=now))
         return SlurmJobPlan(status=held, requeue_after=5 * _SOON)
@@ -108,11 +106,9 @@ def _stop(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     return _without_record(observed, now=now)
 
 
-def _unread(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+def _unread(observed: SlurmJobObservation, status: AttemptStatus) -> AttemptStatus:
     reason, message = unreadable.why(observed)
-    return status.model_copy(
-        update={"reason": reason, "message": f"cannot be released yet: {message}"}
-    )
+    return replace(status, reason=reason, message=f"cannot be released yet: {message}")
 
 
 def _stop_unreadable(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
@@ -122,13 +118,16 @@ def _stop_unreadable(observed: SlurmJobObservation, *, now: float) -> SlurmJobPl
     """
     status, limits = observed.status, observed.limits
     patient = replace(observed, limits=replace(limits, repeat=max(_REPEAT, limits.repeat)))
-    primary = min(observed.unreadable, key=lambda job: (job.job_id != status.job_id, job.job_id))
+    primary = min(
+        observed.unreadable, key=lambda job: (job.job_id != status.job.job_id, job.job_id)
+    )
     plan = _end(patient, record=unreadable.as_unknown(primary), now=now)
+    kept = replace(plan.status, job=replace(plan.status.job, state=status.job.state))
     live = [record.job_id for record in observed.records if observe(record).live]
     ids = sorted({*live, *(job.job_id for job in observed.unreadable)})
     return replace(
         plan,
-        status=_unread(observed, plan.status.model_copy(update={"state": status.state})),
+        status=_unread(observed, kept),
         actions=tuple(
             replace(action, job_id=job_id)
             for action in plan.actions
@@ -160,37 +159,36 @@ def _stop_job(
     return replace(plan, actions=actions + plan.actions)
 
 
-def _may_have_a_ghost(status: SlurmJobStatus) -> bool:
+def _may_have_a_ghost(status: AttemptStatus) -> bool:
     """Whether a job of an earlier, unclear submission may turn up and find the gate open.
 
     Once a job of the attempt has started, the gate is claimed.
     """
-    return (status.submissions or 0) > 1 and status.start_time is None
+    return (status.submission.count or 0) > 1 and status.job.start_time is None
 
 
 def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> SlurmJobPlan:
     """The next step for a live job: wait, TERM, wait, scancel."""
-    status = _draining(observed.status, now=now).model_copy(
-        update={"job_id": record.job_id, "state": record.state}
-    )
+    status = _draining(observed.status, now=now)
+    status = replace(status, job=replace(status.job, job_id=record.job_id, state=record.state))
     limits = observed.limits
     state = observe(record)
     if state is JobState.Completing:
-        return SlurmJobPlan(status=status.model_copy(update={"phase": Phase.TERMINATING}))
-    terminated = epoch(status.terminated_at)
+        return SlurmJobPlan(status=replace(status, phase=Phase.TERMINATING))
+    terminated = status.ending.terminated_at
     serves = state in _MAY_SERVE or start_forgotten(status, record)
     drains = status.ever_ready and serves
     if not drains:
         return cancel(status, job_ids=(record.job_id,), repeat=limits.repeat, now=now)
     times = DrainTimes(floor=limits.deregister_delay, budget=observed.drain_timeout)
-    out_since = epoch(status.draining_since) or now
+    out_since = status.ending.draining_since or now
     if terminated is None:
         decision = decide(out_since=out_since, now=now, load=observed.load, times=times)
         if isinstance(decision, Wait):
             return SlurmJobPlan(status=status, requeue_after=decision.seconds)
         return _terminate(observed, status, decision=decision, now=now)
     ends = terminated + limits.termination_grace
-    if status.drained == "Unknown":
+    if status.ending.drained == "Unknown":
         # It may still finish what nobody can see: it has its whole budget for that.
         ends = max(ends, out_since + times.floor + times.budget + limits.termination_grace)
     if now < ends:
@@ -199,22 +197,24 @@ def _end(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> Slu
 
 
 def _terminate(
-    observed: SlurmJobObservation, status: SlurmJobStatus, *, decision: Proceed, now: float
+    observed: SlurmJobObservation, status: AttemptStatus, *, decision: Proceed, now: float
 ) -> SlurmJobPlan:
     """TERM, and the status says how the wait for the requests ended."""
-    update: dict[str, object] = {
-        "terminated_at": rfc3339(now),
-        "drained": "Unknown" if decision.cut is None else "Timeout" if decision.cut else "Idle",
-        "cut": decision.cut,
-    }
+    ending = replace(
+        status.ending,
+        terminated_at=now,
+        drained="Unknown" if decision.cut is None else "Timeout" if decision.cut else "Idle",
+        cut=decision.cut,
+    )
     message = told(decision, budget=observed.drain_timeout)
-    if message:
-        update["message"] = message
-    if decision.cut:
-        update["reason"] = Reason.DRAIN_TIMEOUT
     return SlurmJobPlan(
-        status=status.model_copy(update=update),
-        actions=(Terminate(job_id=status.job_id or 0),),
+        status=replace(
+            status,
+            ending=ending,
+            message=message or status.message,
+            reason=Reason.DRAIN_TIMEOUT if decision.cut else status.reason,
+        ),
+        actions=(Terminate(job_id=status.job.job_id or 0),),
         requeue_after=observed.limits.termination_grace,
     )
 
@@ -222,14 +222,15 @@ def _terminate(
 def _without_record(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
     """Submitted, and no snapshot shows it: prove that it is gone before letting go."""
     status = _draining(observed.status, now=now)
-    never_seen = status.state is None
+    never_seen = status.job.state is None
     if never_seen or submission.is_unclear(observed.status):
-        if status.unknown_since is None:
-            status = status.model_copy(update={"unknown_since": rfc3339(now)})
+        since = status.submission.unknown_since
+        if since is None:
+            since = now
+            status = replace(status, submission=replace(status.submission, unknown_since=now))
         checked = replace(observed, status=status)
         if submission.resolve(checked, now=now) is submission.Unknown.ABSENT:
             return _done(observed, now=now, close_gate=True)
-        since = epoch(status.unknown_since) or now
         return SlurmJobPlan(
             status=status,
             requeue_after=max(1.0, since + observed.limits.submit_unknown_wait - now),
@@ -238,27 +239,32 @@ def _without_record(observed: SlurmJobObservation, *, now: float) -> SlurmJobPla
         case Absence.TOO_EARLY:
             return SlurmJobPlan(status=status)
         case Absence.UNCONFIRMED:
-            return SlurmJobPlan(status=status, actions=(ConfirmGone(job_id=status.job_id or 0),))
+            return SlurmJobPlan(
+                status=status, actions=(ConfirmGone(job_id=status.job.job_id or 0),)
+            )
         case Absence.GONE:
             return _done(observed, now=now, close_gate=False)
 
 
-def _draining(status: SlurmJobStatus, *, now: float) -> SlurmJobStatus:
-    update: dict[str, object] = {
-        "phase": Phase.DRAINING,
-        "draining_since": status.draining_since or rfc3339(now),
-        "healthy": False,
-    }
-    if status.phase is None:
+def _draining(status: AttemptStatus, *, now: float) -> AttemptStatus:
+    before = status.ending
+    found = replace(
+        status,
+        phase=Phase.DRAINING,
+        ending=replace(before, draining_since=before.draining_since or now),
+        healthy=False,
         # A status that was lost: nobody knows that it never served, so it may finish its requests.
-        update["ever_ready"] = True
+        ever_ready=True if status.phase is None else status.ever_ready,
+    )
     unread = status.reason == Reason.RECORDS_UNREADABLE  # and can be read again
-    if unread or status.terminated_at is None or not status.message or status.drained == "Idle":
-        update |= {
-            "reason": Reason.DRAINING,
-            "message": "out of rotation; the engine finishes its requests",
-        }
-    return status.model_copy(update=update)
+    told = before.terminated_at is not None and bool(status.message) and before.drained != "Idle"
+    if told and not unread:
+        return found
+    return replace(
+        found,
+        reason=Reason.DRAINING,
+        message="out of rotation; the engine finishes its requests",
+    )
 
 
 def _done(observed: SlurmJobObservation, *, close_gate: bool, now: float) -> SlurmJobPlan:
@@ -271,10 +277,10 @@ def _done(observed: SlurmJobObservation, *, close_gate: bool, now: float) -> Slu
     """
     gate: tuple[SlurmJobAction, ...] = ()
     if close_gate:
-        found = epoch(observed.status.gate_claimed_at)
+        found = observed.status.gate.claimed_at
         known = any(record.has_run for record in observed.records)
         waited = found is not None and absence.enough_snapshots_since(observed.cluster, found)
-        failed = epoch(observed.status.gate_failed_at)
+        failed = observed.status.gate.failed_at
         too_late = failed is not None and now - failed >= GHOST_SECONDS
         gate = (CloseGate(sure=known or waited, may_fail=too_late),)
     return SlurmJobPlan(status=observed.status, actions=(*gate, RemoveFinalizer()))

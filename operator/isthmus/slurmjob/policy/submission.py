@@ -13,13 +13,13 @@ unclear nor refused; it is tried again after a pause of its own.
 """
 
 import re
+from dataclasses import replace
 from enum import Enum
 
 from isthmus.api.conditions import UNCLEAR
-from isthmus.api.slurmjob import SlurmJobStatus
-from isthmus.api.times import epoch
 from isthmus.slurmjob.observation import Limits, SlurmJobObservation
 from isthmus.slurmjob.policy import absence
+from isthmus.slurmjob.record import AttemptStatus
 
 SAME_ANSWERS = 3
 """So many submissions in a row with the same unclear words and no job are a refusal."""
@@ -78,7 +78,7 @@ def held_back_by(observed: SlurmJobObservation) -> str:
 
 def resolve(observed: SlurmJobObservation, *, now: float) -> Unknown:
     """Judge an unclear submission whose name the last snapshot does not show."""
-    since = epoch(observed.status.unknown_since)
+    since = observed.status.submission.unknown_since
     if since is None:
         return Unknown.WAIT
     deadline = since + observed.limits.submit_unknown_wait
@@ -89,27 +89,27 @@ def resolve(observed: SlurmJobObservation, *, now: float) -> Unknown:
 
 def looked_for(observed: SlurmJobObservation, *, now: float) -> float:
     """Seconds for which an unclear submission may still turn up; 0 or less after that."""
-    since = epoch(observed.status.unknown_since) or now
+    since = observed.status.submission.unknown_since or now
     return since + observed.limits.submit_unknown_wait - now
 
 
-def is_unclear(status: SlurmJobStatus) -> bool:
+def is_unclear(status: AttemptStatus) -> bool:
     """Whether sbatch may have run unheard, as a status found at the begin of a pass tells."""
-    return status.phase in UNCLEAR or status.unknown_since is not None
+    return status.phase in UNCLEAR or status.submission.unknown_since is not None
 
 
-def answered(status: SlurmJobStatus, *, words: str) -> SlurmJobStatus:
+def answered(status: AttemptStatus, *, words: str) -> AttemptStatus:
     """The status with the words of an unclear answer, and how often they have come in a row."""
-    if not words:
-        return status.model_copy(update={"last_answer": None, "same_answers": None})
-    again = _without_numbers(words) == _without_numbers(status.last_answer or "")
-    count = (status.same_answers or 0) + 1 if again else 1
-    return status.model_copy(update={"last_answer": words, "same_answers": count})
+    before = status.submission
+    again = _without_numbers(words) == _without_numbers(before.last_answer or "")
+    count = (before.same_answers or 0) + 1 if again else 1
+    said = replace(before, last_answer=words or None, same_answers=count if words else None)
+    return replace(status, submission=said)
 
 
-def is_refused(status: SlurmJobStatus) -> bool:
+def is_refused(status: AttemptStatus) -> bool:
     """Whether an attempt that is proved absent has had the same answer often enough."""
-    return (status.same_answers or 0) >= SAME_ANSWERS
+    return (status.submission.same_answers or 0) >= SAME_ANSWERS
 
 
 def unclear_pause(submissions: int | None, *, limits: Limits) -> float:
@@ -130,13 +130,13 @@ def unsent_pause(tries: int, *, limits: Limits) -> float:
 
 def not_before(observed: SlurmJobObservation) -> float:
     """When the attempt may be tried again, epoch seconds; 0 where nothing has been tried."""
-    status, limits = observed.status, observed.limits
-    unclear, unsent = epoch(status.unknown_since), epoch(status.unsent_at)
+    tried, limits = observed.status.submission, observed.limits
+    unclear, unsent = tried.unknown_since, tried.unsent_at
     ends = 0.0
     if unclear is not None:
-        ends = unclear + unclear_pause(status.submissions, limits=limits)
+        ends = unclear + unclear_pause(tried.count, limits=limits)
     if unsent is not None:
-        ends = max(ends, unsent + unsent_pause(status.unsent or 1, limits=limits))
+        ends = max(ends, unsent + unsent_pause(tried.unsent or 1, limits=limits))
     return ends
 
 

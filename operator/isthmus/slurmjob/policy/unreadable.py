@@ -5,12 +5,14 @@ in rotation, and neither an end nor a start is concluded. A record without a rea
 be anybody's: while there is one, a job that is not shown is not therefore gone.
 """
 
+from dataclasses import replace
+
 from isthmus.api.conditions import Phase, Reason
-from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.backends.slurm.records import JobRecord, UnreadableJob
 from isthmus.backends.slurm.states import observe, work_directory_failed
 from isthmus.slurmjob.observation import SlurmJobObservation
 from isthmus.slurmjob.policy.identity import tells_the_end
+from isthmus.slurmjob.record import AttemptStatus
 
 _MESSAGE_IS_FREE = frozenset({Phase.PENDING, Phase.STARTING, Phase.READY})
 """Phases whose message need not stay, as sbatch's words of an unclear submission must."""
@@ -25,7 +27,7 @@ def is_believed(observed: SlurmJobObservation, primary: JobRecord | None) -> boo
     """
     if observed.cluster.shows_all:
         return True
-    bound = observed.status.job_id
+    bound = observed.status.job.job_id
     if primary is None or bound not in {None, primary.job_id}:
         return False
     if observe(primary).live:
@@ -48,11 +50,11 @@ def why(observed: SlurmJobObservation) -> tuple[Reason, str]:
     return Reason.RECORDS_UNREADABLE, f"{text}: what was known is kept"
 
 
-def explained(observed: SlurmJobObservation, status: SlurmJobStatus) -> SlurmJobStatus:
+def explained(observed: SlurmJobObservation, status: AttemptStatus) -> AttemptStatus:
     """A status that is kept, with the reason for that where its message is free."""
     if status.phase not in _MESSAGE_IS_FREE:
         return status
-    return status.model_copy(update={"message": why(observed)[1]})
+    return replace(status, message=why(observed)[1])
 
 
 def as_unknown(job: UnreadableJob) -> JobRecord:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+
 from isthmus.api.conditions import Phase
-from isthmus.api.times import epoch, rfc3339
-from isthmus.rules.clocks import not_in_the_future
+from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.api.times import rfc3339
 from isthmus.slurmcluster.state import ClusterState
 from isthmus.slurmjob.actions import Submit
 from isthmus.slurmjob.plan import plan_slurm_job
+from isthmus.slurmjob.policy.clocks import not_in_the_future
+from isthmus.slurmjob.record import AttemptStatus
 from tests.unit.builders import JOB_NAME, LIMITS, NOW, job, record, snapshot, status
 
 HOUR = 3600.0
@@ -16,9 +21,34 @@ HOUR = 3600.0
 def test_what_we_wrote_in_the_future_was_written_now() -> None:
     ahead = status(Phase.DRAINING, draining_since=rfc3339(NOW + HOUR), end_time=rfc3339(NOW + HOUR))
     found = not_in_the_future(ahead, now=NOW)
-    assert epoch(found.draining_since) == NOW
-    assert found.end_time == ahead.end_time  # SLURM's
-    assert not_in_the_future(found, now=NOW) is found
+    assert found.ending.draining_since == NOW
+    assert found.job.end_time == ahead.job.end_time  # SLURM's
+    assert not_in_the_future(found, now=NOW) == found
+
+
+def _moments(record: object) -> Iterator[tuple[str, str, float | None]]:
+    """Each time that a status has, in whatever part of it."""
+    for one in fields(record):  # type: ignore[arg-type]
+        value = getattr(record, one.name)
+        if is_dataclass(value):
+            yield from _moments(value)
+        elif one.type == float | None:
+            yield type(record).__name__, one.name, value
+
+
+def test_every_time_that_is_not_of_slurm_s_job_is_ours() -> None:
+    """A new one that is forgotten would be waited for as long as the clock was set back by."""
+    late = {name: rfc3339(NOW + HOUR) for name in SlurmJobStatus.model_fields if _is_time(name)}
+    found = not_in_the_future(AttemptStatus.read(SlurmJobStatus(**late)), now=NOW)
+    moments = list(_moments(found))
+    assert len(moments) == len(late)
+    for part, name, moment in moments:
+        assert (name, moment) == (name, NOW + HOUR if part == "Job" else NOW)
+
+
+def _is_time(name: str) -> bool:
+    extra = SlurmJobStatus.model_fields[name].json_schema_extra
+    return isinstance(extra, dict) and extra.get("format") == "date-time"
 
 
 def test_an_unclear_submission_is_resolved_after_its_wait() -> None:

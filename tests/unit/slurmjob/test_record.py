@@ -1,0 +1,117 @@
+"""The status of an attempt between its two forms: as stored, and as its rules read it."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import isthmus
+from isthmus.api.base import ConditionModel
+from isthmus.api.conditions import Phase, Reason
+from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
+from isthmus.api.times import rfc3339
+from isthmus.slurmjob.record import AttemptStatus
+
+MICROSECONDS = 10**6
+TIMES = st.one_of(
+    st.integers(0, 4_102_444_800).map(float),
+    st.integers(0, 4_102_444_800 * MICROSECONDS).map(lambda n: n / MICROSECONDS),
+).map(rfc3339)
+TEXTS = st.text(max_size=20)
+COUNTS = st.integers(0, 2**31)
+PORTS = st.integers(1, 65535)
+FIELDS: dict[str, st.SearchStrategy[Any]] = {
+    "phase": st.sampled_from(Phase),
+    "reason": st.one_of(st.sampled_from(Reason).map(str), TEXTS),
+    "drained": st.sampled_from(["Idle", "Timeout", "Unknown"]),
+    "forward": st.builds(
+        ForwardStatus,
+        mode=st.none() | st.sampled_from(["Tunnel", "NodeSSH", "Reverse"]),
+        port=st.none() | PORTS,
+        public_key=st.none() | TEXTS,
+        in_traffic=st.none() | st.booleans(),
+        service=st.none() | TEXTS,
+    ),
+    "excluded_nodes": st.lists(TEXTS, max_size=3).map(tuple),
+    "conditions": st.lists(
+        st.builds(
+            ConditionModel,
+            type=TEXTS,
+            status=st.sampled_from(["True", "False", "Unknown"]),
+            reason=TEXTS,
+            message=TEXTS,
+            last_transition_time=st.none() | TIMES,
+        ),
+        max_size=2,
+    ).map(tuple),
+    "port": PORTS,
+}
+PLAIN: dict[type, st.SearchStrategy[Any]] = {str: TEXTS, int: COUNTS, bool: st.booleans()}
+
+
+def _values(name: str) -> st.SearchStrategy[Any]:
+    """What may stand in a field: a new one is drawn without a word here."""
+    if name in FIELDS:
+        return FIELDS[name]
+    field = SlurmJobStatus.model_fields[name]
+    extra = field.json_schema_extra
+    if isinstance(extra, dict) and extra.get("format") == "date-time":
+        return TIMES
+    (kind,) = {kind for kind in PLAIN if kind in getattr(field.annotation, "__args__", ())}
+    return PLAIN[kind]
+
+
+STORED = st.fixed_dictionaries(
+    {}, optional={name: _values(name) for name in SlurmJobStatus.model_fields}
+).map(lambda values: SlurmJobStatus(**values))
+
+
+@given(stored=STORED)
+def test_a_stored_status_comes_back_as_it_was(stored: SlurmJobStatus) -> None:
+    found = AttemptStatus.read(stored)
+    assert found.write() == stored
+    assert AttemptStatus.read(found.write()) == found
+
+
+def test_nothing_stored_is_an_empty_status() -> None:
+    assert AttemptStatus.read(None) == AttemptStatus()
+    assert AttemptStatus().write() == SlurmJobStatus()
+
+
+@pytest.mark.parametrize(
+    "text", ["", "soon", "+292277026596-12-04", "0001-01-01T00:00:00Z", "9999-12-31T23:59:59-23:59"]
+)
+def test_what_is_no_time_counts_as_absent_and_stops_nothing(text: str) -> None:
+    found = AttemptStatus.read(SlurmJobStatus(finished_at=text, start_time=text))
+    assert (found.ending.finished_at, found.job.start_time) == (None, None)
+    assert found.write() == SlurmJobStatus()
+
+
+SLURM_JOB = Path(isthmus.__file__).parent / "slurmjob"
+RULES = [SLURM_JOB / "plan.py", SLURM_JOB / "submitting.py", *sorted(SLURM_JOB.glob("policy/*.py"))]
+
+
+@pytest.mark.parametrize("path", sorted(SLURM_JOB.rglob("*.py")), ids=lambda path: path.stem)
+def test_no_copy_of_the_stored_model_is_changed(path: Path) -> None:
+    """`model_copy(update=...)` takes any name and any value; `dataclasses.replace` is checked."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    assert not [
+        n for n in ast.walk(tree) if isinstance(n, ast.Attribute) and n.attr == "model_copy"
+    ]
+
+
+@pytest.mark.parametrize("path", RULES, ids=lambda path: path.stem)
+def test_the_rules_know_the_record_alone(path: Path) -> None:
+    """The stored status is read and written at the edges: no rule sees its texts."""
+    imported = {
+        alias.name
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert not imported & {"SlurmJobStatus", "ForwardStatus"}
