@@ -130,6 +130,26 @@ class Controllers:
         pods.sort(key=_keeps)
         for pod in pods[: max(0, len(pods) - wanted)]:
             self._api.delete(PODS, namespace, k8s.name(pod), by="controller")
+        if names.LABEL_COMPONENT in k8s.labels(found):
+            self._tell_deployment(found, pods)
+
+    def _tell_deployment(self, found: Json, pods: list[Json]) -> None:
+        """The status of a front's Deployment; of workers the operator looks at the pods alone."""
+        status = {
+            "observedGeneration": found["metadata"]["generation"],
+            "replicas": len(pods),
+            "updatedReplicas": len(pods),
+            "availableReplicas": sum(map(is_ready, pods)),
+        }
+        if found.get("status") != status:
+            self._api.patch(
+                DEPLOYMENTS,
+                k8s.namespace(found),
+                k8s.name(found),
+                patch={"status": status},
+                subresource="status",
+                by="controller",
+            )
 
     def _make_pod(self, owner: Json) -> None:
         template = owner["spec"]["template"]

@@ -161,6 +161,8 @@ def _first_objects(world: World, random: Random) -> None:
     ensure_cluster(world, random)
     for name in random.choice([["llama"], ["llama"], ["llama", "qwen"]]):
         wanted = manifests.model_deployment(namespace=NAMESPACE, name=name, random=random)
+        if world.shape.front:
+            wanted["spec"]["endpoint"] = {"type": "Managed"}
         if world.shape.drain is not None:
             wanted["spec"]["drain"] = {"timeout": world.shape.drain}
         world.api.create(MODEL_DEPLOYMENTS, wanted, by="user")

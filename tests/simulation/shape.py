@@ -49,6 +49,7 @@ class Shape:
         pods: places for pods on the nodes of Kubernetes.
         tunnels: whether pods cannot reach the compute nodes.
         keys_apart: whether who sends requests to workers can give each its own key, as a front can.
+        front: whether a front of ours stands before the workers of the first deployments.
         surge: workers beyond the wanted number in a rollout.
         termination_grace: the setting of that name, seconds between TERM and scancel.
         drain: `drain.timeout` of the first deployments, None where they leave it out.
@@ -59,6 +60,7 @@ class Shape:
     pods: int = 8
     tunnels: bool = False
     keys_apart: bool = True
+    front: bool = False
     surge: int = 1
     termination_grace: float = 60.0
     drain: str | None = None
@@ -91,4 +93,5 @@ def _other(found: Shape, random: Random) -> Shape:
         cluster=cluster,
         surge=random.choice([1, 1, 2]),
         drain=random.choice([None, "30s", "2m"]),
+        front=random.choice([False, False, True]),
     )

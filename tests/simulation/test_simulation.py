@@ -12,7 +12,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from tests.simulation import corpus, memory, rolledback, runner
-from tests.simulation.scenarios import claimed_port, drained_node, failing_actions, time_limits
+from tests.simulation.scenarios import (
+    claimed_port,
+    drained_node,
+    failing_actions,
+    lone_worker,
+    time_limits,
+)
 from tests.simulation.shape import ClusterShape, Shape
 
 Record = Callable[[str, object], None]
@@ -81,6 +87,7 @@ SHAPES = {
     "one node, short time limits": Shape(cluster=ClusterShape(nodes=1, places=4, walltime=600.0)),
     "many nodes, three drained": Shape(cluster=ClusterShape(nodes=12, places=12, drained=3)),
     "a surge of two, hasty drains": Shape(surge=2, drain="30s", operators=2),
+    "a front of ours": Shape(front=True),
     "shared keys behind tunnels": Shape(tunnels=True, keys_apart=False),
 }
 
@@ -158,3 +165,13 @@ def test_seed_9919_nobody_leaves_the_rotation_for_a_port_that_somebody_claims(na
     result = claimed_port.claimed(name)
     assert any(" claims port " in line for line in result.trace)
     assert result.failure == ""
+
+
+def test_a_worker_at_whose_port_nobody_listens_is_replaced_if_another_one_answers() -> None:
+    assert lone_worker.ready_again(replicas=2) == 2
+
+
+@pytest.mark.xfail(strict=True, reason="open: it may be our own view that fails")
+def test_seed_9875_the_only_worker_at_whose_port_nobody_listens_is_replaced() -> None:
+    """It stays Degraded. A successor beside it would tell whose fault it is."""
+    assert lone_worker.ready_again(replicas=1) == 1

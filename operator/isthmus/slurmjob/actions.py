@@ -73,16 +73,9 @@ class WithdrawTunnels:
     """Take the worker out where its tunnel supervisors do not: they do not answer any more."""
 
 
-SlurmJobAction: TypeAlias = (
-    AddFinalizer
-    | RemoveFinalizer
-    | Submit
-    | Terminate
-    | Cancel
-    | ConfirmGone
-    | ReadPort
-    | CloseGate
-    | EnsureSlice
-    | DeleteSlice
-    | WithdrawTunnels
+PlainAction: TypeAlias = (
+    Terminate | Cancel | ConfirmGone | ReadPort | EnsureSlice | DeleteSlice | WithdrawTunnels
 )
+"""What is done and seen by the next pass; the others decide how their own pass goes on."""
+
+SlurmJobAction: TypeAlias = AddFinalizer | RemoveFinalizer | Submit | CloseGate | PlainAction

@@ -3,6 +3,8 @@
 Each action is idempotent, or the plan had a proof that it may be done.
 """
 
+from typing import assert_never
+
 from isthmus.api import names
 from isthmus.api.desired import ClusterReference
 from isthmus.apiserver.objects import Object
@@ -13,8 +15,8 @@ from isthmus.slurmjob.actions import (
     ConfirmGone,
     DeleteSlice,
     EnsureSlice,
+    PlainAction,
     ReadPort,
-    SlurmJobAction,
     Terminate,
     WithdrawTunnels,
 )
@@ -46,7 +48,7 @@ class SlurmJobActions:
         """Claim the attempt for nobody; what became of it."""
         return await self._start_gate.close(parts.job, parts.cluster, unread=parts.cluster_unread)
 
-    async def execute(self, parts: Parts, action: SlurmJobAction) -> None:
+    async def execute(self, parts: Parts, action: PlainAction) -> None:
         """Execute one action whose outcome the next pass sees.
 
         Raises:
@@ -83,6 +85,8 @@ class SlurmJobActions:
                 )
             case ConfirmGone(job_id=job_id):
                 await self._confirm_gone(reference, job_id=job_id, job_name=spec.job_name)
+            case _:
+                assert_never(action)
 
     async def _confirm_gone(
         self, reference: ClusterReference, *, job_id: int, job_name: str

@@ -1,27 +1,28 @@
-"""What probes of a worker outside the cluster send: headers and the API key, from Secrets.
+"""What is asked of the engine of one attempt, with the headers and the API key that it is sent.
 
 Apart from the reconciler of SlurmJobs: reading Secrets is the only I/O before its plan is carried
-out.
+out. What is asked of sbatch is `backends/slurm/request.py`.
 """
 
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from isthmus.api.conditions import Phase
+from isthmus.api.conditions import PROBED, Phase
+from isthmus.api.durations import parse_duration
 from isthmus.api.health import HealthSpec
 from isthmus.api.slurmjob import SlurmJob
 from isthmus.apiserver.key import Key
 from isthmus.apiserver.secrets import SecretRef, Secrets
 from isthmus.backends.base import Load
 from isthmus.backends.slurm.frozen import FrozenJob
+from isthmus.engines import ENGINES
 from isthmus.errors import ApiError, SecretMissingError
 from isthmus.probing.prober import Prober
 from isthmus.probing.verdict import ProbeState, ProbeTarget
 from isthmus.rules.drain import UNREADABLE
 from isthmus.slurmjob.attempt_keys import AttemptKeys
 from isthmus.slurmjob.record import AttemptStatus
-from isthmus.slurmjob.requests import probe_target
 
 _log = logging.getLogger(__name__)
 
@@ -41,12 +42,24 @@ class ProbedAttempt:
     detours: tuple[str, ...] = ()
 
     def target(self) -> ProbeTarget | None:
-        """What to probe, without what comes from Secrets; None while there is nothing."""
-        return probe_target(
+        """What to probe, without what comes from Secrets; None while there is nothing.
+
+        A running attempt is probed, and one that drains and was not told to end.
+        """
+        status, frozen, health = self.status, self.frozen, self.health
+        told = status.ending.terminated_at is not None
+        drains = status.phase == Phase.DRAINING and status.ever_ready and not told
+        if frozen is None or status.url is None or not (drains or status.phase in PROBED):
+            return None
+        return ProbeTarget(
+            url_base=status.url,
+            model=frozen.served_name,
             attempt=self.job.spec.attempt,
-            status=self.status,
-            frozen=self.frozen,
-            health=self.health,
+            engine=frozen.engine,
+            interval=parse_duration(health.interval),
+            timeout=float(ENGINES[frozen.engine].health_timeout),
+            success_threshold=health.success_threshold,
+            failure_threshold=health.failure_threshold,
         )
 
 

@@ -7,7 +7,7 @@ in its order, by `execute.py` and `submit.py`.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from isthmus.api.slurmjob import SlurmJobStatus
+from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.apiserver.clusters import cluster_of
 from isthmus.apiserver.forgetting import when_gone
 from isthmus.apiserver.key import Key, spread
@@ -122,7 +122,7 @@ class SlurmJobReconciler:
             return
         status = AttemptStatus.read(job.status)
         told = self._failures.told(key, status, error, now=self._clock())
-        await self._write(raw, told, before=status)
+        await self._write(raw, told, before=job)
 
     async def _pass(self, key: Key, raw: Object) -> float | None:
         store, resync = self._api.store, spread(self._installation.resync, key=key)
@@ -144,7 +144,7 @@ class SlurmJobReconciler:
         if done.status is None:
             return done.again
         status = self._failures.settled(key, done.status, done=plan.actions, now=self._clock())
-        told = await self._write(done.raw, status, before=observed.status)
+        told = await self._write(done.raw, status, before=parts.job)
         await self._staging.keep(
             job=parts.job, frozen=parts.frozen, cluster=parts.cluster, status=told
         )
@@ -197,13 +197,13 @@ class SlurmJobReconciler:
         self._probes.forget(key)
 
     async def _write(
-        self, raw: Object, status: AttemptStatus, *, before: AttemptStatus | None = None
+        self, raw: Object, status: AttemptStatus, *, before: SlurmJob | None = None
     ) -> SlurmJobStatus:
-        """Write a status, and tell what became different from an earlier one; what was written."""
+        """Write a status; what was written. `before` has the one against which changes are told."""
         told = status.write()
         raw = await write_status(self._api.api, SLURM_JOBS, obj=raw, status=told)
         if before is not None:
-            report(self._api.events, raw, before=before.write(), after=told)
+            report(self._api.events, raw, before=before.status, after=told)
         return told
 
     def _again(

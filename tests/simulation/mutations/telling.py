@@ -6,7 +6,7 @@ from unittest.mock import patch
 from isthmus.errors import SlurmError
 from isthmus.slurmjob.action_failures import ActionFailures
 from isthmus.slurmjob.actions import Terminate
-from isthmus.slurmjob.reconciler import SlurmJobReconciler
+from isthmus.slurmjob.execute import SlurmJobActions
 from isthmus.telemetry import report, transitions
 from tests.simulation.mutations.register import Patches, mutation
 
@@ -23,16 +23,16 @@ def a_failed_action_is_not_told() -> Patches:
 
 @mutation("commands_fail")
 def a_term_that_failed_counts_as_sent() -> Patches:
-    original = SlurmJobReconciler._act
+    original = SlurmJobActions.execute
 
-    async def act(self: Any, parts: Any, action: Any) -> None:
+    async def execute(self: Any, parts: Any, action: Any) -> None:
         try:
             await original(self, parts, action)
         except SlurmError:
             if not isinstance(action, Terminate):
                 raise
 
-    return [patch.object(SlurmJobReconciler, "_act", act)]
+    return [patch.object(SlurmJobActions, "execute", execute)]
 
 
 @mutation()

@@ -1,11 +1,11 @@
 """The numbers of a status never include what has ended."""
 
-from isthmus.api import names
 from isthmus.api.times import epoch
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import PODS
 from tests.simulation.apiserver import Json
 from tests.simulation.clock import EPOCH
+from tests.simulation.promises.desired import of_a_worker
 from tests.simulation.promises.ledger import Ledger
 
 
@@ -23,7 +23,7 @@ class CountRules(Ledger):
             not k8s.deletion_timestamp(pod)
             or not self._ends((epoch(k8s.deletion_timestamp(pod)) or 0.0) - _grace(pod) - EPOCH)
             for pod in self._api.all(PODS)
-            if k8s.labels(pod).get(names.LABEL_DEPLOYMENT) == place[1]
+            if of_a_worker(pod, place[1])
         )
         said = obj.get("status", {}).get("replicas", 0)
         if not self.caches_late and self.now >= self.deletions_untold_until:

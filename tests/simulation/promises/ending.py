@@ -144,11 +144,14 @@ def _leftovers(world: World) -> Iterator[str]:
     for obj in world.api.all(PODS):
         # A failed one stays until its ReplicaSet goes, as it was: nothing of it drains.
         over = k8s.deletion_timestamp(obj) or k8s.dig(obj, "status", "phase") == "Failed"
-        if k8s.labels(obj).get(names.LABEL_TRAFFIC) != "on" and not over:
+        front = names.LABEL_COMPONENT in k8s.labels(obj)
+        if k8s.labels(obj).get(names.LABEL_TRAFFIC) != "on" and not over and not front:
             yield f"pod {k8s.name(obj)} drains still"
     pools = {k8s.name(o): {p["name"] for p in o["spec"]["pools"]} for o in world.deployments()}
     for obj in world.api.all(DEPLOYMENTS):
         owner = k8s.labels(obj).get(names.LABEL_DEPLOYMENT, "")
+        if names.LABEL_COMPONENT in k8s.labels(obj):
+            continue
         if k8s.labels(obj).get(names.LABEL_POOL, "") not in pools.get(owner, set()):
             yield f"Deployment {k8s.name(obj)} is of no pool any more"  # it may drain still
     for obj in world.api.all(SLURM_CLUSTERS):

@@ -8,7 +8,12 @@ from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import DEPLOYMENTS, MODEL_DEPLOYMENTS, PODS, SLURM_JOBS
 from tests.simulation.apiserver import Json
 from tests.simulation.clock import EPOCH
-from tests.simulation.promises.desired import drain_timeout, startup_timeout
+from tests.simulation.promises.desired import (
+    drain_timeout,
+    membership,
+    of_a_worker,
+    startup_timeout,
+)
 from tests.simulation.promises.ledger import WAITING, Ledger, over
 
 _KIND = (names.LABEL_POOL, names.LABEL_REVISION)
@@ -40,7 +45,7 @@ class NumberRules(Ledger):
 
     def _available(self, place: tuple[str, str]) -> set[str]:
         """Members now, or so lately that an operator may not know better."""
-        members = self._members.get("/".join(place), {})
+        members = self._members.get(membership(self._api, place), {})
         kept = {uid for uid, left in members.items() if left is None or self.now - left < 15}
         leaving = {
             a.uid
@@ -56,9 +61,10 @@ class NumberRules(Ledger):
         if self.caches_late or wanted == 0 or self._api.get(MODEL_DEPLOYMENTS, *place) is None:
             return
         before = self._available(place) | removed
-        if not removed & self._members.get("/".join(place), {}).keys():
+        members = self._members.get(membership(self._api, place), {})
+        if not removed & members.keys():
             return
-        if any(self._members["/".join(place)].get(uid) is not None for uid in removed):
+        if any(members.get(uid) is not None for uid in removed):
             return  # it had left the membership before
         if any(self.now - self._joined.get(uid, 0.0) < PASS for uid in removed):
             return  # it joined after the pass that takes it away had begun: seed 1740
@@ -82,21 +88,20 @@ class NumberRules(Ledger):
             d
             for d in self._api.all(DEPLOYMENTS)
             if k8s.namespace(d) == place[0]
-            and k8s.labels(d).get(names.LABEL_DEPLOYMENT) == place[1]
+            and of_a_worker(d, place[1])
             and not k8s.deletion_timestamp(d)
         ]
         pods = sum(int(d["spec"]["replicas"]) for d in owned)
         # As jobs that end, pods that drain have a successor already.
         pods -= sum(
-            k8s.labels(pod).get(names.LABEL_DEPLOYMENT) == place[1]
+            of_a_worker(pod, place[1])
             and names.ANNOTATION_DRAINING_SINCE in k8s.annotations(pod)
             and names.ANNOTATION_DRAINED_AT not in k8s.annotations(pod)
             and not k8s.deletion_timestamp(pod)
             for pod in self._api.all(PODS)
         )
         waiting += sum(
-            k8s.labels(pod).get(names.LABEL_DEPLOYMENT) == place[1]
-            and k8s.dig(pod, "spec", "nodeName") is None
+            of_a_worker(pod, place[1]) and k8s.dig(pod, "spec", "nodeName") is None
             for pod in self._api.all(PODS)
         )
         wanted = self._wanted(place, low=False)

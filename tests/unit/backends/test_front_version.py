@@ -86,6 +86,8 @@ def test_an_image_says_its_version_and_one_of_before_that_it_has_none(tmp_path: 
         command = [sys.executable, *front_version.command()[1:-1], str(said)]
         subprocess.run(command, env={"PYTHONPATH": path}, check=True, timeout=60)
         assert understood(pod(said.read_text(encoding="utf-8"))) == version
+    nowhere = [sys.executable, *front_version.command()[1:-1], str(tmp_path / "none" / "said")]
+    subprocess.run(nowhere, env={}, check=True, timeout=60)
     assert "$" not in " ".join(front_version.command()), "the kubelet would replace it"
 
 

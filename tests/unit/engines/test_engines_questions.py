@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import isthmus
 from isthmus.api.names import identity_model_name
 from isthmus.engines import ENGINES
+from isthmus.engines.paths import PathClass
 from isthmus.engines.questions import (
     ANSWERED,
     HEALTHY,
     NOTHING_ASKED,
+    STRANGER,
     Answer,
+    ProbeReason,
     ProbeVerdict,
     Question,
     served_models,
@@ -47,6 +53,17 @@ def test_what_is_asked(name: str) -> None:
     assert short == (Question(engine.readiness_path),)
     assert full[0] == Question(engine.health_path)
     assert [question.guarded for question in full[1:]] == [True] * (len(full) - 1) != []
+
+
+@every_engine
+def test_what_is_asked_is_there_changes_nothing_and_is_no_work(name: str) -> None:
+    """What we ask ourselves and is counted as a request would keep a drain from ever ending."""
+    engine = ENGINES[name]
+    asked = {engine.metrics, *engine.probes(full=True), *engine.probes(full=False)}
+    harmless = {each.path for each in engine.paths if each.kind is PathClass.INFORMATION}
+    paths = {question.path for question in asked}
+    assert paths <= harmless
+    assert engine.load.active is None or paths <= set(engine.load.apart_from)
 
 
 @every_engine
@@ -143,6 +160,17 @@ def test_h2_no_verdict_can_be_made_with_a_longer_message(text: str) -> None:
     found = ProbeVerdict("HttpError", text)
     assert len(found.message) <= 300
     assert found.message.isprintable()
+
+
+def test_what_a_reason_says_of_who_answers_stands_in_one_place() -> None:
+    assert set(get_args(ProbeReason)) > ANSWERED > STRANGER
+    package = Path(isthmus.__file__).parent
+    found = {
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if '"WrongAttempt"' in path.read_text(encoding="utf-8")
+    }
+    assert found == {"engines/questions.py", "engines/sglang.py", "engines/vllm.py"}
 
 
 NESTED = b"[" * 900 + b"]" * 900

@@ -8,12 +8,10 @@ more rarely, the last word is that of a probe made for the decision.
 
 from dataclasses import replace
 
+from isthmus.engines.questions import ANSWERED
 from isthmus.slurmjob.observation import SlurmJobObservation
 from isthmus.slurmjob.policy.forwarding import BROKEN, forwarded
 from isthmus.slurmjob.record import AttemptStatus
-
-ANSWERS = frozenset({"NotReady", "WrongModel", "WrongAttempt"})
-"""Outcomes of a probe for which something at the address has answered."""
 
 FRESH = 10.0
 """Seconds for which a probe says how its worker is now."""
@@ -48,5 +46,5 @@ def time_left(observed: SlurmJobObservation, status: AttemptStatus, *, now: floa
 def _is_sure(observed: SlurmJobObservation, status: AttemptStatus) -> bool:
     # Silence through a tunnel that is said to be up: its host is dead, or would say otherwise.
     silence_counts = observed.others_answer and not forwarded(observed, status)
-    seen = observed.probe_reason in ANSWERS or silence_counts
+    seen = observed.probe_reason in ANSWERED or silence_counts
     return observed.probe_healthy is False and seen

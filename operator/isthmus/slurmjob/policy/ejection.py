@@ -9,8 +9,8 @@ another model, another attempt) has not been lost from view: it always leaves.
 from dataclasses import replace
 
 from isthmus.api.conditions import Phase, Reason
+from isthmus.engines.questions import ANSWERED
 from isthmus.slurmjob.observation import SlurmJobObservation
-from isthmus.slurmjob.policy.degraded import ANSWERS
 from isthmus.slurmjob.policy.rotation import forwards_requests
 from isthmus.slurmjob.record import AttemptStatus
 
@@ -21,7 +21,7 @@ def withheld(observed: SlurmJobObservation, status: AttemptStatus) -> bool:
         status.phase == Phase.DEGRADED
         and status.reason in {Reason.PROBE_FAILED, Reason.LAST_IN_ROTATION}
         and observed.probe_healthy is False
-        and observed.probe_reason not in ANSWERS
+        and observed.probe_reason not in ANSWERED
         and not observed.others_good
     )
 

@@ -12,11 +12,11 @@ from isthmus.api.conditions import Phase, Reason
 from isthmus.api.ip_family import host_port
 from isthmus.backends.slurm.comments import parse_comment
 from isthmus.backends.slurm.records import JobRecord, PublishedEndpoint
+from isthmus.engines.questions import STRANGER
 from isthmus.slurmjob.observation import EndpointRules, SlurmJobObservation
 from isthmus.slurmjob.policy import ejection, forwarding
 from isthmus.slurmjob.record import AttemptStatus
 
-_IDENTITY = frozenset({"WrongModel", "WrongAttempt"})
 SILENT = 30.0
 """Seconds after its start from which on the port of a job is also looked for in its run folder."""
 
@@ -152,7 +152,7 @@ def judged(observed: SlurmJobObservation, *, status: AttemptStatus, now: float) 
         )
     if not status.ever_ready:
         return _starting(observed, status)
-    identity = observed.probe_reason in _IDENTITY
+    identity = observed.probe_reason in STRANGER
     failing = replace(
         status,
         phase=Phase.DEGRADED,
@@ -166,7 +166,7 @@ def judged(observed: SlurmJobObservation, *, status: AttemptStatus, now: float) 
 def _starting(observed: SlurmJobObservation, status: AttemptStatus) -> AttemptStatus:
     if status.reason == Reason.ADDRESS_REFUSED:
         return replace(status, phase=Phase.STARTING, healthy=False)
-    wrong = observed.probe_reason in _IDENTITY
+    wrong = observed.probe_reason in STRANGER
     if status.port is None:
         message = "the engine is loading: the job publishes its port once its engine listens"
     elif wrong:
@@ -190,7 +190,7 @@ def mistaken(observed: SlurmJobObservation, status: AttemptStatus) -> bool:
     return (
         status.reason == Reason.IDENTITY_MISMATCH
         and observed.probe_healthy is False
-        and observed.probe_reason in _IDENTITY
+        and observed.probe_reason in STRANGER
         and not forwarding.rerouted(observed, status)
     )
 
