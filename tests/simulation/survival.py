@@ -93,7 +93,7 @@ async def _live(seed: int, cases: int, log: "_Log") -> Survival:
     _first_objects(world)
     (operator,) = world.operators
     operator.start()
-    slowest, done, problems = await _honest_change(world), 0, list[str]()
+    slowest, done, problems = await _honest_change(world, replicas=1), 0, list[str]()
     while done < cases and not problems:
         for _ in range(min(CASES_OF_A_ROUND, cases - done)):
             problems += tenant.case()
