@@ -102,7 +102,8 @@ PARTS: Final[Mapping[str, Mapping[Reason, Text]]] = {
             "A pod of the front is of an older release: it serves, and ignores what it does not "
             "know, such as the table of paths. It may pass administration on to the engines.",
             "Set front-image to the image of the operator's release; the pods are replaced one by "
-            "one, each new one first.",
+            "one, each new one first. Where it is that image already, an older operator made the "
+            "Deployment: change front-drain by a second, and it is created again.",
         ),
         Reason.CLIENT_KEYS_IN_FORCE: Text(
             "The front answers only clients with a key of `endpoint.clientKeysSecretRef`.",

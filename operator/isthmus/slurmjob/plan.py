@@ -197,7 +197,7 @@ def _missing(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan:
 def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> SlurmJobPlan:
     """The attempt has this job: take over what SLURM says of it."""
     state = observe(record)
-    status = recorded(observed.status, record=record, running=state is not JobState.Pending)
+    status = recorded(observed.status, record=record)
     if not state.live:
         log = f"{observed.work_directory} (job {record.job_id} on {record.nodes or 'no node'})"
         finished = status.ending.finished_at or record.end_time or now

@@ -118,6 +118,16 @@ class TestFollowing:
             found = plan(job(record(end_time=end), status=status(Phase.READY))).status
             assert found.job.end_time == end
 
+    @pytest.mark.parametrize("state", ["COMPLETING", "REQUEUED", "REQUEUE_HOLD"])
+    def test_the_moment_of_a_cancellation_is_no_time_limit(self, state: str) -> None:
+        """Found in a run of all releases: a job that was cancelled was told as TimeLimitNear."""
+        granted = status(Phase.READY)
+        granted = replace(granted, job=replace(granted.job, end_time=NOW + 3600))
+        ending = plan(job(record(state, end_time=int(NOW)), status=granted)).status
+        assert ending.job.end_time == NOW + 3600
+        over = plan(job(record("CANCELLED", end_time=int(NOW)), status=ending)).status
+        assert over.job.end_time == NOW
+
     def test_an_attempt_that_is_over_stays_over(self) -> None:
         over = status(Phase.FAILED, job_id=101, reason="JobFailed")
         found = plan(job(record("COMPLETED", comment=PUBLISHED), status=over, probe_healthy=True))

@@ -97,8 +97,17 @@ def start_forgotten(status: AttemptStatus, record: JobRecord) -> bool:
     return observe(record) is JobState.Pending and status.job.start_time is not None
 
 
-def recorded(status: AttemptStatus, *, record: JobRecord, running: bool) -> AttemptStatus:
-    """The status with what the record says, whatever its state means."""
+_ENDING = frozenset({JobState.Completing, JobState.Requeued, JobState.Blocked})
+"""The end of these is the moment when somebody ended them, not that of their time limit."""
+
+
+def recorded(status: AttemptStatus, *, record: JobRecord) -> AttemptStatus:
+    """The status with what the record says, whatever its state means.
+
+    The end of a job that is just ending stays as it was known: squeue gives the moment at which
+    it was cancelled (22.05), and the worker would be replaced as one that comes to its time limit.
+    """
+    state = observe(record)
     job = replace(
         status.job,
         job_id=record.job_id,
@@ -106,12 +115,12 @@ def recorded(status: AttemptStatus, *, record: JobRecord, running: bool) -> Atte
         submit_time=record.submit_time or None,
         restart_count=record.restart_count,
     )
-    if running and record.has_run:
+    if state is not JobState.Pending and record.has_run:
         job = replace(
             job,
             nodes=record.nodes or job.nodes,
             start_time=record.start_time or None,
-            end_time=record.end_time or None,
+            end_time=job.end_time if state in _ENDING else record.end_time or None,
         )
     submission = replace(status.submission, unknown_since=None, last_answer=None, same_answers=None)
     return replace(status, job=job, submission=submission)
