@@ -23,6 +23,7 @@ from isthmus.slurmjob.actions import (
     Submit,
     Terminate,
 )
+from isthmus.slurmjob.policy.failed_action import seen_beside
 from isthmus.slurmjob.record import AttemptStatus
 
 _STEPS: Final = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000)
@@ -47,16 +48,22 @@ class _Failing:
     at: float
 
 
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    action: SlurmJobAction
+    planned: AttemptStatus
+
+
 class ActionFailures:
     """The failures of all attempts."""
 
     def __init__(self) -> None:
         self._failing: dict[Key, _Failing] = {}
-        self._begun: dict[Key, SlurmJobAction] = {}
+        self._begun: dict[Key, _Begun] = {}
 
-    def begin(self, key: Key, action: SlurmJobAction) -> None:
-        """An action is about to be done."""
-        self._begun[key] = action
+    def begin(self, key: Key, action: SlurmJobAction, *, planned: AttemptStatus) -> None:
+        """An action is about to be done; `planned` is the status when all of the pass is done."""
+        self._begun[key] = _Begun(action, planned)
 
     def forget(self, key: Key) -> None:
         """The object is gone."""
@@ -89,10 +96,14 @@ class ActionFailures:
         return replace(status, conditions=conditions)
 
     def told(
-        self, key: Key, status: AttemptStatus, error: Exception, *, now: float
+        self, key: Key, stored: AttemptStatus, error: Exception, *, now: float
     ) -> AttemptStatus:
-        """Count one more failure; return the status with the condition."""
-        words = _words(self._begun.pop(key, None))
+        """Count one more failure; return the status with the condition, and with what was seen."""
+        begun = self._begun.pop(key, None)
+        status = stored
+        if begun is not None:
+            status = seen_beside(begun.action, stored=stored, planned=begun.planned)
+        words = _words(None if begun is None else begun.action)
         found = self._failing.get(key)
         if found is None or found.action != words:
             found = self._failing[key] = _Failing(words, 0, now)

@@ -115,7 +115,7 @@ class SlurmJobReconciler:
             raise
 
     async def _tell_failure(self, key: Key, error: SlurmError) -> None:
-        """Say what is tried in vain, beside what was known: nothing else is known of this pass."""
+        """Say what is tried in vain, beside what is known of the attempt."""
         raw = self._api.store.get(SLURM_JOBS, key.namespace, key.name)
         job = None if raw is None else self._api.store.derived.of(raw, read_job).value
         if raw is None or job is None:
@@ -167,7 +167,7 @@ class SlurmJobReconciler:
         if not any(isinstance(action, Submit) for action in plan.actions):
             self._submissions.withdraw(key, reference)
         for action in plan.actions:
-            self._failures.begin(key, action)
+            self._failures.begin(key, action, planned=plan.status)
             if isinstance(action, RemoveFinalizer):
                 await self._release(key, parts, raw)
                 return _Done(raw, None)

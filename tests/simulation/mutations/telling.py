@@ -4,6 +4,7 @@ from typing import Any
 from unittest.mock import patch
 
 from isthmus.errors import SlurmError
+from isthmus.slurmjob import action_failures
 from isthmus.slurmjob.action_failures import ActionFailures
 from isthmus.slurmjob.actions import Terminate
 from isthmus.slurmjob.execute import SlurmJobActions
@@ -19,6 +20,16 @@ def a_failed_action_is_not_told() -> Patches:
         return status
 
     return [patch.object(ActionFailures, "told", told)]
+
+
+@mutation("commands_fail")
+def a_failed_action_hides_what_was_seen() -> Patches:
+    """Seed 406."""
+
+    def stored_alone(action: Any, *, stored: Any, planned: Any) -> Any:
+        return stored
+
+    return [patch.object(action_failures, "seen_beside", stored_alone)]
 
 
 @mutation("commands_fail")

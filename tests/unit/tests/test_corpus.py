@@ -5,7 +5,7 @@ import pytest
 from tests.simulation import corpus
 
 CATCH_MUTATIONS = {551, 872, 1666, 1736}
-ONCE_OPEN = {9875, 9919, 10093}
+ONCE_OPEN = {406, 9875, 9919, 10093}
 
 
 def test_ranges_and_single_seeds() -> None:
