@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from isthmus.apiserver.objects import Object, uid
 
+R = TypeVar("R")
 T = TypeVar("T")
 
 
@@ -38,7 +39,8 @@ class Derived:
         """
         key = uid(obj)
         made = self._known.setdefault(key, {})
-        self._known.move_to_end(key)
+        if self._most is not None:
+            self._known.move_to_end(key)
         known = made.get(make)
         if known is not None and known[0] is obj:
             return known[1]  # type: ignore[return-value]  # `make` is in the key
@@ -48,6 +50,21 @@ class Derived:
         value = make(obj)
         made[make] = obj, value
         return value
+
+    def of_read(self, obj: Object, *, read: Callable[[Object], R], make: Callable[[R], T]) -> T:
+        """Return `make(read(obj))`, each made once for each version of the object.
+
+        Args:
+            obj: as it lies in the store.
+            read: as for `of`.
+            make: a function that depends on nothing but what was read.
+        """
+        value = self.of(obj, read)
+        made = self._known[uid(obj)]
+        known = made.get(make)
+        if known is None or known[0] is not value:
+            known = made[make] = value, make(value)
+        return known[1]  # type: ignore[return-value]  # `make` is in the key
 
     def forget(self, obj: Object) -> None:
         """Forget what was made from an object that is gone."""
