@@ -284,10 +284,19 @@ def instant_engines(folder: Path, *, count: int) -> tuple[Process, list[Address]
         "stat_prefix": "engine",
         "route_config": {"virtual_hosts": [{"name": "e", "domains": ["*"], "routes": routes}]},
         "http_filters": [
+            # The whole request is read first, as engines do: who answers sooner has to close the
+            # connection, and each request would pay for a new one.
+            {
+                "name": "envoy.filters.http.buffer",
+                "typed_config": {
+                    "@type": f"{kind}.http.buffer.v3.Buffer",
+                    "max_request_bytes": 2**20,
+                },
+            },
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {"@type": f"{kind}.http.router.v3.Router"},
-            }
+            },
         ],
     }
     chain = {

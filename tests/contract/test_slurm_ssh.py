@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import os
 import shlex
 import signal
 import subprocess
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -99,9 +100,17 @@ class Site:
             start_timeout=PATIENCE,
         )
 
-    def executor(self, connection: Connection | None = None) -> OpenSshExecutor:
+    def executor(
+        self,
+        connection: Connection | None = None,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> OpenSshExecutor:
         made = OpenSshExecutor(
-            connection or self.connection(), user=self.sshd.user, bin_directory=str(self.bin)
+            connection or self.connection(),
+            user=self.sshd.user,
+            bin_directory=str(self.bin),
+            clock=clock,
         )
         self.opened.append(made)
         return made
@@ -548,6 +557,28 @@ async def test_no_session_at_all(tmp_path: Path) -> None:
             await site.executor(connection).run(("true",), timeout=8)
         assert caught.value.reason == "SshSessionsRefused"
         assert "MaxSessions" in str(caught.value)
+    finally:
+        await site.close()
+
+
+async def test_a_last_try_without_time_does_not_hide_the_refusals_before_it(
+    tmp_path: Path,
+) -> None:
+    """It was told as a host that cannot be reached, wherever in that try the time ended."""
+    site = Site(tmp_path, max_sessions=0)
+    try:
+        connection = site.connection()
+        async with connection.use():
+            pass
+        for ends_at in range(5, 10):
+            looks = itertools.count()
+
+            def clock(looks: Iterator[int] = looks, ends_at: int = ends_at) -> float:
+                return PATIENCE if next(looks) >= ends_at else 0.0
+
+            with pytest.raises(SlurmUnavailableError) as caught:
+                await site.executor(connection, clock=clock).run(("true",), timeout=PATIENCE)
+            assert caught.value.reason == "SshSessionsRefused", ends_at
     finally:
         await site.close()
 

@@ -50,6 +50,10 @@ KILL_AFTER: Final = 5.0
 _SSH_FAILED: Final = 255
 _RETRY_SECONDS: Final = 0.2
 _CLOSE_SECONDS: Final = 10.0
+_REFUSED: Final = (
+    "The login host ran no command over the connection in time (its MaxSessions is too small, or "
+    "sessions of the account hang there)."
+)
 
 
 def remote_script(
@@ -132,16 +136,20 @@ class OpenSshExecutor:
         await self._connection.close()
 
     async def _run(self, argv: Sequence[str], *, stdin: str, deadline: float) -> CommandResult:
+        refused = False
         while True:
-            result = await self._once(argv, stdin=stdin, deadline=deadline)
+            try:
+                result = await self._once(argv, stdin=stdin, deadline=deadline)
+            except SshError as error:
+                if not refused or self._clock() < deadline:
+                    raise
+                # The last try ran out of time because of the refusals before it.
+                raise type(error)(_REFUSED, reason=Reason.SSH_SESSIONS_REFUSED) from error
             if result is not None:
                 return result
+            refused = True
             if self._clock() + _RETRY_SECONDS > deadline:
-                raise _NothingRanError(
-                    "The login host ran no command over the connection in time (its MaxSessions "
-                    "is too small, or sessions of the account hang there).",
-                    reason=Reason.SSH_SESSIONS_REFUSED,
-                )
+                raise _NothingRanError(_REFUSED, reason=Reason.SSH_SESSIONS_REFUSED)
             await asyncio.sleep(_RETRY_SECONDS)
 
     async def _once(
