@@ -6,12 +6,16 @@ have not changed since the last pass. Apart from the store, which knows no kind.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from isthmus.apiserver.objects import Object, uid
 
 R = TypeVar("R")
 T = TypeVar("T")
+
+_Made: TypeAlias = dict[object, tuple[Object, object]]
+"""What was made from one object, by what made it, with the version that it was made from."""
+_NOTHING: Final[_Made] = {}
 
 
 class Derived:
@@ -59,12 +63,13 @@ class Derived:
             read: as for `of`.
             make: a function that depends on nothing but what was read.
         """
-        value = self.of(obj, read)
-        made = self._known[uid(obj)]
-        known = made.get(make)
-        if known is None or known[0] is not value:
-            known = made[make] = value, make(value)
-        return known[1]  # type: ignore[return-value]  # `make` is in the key
+        key = uid(obj)
+        known = self._known.get(key, _NOTHING).get(make)
+        if known is not None and known[0] is obj:
+            return known[1]  # type: ignore[return-value]  # `make` is in the key
+        value = make(self.of(obj, read))
+        self._known[key][make] = obj, value
+        return value
 
     def forget(self, obj: Object) -> None:
         """Forget what was made from an object that is gone."""
