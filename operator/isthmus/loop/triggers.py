@@ -25,6 +25,7 @@ from isthmus.apiserver.resources import (
     Resource,
 )
 from isthmus.apiserver.store import Store
+from isthmus.backends.slurm.records import SnapshotChanges
 from isthmus.loop.queue import WorkQueue
 
 PARTS_GAP = 0.1
@@ -103,8 +104,8 @@ class Triggers:
         if deployment is not None:
             self._queue.add(Key(MODEL_DEPLOYMENT, key.namespace, deployment))
 
-    def cluster_changed(self, reference: ClusterReference, changed: frozenset[str] | None) -> None:
-        """Take a snapshot or failure: names of changed jobs, None for its reachability."""
+    def cluster_changed(self, reference: ClusterReference, changed: SnapshotChanges | None) -> None:
+        """Take a snapshot or failure: what it changed, None for the cluster's reachability."""
         self._queue.add(Key(SLURM_CLUSTER, reference.namespace, reference.name))
         if changed is None:
             self._add_cluster(reference)
@@ -112,14 +113,19 @@ class Triggers:
         for obj in self._store.list(SLURM_JOBS):
             if cluster_of(obj) != reference:
                 continue
-            if dig(obj, "spec", "jobName") in changed or _unsettled(obj):
+            if dig(obj, "spec", "jobName") in changed.jobs or _unsettled(obj):
                 self._queue.add(key_of(SLURM_JOBS, obj))
+        if changed.draining:  # workers there are to be replaced, or no more
+            self._add_deployments(reference)
 
     def _add_cluster(self, reference: ClusterReference) -> None:
         """Everything that depends on a cluster."""
         for obj in self._store.list(SLURM_JOBS):
             if cluster_of(obj) == reference:
                 self._queue.add(key_of(SLURM_JOBS, obj))
+        self._add_deployments(reference)
+
+    def _add_deployments(self, reference: ClusterReference) -> None:
         for obj in self._store.list(MODEL_DEPLOYMENTS):
             if reference in self._references(obj):
                 self._queue.add(key_of(MODEL_DEPLOYMENTS, obj))

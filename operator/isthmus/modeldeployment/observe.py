@@ -41,8 +41,7 @@ from isthmus.apiserver.store import Store
 from isthmus.backends.kubernetes import observe as pods
 from isthmus.backends.kubernetes.render import service_spec
 from isthmus.backends.slurm import workers as slurm_workers
-from isthmus.backends.slurm.records import Snapshot
-from isthmus.backends.slurm.states import node_draining
+from isthmus.backends.slurm.states import draining_nodes
 from isthmus.loop.triggers import SLURM_JOB
 from isthmus.modeldeployment.execute_front import front_state, service_waits
 from isthmus.modeldeployment.execute_pods import POD, PodWatch
@@ -280,19 +279,13 @@ class DeploymentObserver:
                 return Reachability(
                     reachable=True, accepts=False, reason=Reason.INVALID_SPEC, message=message
                 )
-            return Reachability(reachable=True, draining=draining(state.snapshot))
+            return Reachability(reachable=True, draining=draining_nodes(state.snapshot))
         reason, message = (
             (Reason.NOT_OBSERVED_YET, "the cluster has not been looked at yet")
             if state is None
             else state.why_not_fresh(now=now)
         )
         return Reachability(reachable=False, reason=reason, message=message)
-
-
-def draining(snapshot: Snapshot | None) -> Mapping[str, str]:
-    """Drained nodes of a snapshot, each with SLURM's reason for it."""
-    nodes = () if snapshot is None else snapshot.nodes.values()
-    return {node.name: node.reason for node in nodes if node_draining(node)}
 
 
 def status_of(raw: Object) -> ModelDeploymentStatus:

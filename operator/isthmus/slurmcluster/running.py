@@ -15,7 +15,13 @@ from isthmus.api.reasons import Reason
 from isthmus.backends.slurm.addresses import nodes_family
 from isthmus.backends.slurm.client import SlurmClient
 from isthmus.backends.slurm.login import ClusterAccess, ClusterHandle
-from isthmus.backends.slurm.records import NotSent, Snapshot, SubmitOutcome, SubmitRequest
+from isthmus.backends.slurm.records import (
+    NotSent,
+    Snapshot,
+    SnapshotChanges,
+    SubmitOutcome,
+    SubmitRequest,
+)
 from isthmus.backends.slurm.work_folder import WorkFolder
 from isthmus.errors import SlurmUnavailableError
 from isthmus.slurmcluster.poller import Poller, PollListener, PollTimes
@@ -27,8 +33,8 @@ SUBMISSIONS_AT_ONCE = 8
 
 
 Reach = Callable[[ClusterAccess], ClusterHandle]
-ChangeListener = Callable[[ClusterReference, frozenset[str] | None], None]
-"""Called with the names of changed jobs, or None when the cluster's reachability changed."""
+ChangeListener = Callable[[ClusterReference, SnapshotChanges | None], None]
+"""Called with what a snapshot changed, or None when the cluster's reachability changed."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 from isthmus.api.desired import ClusterReference
 from isthmus.api.reasons import Reason
-from isthmus.backends.slurm.records import JobRecord, Snapshot, UnreadableJob
+from isthmus.backends.slurm.records import JobRecord, Snapshot, SnapshotChanges, UnreadableJob
+from isthmus.backends.slurm.states import draining_nodes
 from isthmus.errors import SlurmUnavailableError
 
 _Job = JobRecord | UnreadableJob
@@ -50,16 +51,13 @@ class ClusterState:
         """When the last few snapshots that show all jobs were begun, epoch seconds."""
         return tuple(self._starts)
 
-    def take(self, snapshot: Snapshot) -> frozenset[str]:
+    def take(self, snapshot: Snapshot) -> SnapshotChanges:
         """Take in a complete snapshot.
 
         One that does not show all jobs (`Snapshot.shows_all`) is none of those by which something
         is found to be absent.
-
-        Returns:
-            Names of the jobs whose records differ from the last snapshot's.
         """
-        before = self._by_name
+        before, drained = self._by_name, draining_nodes(self.snapshot)
         found: dict[str, list[_Job]] = {}
         every: tuple[_Job, ...] = (*snapshot.jobs, *snapshot.unreadable)
         for record in every:
@@ -79,7 +77,10 @@ class ClusterState:
         }
         self.ports = {name: told for name, told in self.ports.items() if name in self._by_name}
         names = before.keys() | self._by_name.keys()
-        return frozenset(name for name in names if before.get(name) != self._by_name.get(name))
+        return SnapshotChanges(
+            jobs=frozenset(name for name in names if before.get(name) != self._by_name.get(name)),
+            draining=draining_nodes(snapshot) != drained,
+        )
 
     def _clock_went_back(self, now: float) -> None:
         """Moments of before cannot be compared any more: count anew, and nothing was seen later."""

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 from typing import Any
 
+from isthmus.api.desired import ClusterReference
 from isthmus.apiserver.key import Key
 from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_JOBS, WATCHED
 from isthmus.apiserver.store import Store
+from isthmus.backends.slurm.records import SnapshotChanges
 from isthmus.loop.queue import WorkQueue
 from isthmus.loop.triggers import Triggers
 
@@ -86,3 +89,24 @@ async def test_a_job_without_labels_is_known_by_its_owner() -> None:
     assert Key("ModelDeployment", "team-a", "llama") in drained(queue)
     store.put(MODEL_DEPLOYMENTS, model_deployment(4, replicas=2))
     assert Key("SlurmJob", "team-a", "llama-hpc-0") in drained(queue)
+
+
+async def test_a_drained_node_wakes_the_deployments_of_its_cluster_and_nobody_else() -> None:
+    store = Store(watched=[resource for resource, _ in WATCHED])
+    queue = WorkQueue(retry_base=1.0, retry_cap=2.0, random=Random(1))
+    triggers = Triggers(store=store, queue=queue, operator_namespace="isthmus-system")
+    pools = [{"name": "hpc", "slurm": {"clusterRef": {"name": "hpc"}}}]
+    store.put(MODEL_DEPLOYMENTS, model_deployment(1, pools=pools))
+    store.put(SLURM_JOBS, slurm_job("llama-hpc-0", "llama"))
+    hpc = ClusterReference(namespace="isthmus-system", name="hpc")
+    cluster = Key("SlurmCluster", "isthmus-system", "hpc")
+    deployment = Key("ModelDeployment", "team-a", "llama")
+
+    def woken(reference: ClusterReference, *, draining: bool) -> set[Key]:
+        triggers.cluster_changed(reference, SnapshotChanges(jobs=frozenset(), draining=draining))
+        return drained(queue)
+
+    assert woken(hpc, draining=False) == {cluster}
+    assert woken(hpc, draining=True) == {cluster, deployment}
+    other = replace(hpc, name="other")
+    assert woken(other, draining=True) == {Key("SlurmCluster", "isthmus-system", "other")}

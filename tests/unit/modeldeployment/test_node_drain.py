@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from isthmus.api.conditions import Reason
 from isthmus.backends.base import WorkerGroup
 from isthmus.backends.slurm.records import NodeRecord
+from isthmus.backends.slurm.states import draining_nodes
 from isthmus.modeldeployment.actions import CreateRevision, CreateSlurmJob, DeleteSlurmJob
 from isthmus.modeldeployment.observation import ModelDeploymentObservation, Reachability
-from isthmus.modeldeployment.observe import draining
 from isthmus.modeldeployment.plan import plan_model_deployment
 from isthmus.modeldeployment.policy.displacement import node_drain
 from tests.unit.builders import NOW, deployment, desired, slurm_pool, slurm_worker, snapshot
@@ -98,8 +98,8 @@ def test_which_nodes_count_as_drained() -> None:
         node("f", "DOWN"),
     ]
     seen = replace(snapshot(), nodes={one.name: one for one in nodes})
-    assert draining(seen) == {"a": "r", "b": "r", "c": "r"}
-    assert draining(None) == {}
+    assert draining_nodes(seen) == {"a": "r", "b": "r", "c": "r"}
+    assert draining_nodes(None) == {}
 
 
 WORKERS = st.lists(

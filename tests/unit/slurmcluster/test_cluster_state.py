@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from isthmus.api.desired import ClusterReference
 from isthmus.errors import SlurmUnavailableError
 from isthmus.slurmcluster.state import ClusterState, ClusterStates
-from tests.unit.builders import JOB_NAME, NOW, record, snapshot
+from tests.unit.builders import JOB_NAME, NOW, node, record, snapshot
 
 DOWN = SlurmUnavailableError("slurmctld does not answer", reason="ControllerUnreachable")
 
@@ -66,11 +68,25 @@ class TestRecords:
 
     def test_what_changed_is_told(self, state: ClusterState) -> None:
         other = record(name="other-job", job_id=7)
-        assert state.take(snapshot(record(), other)) == {JOB_NAME, "other-job"}
-        assert state.take(snapshot(record(), other, at=NOW + 30)) == frozenset()
-        assert state.take(snapshot(record("COMPLETING"), other, at=NOW + 60)) == {JOB_NAME}
-        assert state.take(snapshot(other, at=NOW + 90)) == {JOB_NAME}
-        assert state.take(snapshot(other, at=NOW + 120)) == frozenset()
+        assert state.take(snapshot(record(), other)).jobs == {JOB_NAME, "other-job"}
+        assert state.take(snapshot(record(), other, at=NOW + 30)).jobs == frozenset()
+        assert state.take(snapshot(record("COMPLETING"), other, at=NOW + 60)).jobs == {JOB_NAME}
+        assert state.take(snapshot(other, at=NOW + 90)).jobs == {JOB_NAME}
+        assert state.take(snapshot(other, at=NOW + 120)).jobs == frozenset()
+
+    def test_a_node_that_is_drained_and_resumed_is_told(self, state: ClusterState) -> None:
+        """It was noticed at the next resync only, though each look shows it."""
+
+        def draining(*words: str, reason: str = "") -> bool:
+            found = replace(node(), states=frozenset(words), reason=reason)
+            return state.take(snapshot(nodes=[found])).draining
+
+        assert not draining("MIXED")
+        assert draining("MIXED", "DRAIN", reason="disk")
+        assert not draining("MIXED", "DRAIN", reason="disk")
+        assert draining("MIXED", "DRAIN", reason="disk and memory")
+        assert draining("MIXED")
+        assert not draining("IDLE")
 
     def test_a_snapshot_without_a_name_is_no_sight_of_it(self, state: ClusterState) -> None:
         state.take(snapshot(record(), at=NOW))

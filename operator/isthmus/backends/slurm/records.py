@@ -307,3 +307,16 @@ class JobTemplate:
     sbatch_options: tuple[str, ...] = ()
     key: str | None = None
     key_variable: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotChanges:
+    """What a snapshot says otherwise than the one before it.
+
+    Attributes:
+        jobs: names of the jobs whose records differ.
+        draining: whether other nodes are drained now, or for another reason.
+    """
+
+    jobs: frozenset[str]
+    draining: bool = False

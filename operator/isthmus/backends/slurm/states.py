@@ -7,9 +7,10 @@ words, releases 22.05 to 26.05; squeue prints one word per job, flags before the
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from enum import Enum
 
-from isthmus.backends.slurm.records import JobRecord, NodeRecord
+from isthmus.backends.slurm.records import JobRecord, NodeRecord, Snapshot
 
 GATE_EXIT_CODE = 75
 """Exit code of a batch script whose attempt was claimed already (EX_TEMPFAIL of sysexits.h)."""
@@ -166,6 +167,12 @@ _DOWN_WORDS = frozenset(
 def node_draining(node: NodeRecord) -> bool:
     """Whether no new job may start there while running ones go on (DRAIN, a reboot asked for)."""
     return "UNDRAIN" not in node.states and bool(node.states & _DRAIN_WORDS)
+
+
+def draining_nodes(snapshot: Snapshot | None) -> Mapping[str, str]:
+    """Drained nodes of a snapshot, each with SLURM's reason for it."""
+    nodes = () if snapshot is None else snapshot.nodes.values()
+    return {node.name: node.reason for node in nodes if node_draining(node)}
 
 
 def node_maintenance(node: NodeRecord) -> bool:
