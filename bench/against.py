@@ -4,11 +4,15 @@ Both trees take turns in short rounds of one run, each measured by its own bench
 own; a row is the ratio of the two in the same round. The other tree is a worktree of git's that
 goes at the end.
 
-* front: its rate of requests and its median, ratios to the direct way, before engines that answer
-  at once: what Envoy itself does for a request is all there is to see then.
+* front: its rate of requests and its median, ratios to the direct way, and the processor time that
+  Envoy takes for a request, before engines that answer at once, the same ones for both trees: what
+  Envoy itself does for a request is all there is to see then.
 * probes: processor time of the prober over 500 workers.
 * applies: from the POST of a ModelDeployment to its Deployment, one at a time, on a bare API server
   which both operators use, a namespace each.
+* scale: 100 applies at once, and 1000 deployments with their pods (`bench.scale`): memory of the
+  operator, and its processor time while nothing changes but each object is looked at every 30 s.
+  Slow, so with fewer rounds.
 """
 
 import argparse
@@ -21,28 +25,53 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from bench.bare import Client
+from bench.front_candidates import instant_engines
 from playground.cluster import Config, Playground
 from playground.progress import Progress
 
+PARTS = ("front", "probes", "applies", "scale")
 REPOSITORY = Path(__file__).resolve().parents[1]
 LIMIT = 180.0
 """Seconds for one measurement of one tree."""
 
 _FRONT = """
-import argparse, asyncio, json, tempfile
+import asyncio, json, os, sys, tempfile
 from pathlib import Path
-from bench.front import Lab, overhead
-options = argparse.Namespace(seconds=4.0, clients=16, rounds=1)
+from bench.front import Lab
+from bench.http_load import Clients
+workers = [tuple(each) for each in json.loads(sys.argv[1])]
+
+def used(pid):
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+async def load(targets, seconds):
+    return await Clients(lambda: targets, count=16, tokens=16, streams=False).run(seconds)
+
+async def figures(lab):
+    front = lab.front("envoy", workers)
+    await load(workers, 1.0)
+    direct = await load(workers, 4.0)
+    await load([front.address], 1.0)
+    before = used(front._process.pid)
+    mine = await load([front.address], 4.0)
+    spent = used(front._process.pid) - before
+    assert not mine.failed, mine.failures
+    return {
+        "front: p50 to direct": mine.percentile(0.5) / direct.percentile(0.5),
+        "front: rate to direct": mine.rate / direct.rate,
+        "front: processor time of a request, us": spent / len(mine.seconds) * 1e6,
+    }
+
 with tempfile.TemporaryDirectory() as folder, Lab(Path(folder)) as lab:
-    found = asyncio.run(overhead(lab, ["envoy"], lab.instant(), options=options))["envoy"]
-print(json.dumps({"front: p50 to direct": found.p50[0], "front: rate to direct": found.rate[0]}))
+    print(json.dumps(asyncio.run(figures(lab))))
 """
 _PROBES = """
 import json
@@ -50,11 +79,30 @@ from bench.probes import measure
 if __name__ == "__main__":
     print(json.dumps({"probes: share of a processor": measure(500, seconds=10.0).processor}))
 """
+_SCALE = """
+import json, sys
+sys.argv[1:] = ["--set", "resync-interval=30s", "--idle-seconds", "60"]
+from bench import scale
+from bench.scale_measures import measure_burst, measure_population
+from playground.progress import Progress
+options = scale._options()
+with scale._site(options, Progress(silent=True)) as site:
+    burst = measure_burst(site, count=100)
+    with scale._simulated_pods(site):
+        many = measure_population(site, count=1000, idle_seconds=options.idle_seconds)
+print(json.dumps({
+    "scale: 100 applies until the last Deployment, s": burst.deployments,
+    "scale: memory with 1000 deployments, MiB": many.memory,
+    "scale: idle with 1000 deployments, share of a processor": many.cpu / many.idle_seconds,
+    "scale: 1000 deployments become Ready, s": many.filled,
+}))
+"""
+_SCALE_LIMIT = 900.0
 APPLY = "apply to Deployment, median of 15, s"
 
 
-def measured(tree: Path, program: str) -> dict[str, float]:
-    """What a program prints that runs with the code of a tree.
+def measured(tree: Path, program: str, *arguments: str, limit: float = LIMIT) -> dict[str, float]:
+    """What a program prints that runs with the code of a tree, within so many seconds.
 
     Raises:
         subprocess.SubprocessError: it failed, or took too long.
@@ -63,13 +111,13 @@ def measured(tree: Path, program: str) -> dict[str, float]:
         file.write(program)
         file.flush()
         done = subprocess.run(
-            [sys.executable, file.name],
+            [sys.executable, file.name, *arguments],
             env=os.environ | {"PYTHONPATH": f"{tree / 'operator'}:{tree}"},
             cwd=tree,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             text=True,
-            timeout=LIMIT,
+            timeout=limit,
             check=True,
         )
     found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
@@ -153,11 +201,23 @@ def _git(*words: str) -> None:
     subprocess.run(["git", *words], cwd=REPOSITORY, check=True, capture_output=True, timeout=60)
 
 
+@contextlib.contextmanager
+def engines() -> Iterator[str]:
+    """Addresses of engines that answer at once, as JSON."""
+    with tempfile.TemporaryDirectory(prefix="isthmus-engines-") as folder:
+        process, addresses = instant_engines(Path(folder), count=4)
+        try:
+            yield json.dumps(addresses)
+        finally:
+            process.kill()
+
+
+Measure = tuple[str, Callable[[Path], dict[str, float]]]
 Rounds = list[tuple[dict[str, float], dict[str, float]]]
 
 
 def take_turns(
-    measures: list[tuple[str, Callable[[Path], dict[str, float]]]],
+    measures: Sequence[Measure],
     trees: tuple[Path, Path],
     *,
     rounds: int,
@@ -176,45 +236,78 @@ def take_turns(
     return found
 
 
-def table(found: Rounds, *, commit: str) -> Table:
+def table(found: Sequence[Rounds], *, commit: str) -> Table:
     """A row for each figure: both medians, and the ratio with its range."""
     made = Table(title=f"Against {commit}", title_justify="left")
     for head in ("figure", commit, "now", "ratio: median (range)"):
         made.add_column(head, justify="left" if head == "figure" else "right")
-    for figure in found[0][0]:
-        pairs = [(old[figure], new[figure]) for old, new in found]
-        ratios = sorted(new / old for old, new in pairs)
-        made.add_row(
-            figure,
-            f"{statistics.median(old for old, _ in pairs):.4g}",
-            f"{statistics.median(new for _, new in pairs):.4g}",
-            f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
-        )
+    for rounds in found:
+        for figure in rounds[0][0]:
+            made.add_row(figure, *_cells([(old[figure], new[figure]) for old, new in rounds]))
     return made
+
+
+def _cells(pairs: Sequence[tuple[float, float]]) -> tuple[str, str, str]:
+    ratios = sorted(new / old for old, new in pairs)
+    return (
+        f"{statistics.median(old for old, _ in pairs):.4g}",
+        f"{statistics.median(new for _, new in pairs):.4g}",
+        f"{statistics.median(ratios):.2f} ({ratios[0]:.2f} to {ratios[-1]:.2f})",
+    )
 
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(prog="python -m bench.against", description=__doc__)
-    parser.add_argument("commit", help="the other tree")
-    parser.add_argument("--rounds", type=int, default=5, help="of each (%(default)s)")
-    options = parser.parse_args()
+    options = _options()
     progress, numbers = Progress(), iter(range(10_000))
     state = Path(tempfile.mkdtemp(prefix="isthmus-bench-", dir="/var/tmp"))
     config = Config(state=state, instance=None, parts=frozenset({"apiserver"}))
-    with worktree(options.commit) as other, Playground(config, progress=progress) as playground:
-        found = take_turns(
-            [
-                ("front", lambda tree: measured(tree, _FRONT)),
-                ("probes", lambda tree: measured(tree, _PROBES)),
-                ("applies", lambda tree: applies(playground, tree, f"bench-{next(numbers)}")),
-            ],
-            (other, REPOSITORY),
-            rounds=options.rounds,
-            progress=progress,
-        )
+    found: list[Rounds] = []
+    with worktree(options.commit) as other, contextlib.ExitStack() as stack:
+        trees = (other, REPOSITORY)
+        measures: list[Measure] = []
+        if "front" in options.only:
+            addresses = stack.enter_context(engines())
+            measures.append(("front", lambda tree: measured(tree, _FRONT, addresses)))
+        if "probes" in options.only:
+            measures.append(("probes", lambda tree: measured(tree, _PROBES)))
+        if "applies" in options.only:
+            playground = stack.enter_context(Playground(config, progress=progress))
+            space = "bench-{}".format
+            measures.append(
+                ("applies", lambda tree: applies(playground, tree, space(next(numbers))))
+            )
+        if measures:
+            found.append(take_turns(measures, trees, rounds=options.rounds, progress=progress))
+        stack.close()
+        if "scale" in options.only:
+            scale: Measure = ("scale", lambda tree: measured(tree, _SCALE, limit=_SCALE_LIMIT))
+            rounds = options.scale_rounds
+            found.append(take_turns([scale], trees, rounds=rounds, progress=progress))
     Console().print(table(found, commit=options.commit))
     return 0
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.against", description=__doc__)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("commit", help="the other tree")
+    parser.add_argument(
+        "--only",
+        type=lambda text: text.split(","),
+        default=list(PARTS),
+        metavar="PART,...",
+        help=f"of {', '.join(PARTS)} (all)",
+    )
+    parser.add_argument("--rounds", type=int, default=5, help="of each (%(default)s)")
+    parser.add_argument("--scale-rounds", type=int, default=1, help="of scale (%(default)s)")
+    options = parser.parse_args()
+    unknown = sorted(set(options.only) - set(PARTS))
+    if unknown:
+        parser.error(f"--only: no part is called {', '.join(unknown)}; write {', '.join(PARTS)}")
+    if min(options.rounds, options.scale_rounds) < 1:
+        parser.error("--rounds and --scale-rounds: write 1 or more")
+    return options
 
 
 if __name__ == "__main__":
