@@ -9,17 +9,7 @@ from isthmus.backends.slurm.states import node_draining, node_maintenance, node_
 from isthmus.modeldeployment import observe as deployment_observation
 from isthmus.modeldeployment.policy.displacement import node_drain
 from isthmus.slurmcluster import plan as cluster_plan
-from isthmus.slurmjob import observe as job_observation
-from isthmus.slurmjob.probes import WorkerProbes
 from tests.simulation.mutations.register import Patches, mutation
-
-
-@mutation("cluster_is_away", shape="two clusters")
-def a_worker_of_another_cluster_says_that_our_view_is_good() -> Patches:
-    def others(key: Any, job: object, *, probes: WorkerProbes, store: object) -> bool:
-        return any(other != key and state.last.ok for other, state in probes.states())
-
-    return [patch.object(job_observation, "others_answer", others)]
 
 
 @mutation("something_happens_elsewhere", shape="two clusters")
