@@ -46,12 +46,12 @@ _STATUS_IS_APART = frozenset(
 class ApiSimulator:
     """All objects, one revision counter, and listeners for every change."""
 
-    def __init__(self, *, clock: Callable[[], float]) -> None:
+    def __init__(self, *, clock: Callable[[], float], first_uid: int = 1) -> None:
         self._clock = clock
         self._objects: dict[Resource, dict[Place, Json]] = {}
         self._uids: set[str] = set()
         self._applied: dict[tuple[str, str], Json] = {}  # (uid, who) → what was applied last
-        self._numbers = itertools.count(1)
+        self._numbers = itertools.count(first_uid)
         self.version = 100
         self.listeners: list[Listener] = []
         self.writes = 0  # of operators, leases aside

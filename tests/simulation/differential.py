@@ -91,7 +91,8 @@ async def _alive(seed: str, replicas: int, live: Callable[[World], Any]) -> Any:
     try:
         return await live(world)
     finally:
-        world.over = world.oracle.off = True
+        for one in (world, *world.neighbours):
+            one.over = one.oracle.off = True
         for each in (*world.operators, *world.hosts()):
             for process in each.lives:
                 if process.stopped:

@@ -78,6 +78,8 @@ class Oracle(
 
     def claimed(self, job: Job) -> None:
         """A job passed the start gate: an engine starts."""
+        if self.is_anothers(job.name):
+            return  # its own judge looks at it
         attempt = self.attempts.get(job.name)
         # A job that was over and that slurmctld has forgotten to be; a ghost of an attempt whose
         # status, with the count of its submissions, was wiped. Its engine is the only one of the

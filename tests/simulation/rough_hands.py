@@ -22,6 +22,7 @@ from isthmus.apiserver.resources import (
     SLURM_JOBS,
     Resource,
 )
+from tests.simulation import neighbours
 from tests.simulation.apiserver import Json
 from tests.simulation.differential import at_rest, difference, in_a_world, state, wish
 from tests.simulation.drawn import NAME, drawn_deployment
@@ -38,19 +39,23 @@ class Hand:
     Attributes:
         ends_engines: whether workers go by it, and others come in their place.
         leaves_traces: whether what it took stays away, which harms nothing.
+        seconds: how long what it did lasts, at most.
     """
 
     do: Do
     ends_engines: bool = False
     leaves_traces: bool = False
+    seconds: float = 900.0
 
 
 HANDS: dict[str, Hand] = {}
 
 
-def hand(*, ends_engines: bool = False, leaves_traces: bool = False) -> Callable[[Do], Do]:
+def hand(
+    *, ends_engines: bool = False, leaves_traces: bool = False, seconds: float = 900.0
+) -> Callable[[Do], Do]:
     def register(do: Do) -> Do:
-        HANDS[do.__name__] = Hand(do, ends_engines, leaves_traces)
+        HANDS[do.__name__] = Hand(do, ends_engines, leaves_traces, seconds)
         return do
 
     return register
@@ -215,13 +220,32 @@ def a_service_wears_our_labels(world: World, random: Random) -> None:
     world.slurm.later(600, lambda: world.api.delete(SERVICES, NAMESPACE, "stranger", by="user"))
 
 
+# ---- another installation on the same SLURM account
+
+
+@hand(seconds=neighbours.SECONDS)
+def another_installation(world: World, random: Random) -> None:
+    neighbours.moves_in(world, installation="isthmus9", orphan_policy="Cancel")
+
+
+@hand(seconds=neighbours.SECONDS)
+def another_installation_with_our_id(world: World, random: Random) -> None:
+    """Both only report orphans: see `neighbours` for what is so where they cancel them."""
+    neighbours.moves_in(world, installation=world.installation, orphan_policy="Report")
+
+
 # ---- the oracle
 
 
 def mends(seed: int, name: str) -> list[str]:
     """What is not as it was some time after a hand was laid on a deployment."""
+    return mended(seed, name, HANDS[name])
+
+
+def mended(seed: int, name: str, chosen: Hand) -> list[str]:
+    """The same of a hand that is not in the table."""
     random = Random(f"rough/{seed}")
-    deployment, chosen = drawn_deployment(random), HANDS[name]
+    deployment = drawn_deployment(random)
 
     async def live(world: World) -> list[str]:
         wish(world, deployment)
@@ -229,7 +253,7 @@ def mends(seed: int, name: str) -> list[str]:
         before, engines = state(world), well(world)
         chosen.do(world, random)
         world.caches_late(60)
-        await at_rest(world, least=900)
+        await at_rest(world, least=chosen.seconds)
         lost = [] if chosen.ends_engines else [one for one in engines if not one.alive]
         told = [f"lost: {one.job_name or 'a pod'} {one.address}:{one.port}" for one in lost]
         return told if chosen.leaves_traces else told + difference(before, state(world))

@@ -4,10 +4,12 @@ A failing seed is replayed by `differential.differs(seed)` or `recovery.recovers
 """
 
 from collections.abc import Callable, Iterable
+from random import Random
 
 import pytest
 
-from tests.simulation import differential, recovery, rough_hands
+from tests.simulation import differential, neighbours, recovery, rough_hands
+from tests.simulation.world import World
 
 Record = Callable[[str, object], None]
 
@@ -69,6 +71,17 @@ def test_whoever_takes_the_first_turn_the_end_is_the_same() -> None:
 def test_what_rough_hands_do_is_mended(name: str) -> None:
     failed = unmended(ROUGH_SEEDS, [name])
     assert not failed, told(failed)
+
+
+def test_b9_two_installations_of_one_id_are_not_told_apart_where_orphans_are_cancelled() -> None:
+    """What is not promised: see `neighbours`. A mechanism that tells them apart fails here."""
+
+    def moves_in(world: World, random: Random) -> None:
+        neighbours.moves_in(world, installation=world.installation, orphan_policy="Cancel")
+
+    hand = rough_hands.Hand(moves_in, seconds=neighbours.SECONDS)
+    with pytest.raises(differential.NotSettledError, match=r"scancel to job .*, which is not ours"):
+        rough_hands.mended(1, "one id", hand)
 
 
 @pytest.mark.soak

@@ -35,8 +35,23 @@ INSTALLATION = "isthmus0"
 class World:
     """Everything, at one moment of virtual time."""
 
-    def __init__(self, seed: str, shape: Shape | None = None) -> None:
-        self.seed, self.shape = seed, shape or usual(seed)
+    def __init__(
+        self,
+        seed: str,
+        shape: Shape | None = None,
+        *,
+        installation: str = INSTALLATION,
+        beside: "World | None" = None,
+    ) -> None:
+        """Make the simulators, and start nothing.
+
+        Args:
+            seed: decides whatever is drawn.
+            shape: of which sizes it is; None: the common ones.
+            installation: id of the operators' installation.
+            beside: whose SLURM account and nodes it has; None: its own.
+        """
+        self.seed, self.shape, self.installation = seed, shape or usual(seed), installation
         self._time = asyncio.get_running_loop().time
         self.random = Random(f"{seed}/world")
         self.trace: list[str] = []
@@ -47,11 +62,21 @@ class World:
         self.weather = Weather()
         self.keys_noticed_at = 0.0  # Secrets are not watched: a changed one is read a while later
         self.keys_apart = self.shape.keys_apart
-        self.api = ApiSimulator(clock=self.wall_clock)
-        self.machines = Machines(random=Random(f"{seed}/machines"))
-        self.slurm = self._cluster(self.shape.cluster, number=0)
-        further = [self._cluster(one, number=n) for n, one in enumerate(self.shape.others, 1)]
-        self.clusters = {one.name: one for one in (self.slurm, *further)}
+        first_uid = 1 if beside is None else 1_000_000  # no two servers give the same
+        self.api = ApiSimulator(clock=self.wall_clock, first_uid=first_uid)
+        self.neighbours: list[World] = []  # installations on the same SLURM account
+        if beside is None:
+            self.machines = Machines(random=Random(f"{seed}/machines"))
+            self.slurm = self._cluster(self.shape.cluster, number=0)
+            further = [self._cluster(one, number=n) for n, one in enumerate(self.shape.others, 1)]
+            self.clusters = {one.name: one for one in (self.slurm, *further)}
+        else:
+            self.machines, self.slurm, self.clusters = (
+                beside.machines,
+                beside.slurm,
+                beside.clusters,
+            )
+            further = [one for one in self.clusters.values() if one is not self.slurm]
         self.controllers = Controllers(
             self.api,
             nodes=Nodes(gpus=self.shape.pods, room=self.shape.pods),
@@ -129,7 +154,7 @@ class World:
         return Settings(
             namespace=SYSTEM,
             identity=identity,
-            installation_id=INSTALLATION,
+            installation_id=self.installation,
             liveness_port=None,
             local_login=True,
             generate_api_keys=True,

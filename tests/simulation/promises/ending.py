@@ -21,7 +21,7 @@ from tests.simulation.promises.failing_actions import says_failing
 from tests.simulation.promises.tunnels import in_tunnels, is_tunnel, place_of
 from tests.simulation.promises.tunnels import is_ready as is_open
 from tests.simulation.slurm_jobs import LIVE
-from tests.simulation.world import INSTALLATION, World
+from tests.simulation.world import World
 
 
 def unsettled(world: World) -> list[str]:
@@ -119,7 +119,8 @@ def _jobs(world: World) -> Iterator[str]:
         for job in slurm.jobs.values()
         if job.state in LIVE and names.parse_slurm_job_name(job.name) is not None
     }
-    ours = {found for found in live if f"-{INSTALLATION}-" in found[1]}
+    mine, anothers = f"-{world.installation}-", world.oracle.is_anothers
+    ours = {found for found in live if mine in found[1] and not anothers(found[1])}
     wanted = set()
     for job in world.api.all(SLURM_JOBS):
         if k8s.deletion_timestamp(job):

@@ -108,6 +108,11 @@ class Ledger:
         self._drained_pods: set[str] = set()
         self._pods_with_keys: set[str] = set()  # addresses of those whose keys were looked for
         self._lost_uids: set[str] = set()  # of SlurmJobs that vanished and came back as others
+        self.others: list[Ledger] = []  # judges of other installations on the same account
+
+    def is_anothers(self, job_name: str) -> bool:
+        """Whether a job is of another installation, whatever id stands in its name."""
+        return any(job_name in other.attempts for other in self.others)
 
     def cluster_of(self, job_name: str) -> Slurm:
         """Where the attempt of a job is, the first cluster for a job of no attempt."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import BaseModel
 
 import isthmus
 from isthmus.api.base import ConditionModel
@@ -16,6 +17,8 @@ from isthmus.api.conditions import Phase, Reason
 from isthmus.api.slurmjob import ForwardStatus, SlurmJobStatus
 from isthmus.api.times import rfc3339
 from isthmus.slurmjob.record import AttemptStatus
+
+Model = TypeVar("Model", bound=BaseModel)
 
 MICROSECONDS = 10**6
 TIMES = st.one_of(
@@ -29,46 +32,44 @@ FIELDS: dict[str, st.SearchStrategy[Any]] = {
     "phase": st.sampled_from(Phase),
     "reason": st.one_of(st.sampled_from(Reason).map(str), TEXTS),
     "drained": st.sampled_from(["Idle", "Timeout", "Unknown"]),
-    "forward": st.builds(
-        ForwardStatus,
-        mode=st.none() | st.sampled_from(["Tunnel", "NodeSSH", "Reverse"]),
-        port=st.none() | PORTS,
-        public_key=st.none() | TEXTS,
-        in_traffic=st.none() | st.booleans(),
-        service=st.none() | TEXTS,
-    ),
     "excluded_nodes": st.lists(TEXTS, max_size=3).map(tuple),
-    "conditions": st.lists(
-        st.builds(
-            ConditionModel,
-            type=TEXTS,
-            status=st.sampled_from(["True", "False", "Unknown"]),
-            reason=TEXTS,
-            message=TEXTS,
-            last_transition_time=st.none() | TIMES,
-        ),
-        max_size=2,
-    ).map(tuple),
+    "mode": st.sampled_from(["Tunnel", "NodeSSH", "Reverse"]),
+    "conditions": st.deferred(lambda: st.lists(_drawn(ConditionModel), max_size=2).map(tuple)),
+    "forward": st.deferred(lambda: _drawn(ForwardStatus)),
+    "status": st.sampled_from(["True", "False", "Unknown"]),
     "port": PORTS,
 }
 PLAIN: dict[type, st.SearchStrategy[Any]] = {str: TEXTS, int: COUNTS, bool: st.booleans()}
 
 
-def _values(name: str) -> st.SearchStrategy[Any]:
+def _values(model: type[BaseModel], name: str) -> st.SearchStrategy[Any]:
     """What may stand in a field: a new one is drawn without a word here."""
     if name in FIELDS:
         return FIELDS[name]
-    field = SlurmJobStatus.model_fields[name]
+    field = model.model_fields[name]
     extra = field.json_schema_extra
     if isinstance(extra, dict) and extra.get("format") == "date-time":
         return TIMES
-    (kind,) = {kind for kind in PLAIN if kind in getattr(field.annotation, "__args__", ())}
+    kinds = getattr(field.annotation, "__args__", (field.annotation,))
+    (kind,) = {kind for kind in PLAIN if kind in kinds}
     return PLAIN[kind]
 
 
-STORED = st.fixed_dictionaries(
-    {}, optional={name: _values(name) for name in SlurmJobStatus.model_fields}
-).map(lambda values: SlurmJobStatus(**values))
+def _drawn(model: type[Model]) -> st.SearchStrategy[Model]:
+    """With every field of the model in some examples, also of the parts of a status."""
+    needed, may_be_absent = (
+        {
+            name: _values(model, name)
+            for name, field in model.model_fields.items()
+            if field.is_required() is required
+        }
+        for required in (True, False)
+    )
+    values = st.fixed_dictionaries(needed, optional=may_be_absent)
+    return values.map(lambda values: model(**values))
+
+
+STORED = _drawn(SlurmJobStatus)
 
 
 @given(stored=STORED)
