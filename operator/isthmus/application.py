@@ -15,7 +15,7 @@ import logging
 from isthmus.allow_list import allow_list
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
-from isthmus.apiserver.election import LeaderElector
+from isthmus.apiserver.election import Candidate, ElectionTimes, LeaderElector
 from isthmus.apiserver.gate import Gate, OpenGate
 from isthmus.assembly import Parts, assemble
 from isthmus.bounded_http import addresses_of, bounded_client
@@ -68,13 +68,15 @@ async def run(settings: Settings) -> None:
 def _elector(api: KubernetesApiServer, settings: Settings) -> LeaderElector:
     return LeaderElector(
         api,
-        namespace=settings.namespace,
-        name=settings.lease_name,
-        identity=settings.identity,
-        lease_duration=settings.lease_duration,
-        renew_interval=settings.renew_interval,
-        request_timeout=settings.election_timeout,
-        renew_deadline=settings.election_deadline,
+        candidate=Candidate(
+            namespace=settings.namespace, name=settings.lease_name, identity=settings.identity
+        ),
+        times=ElectionTimes(
+            lease_duration=settings.lease_duration,
+            renew_interval=settings.renew_interval,
+            request_timeout=settings.election_timeout,
+            renew_deadline=settings.election_deadline,
+        ),
     )
 
 

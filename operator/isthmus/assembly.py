@@ -18,7 +18,7 @@ from isthmus.api.slurmcluster import SlurmCluster
 from isthmus.apiserver.client import ApiServer, KubernetesApiServer
 from isthmus.apiserver.gate import Gate, GatedApiServer
 from isthmus.apiserver.key import Key
-from isthmus.apiserver.relist import Relist
+from isthmus.apiserver.relist import Relist, RelistTimes
 from isthmus.apiserver.resources import WATCHED
 from isthmus.apiserver.secrets import Secrets
 from isthmus.apiserver.store import Store
@@ -34,7 +34,7 @@ from isthmus.modeldeployment.observe import DeploymentObserver
 from isthmus.modeldeployment.reconciler import Executors, ModelDeploymentReconciler
 from isthmus.probing.client import ProbeClient
 from isthmus.probing.prober import Prober
-from isthmus.routing.keep_external import ExternalRouters
+from isthmus.routing.keep_external import ExternalRouters, RouterClients, RouterTimes
 from isthmus.settings import Settings
 from isthmus.slurmcluster.port_files import PortFiles
 from isthmus.slurmcluster.reconciler import SlurmClusterReconciler, cluster_access
@@ -201,7 +201,7 @@ def assemble(
             store=store,
             watched=WATCHED,
             namespaces=settings.watch_namespaces or None,
-            interval=settings.relist_interval,
+            times=RelistTimes(interval=settings.relist_interval),
         ),
         loop=Loop(
             queue=queue,
@@ -233,11 +233,10 @@ def _routers(
 ) -> ExternalRouters:
     return ExternalRouters(
         store=shared.store,
-        client=client,
-        trusting=trusting,
+        clients=RouterClients(usual=client, trusting=trusting),
         secrets=secrets,
         check=shared.gate.check,
-        interval=shared.settings.router_interval,
+        times=RouterTimes(interval=shared.settings.router_interval),
         operator_namespace=shared.settings.namespace,
         said=lambda namespace, name: shared.queue.add(Key(MODEL_DEPLOYMENT, namespace, name)),
     )

@@ -18,7 +18,7 @@ import pytest
 from isthmus.apiserver.resources import ENDPOINT_SLICES, MODEL_DEPLOYMENTS
 from isthmus.apiserver.secrets import Secrets
 from isthmus.apiserver.store import Store
-from isthmus.routing.keep_external import ExternalRouters
+from isthmus.routing.keep_external import ExternalRouters, RouterClients, RouterTimes
 from isthmus.routing.slices import worker_slice
 from playground.config import default_cache
 from playground.engines.launch import EngineProcess
@@ -182,10 +182,10 @@ async def cluster(router: RouterProcess) -> AsyncIterator[tuple[Cluster, Externa
 def routers(made: Cluster, client: httpx.AsyncClient) -> ExternalRouters:
     return ExternalRouters(
         store=made.store,
-        client=client,
+        clients=RouterClients(usual=client),
         secrets=made.secrets,
         check=made.check,
-        interval=3600.0,  # only what the test asks for
+        times=RouterTimes(interval=3600.0),  # only what the test asks for
         operator_namespace="isthmus-system",
     )
 

@@ -31,7 +31,7 @@ from isthmus.errors import EngineAnswerError, NotLeaderError
 from isthmus.probing.client import HttpProbeClient
 from isthmus.routing import keep_external as external_routers
 from isthmus.routing.external import OWNER_LABEL
-from isthmus.routing.keep_external import ExternalRouters, Gaps
+from isthmus.routing.keep_external import ExternalRouters, Gaps, RouterClients, RouterTimes
 from isthmus.routing.slices import worker_slice
 from tests.canaries import CANARY, SHAPES, assert_unseen
 
@@ -164,14 +164,13 @@ async def routers(
     async with bounded_client(allowed) as client:
         yield ExternalRouters(
             store=lab.store,
-            client=client,
-            trusting=lambda context: bounded_client(allowed, verify=context),
+            clients=RouterClients(
+                usual=client, trusting=lambda context: bounded_client(allowed, verify=context)
+            ),
             secrets=Secrets(lab, clock=lambda: 0.0),  # type: ignore[arg-type]
             check=lab.check,
-            interval=0.05,
+            times=RouterTimes(interval=0.05, timeout=timeout, gaps=gaps or Gaps()),
             operator_namespace="isthmus-system",
-            timeout=timeout,
-            gaps=gaps,
         )
 
 

@@ -11,7 +11,7 @@ import sys
 
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
-from isthmus.apiserver.election import LeaderElector, uptime
+from isthmus.apiserver.election import Candidate, ElectionTimes, LeaderElector, uptime
 from isthmus.errors import NotLeaderError
 
 LOOKS = 8
@@ -27,12 +27,13 @@ async def main(kubeconfig: str, namespace: str, identity: str, duration: float) 
     api = await KubernetesApiServer.connect(Connection(kubeconfig=kubeconfig), timeout=5)
     elector = LeaderElector(
         api,
-        namespace=namespace,
-        name="isthmus",
-        identity=identity,
-        lease_duration=duration,
-        renew_interval=duration / LOOKS,
-        request_timeout=duration / 10,
+        candidate=Candidate(namespace=namespace, name="isthmus", identity=identity),
+        times=ElectionTimes(
+            lease_duration=duration,
+            renew_interval=duration / LOOKS,
+            request_timeout=duration / 10,
+            renew_deadline=duration * 2 / 3,
+        ),
         sleep=_pause,
     )
     print("candidate", uptime(), flush=True)

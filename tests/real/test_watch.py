@@ -15,7 +15,7 @@ import pytest
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.objects import dig, name, uid
-from isthmus.apiserver.relist import Relist
+from isthmus.apiserver.relist import Relist, RelistTimes
 from isthmus.apiserver.resources import PODS, SERVICES, SLURM_JOBS, WATCHED
 from isthmus.apiserver.store import Store
 from isthmus.errors import SettingsError
@@ -221,8 +221,8 @@ async def test_relist_finds_a_deletion_that_no_watch_told(
     """What happens while the operator's watch is down: kopf never tells it."""
     store = Store(watched=[resource for resource, _ in WATCHED])
     relist = Relist(
-        api=api, store=store, watched=WATCHED, namespaces=[namespace], interval=3600,
-        request_delay=0.05,
+        api=api, store=store, watched=WATCHED, namespaces=[namespace],
+        times=RelistTimes(interval=3600, request_delay=0.05),
     )  # fmt: skip
     await relist.first_sync(deadline=30)
     assert store.synced

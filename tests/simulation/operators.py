@@ -19,7 +19,7 @@ from unittest.mock import patch
 from isthmus import application, assembly
 from isthmus.api.desired import Endpoint
 from isthmus.apiserver import objects as k8s
-from isthmus.apiserver.election import LeaderElector
+from isthmus.apiserver.election import Candidate, ElectionTimes, LeaderElector
 from isthmus.apiserver.resources import WATCHED, Resource
 from isthmus.apiserver.store import Store
 from isthmus.backends.slurm.login import ClusterAccess, ClusterHandle
@@ -109,13 +109,15 @@ class Replica:
         api = world.edge(process, timeout=settings.api_timeout)
         elector = LeaderElector(
             world.edge(process, timeout=settings.election_timeout),
-            namespace=settings.namespace,
-            name=settings.lease_name,
-            identity=process.name,
-            lease_duration=settings.lease_duration,
-            renew_interval=settings.renew_interval,
-            request_timeout=settings.election_timeout,
-            renew_deadline=settings.election_deadline,
+            candidate=Candidate(
+                namespace=settings.namespace, name=settings.lease_name, identity=process.name
+            ),
+            times=ElectionTimes(
+                lease_duration=settings.lease_duration,
+                renew_interval=settings.renew_interval,
+                request_timeout=settings.election_timeout,
+                renew_deadline=settings.election_deadline,
+            ),
             clock=asyncio.get_running_loop().time,
             wall_clock=lambda: datetime.fromtimestamp(process.wall_clock(), tz=UTC),
             random=Random(process.random.random()),

@@ -52,6 +52,57 @@ class _Seen:
     since: float
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """Who wants which Lease.
+
+    Attributes:
+        namespace: namespace of the Lease.
+        name: its name; it is created if absent.
+        identity: unique among all processes that ever ran, e.g. host name and a random part.
+    """
+
+    namespace: str
+    name: str
+    identity: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ElectionTimes:
+    """Times of an election, in seconds.
+
+    Attributes:
+        lease_duration: for which an unrenewed Lease keeps others away.
+        renew_interval: between renewals, and between attempts to acquire.
+        request_timeout: for one request; less than `renew_interval`.
+        renew_deadline: after the last renewal, when writing ends; less than `lease_duration`, so
+            that requests under way end before another leads. client-go has two thirds of it.
+
+    Raises:
+        SettingsError: the times contradict each other.
+    """
+
+    lease_duration: float = 15.0
+    renew_interval: float = 2.0
+    request_timeout: float = 1.5
+    renew_deadline: float = 10.0
+
+    def __post_init__(self) -> None:
+        if not (
+            0
+            < self.request_timeout
+            < self.renew_interval
+            < self.renew_deadline
+            < self.lease_duration
+        ):
+            raise SettingsError(
+                "Leader election needs 0 < request timeout < renew interval < renew deadline < "
+                f"lease duration, but they are {self.request_timeout:g}, "
+                f"{self.renew_interval:g}, {self.renew_deadline:g} and "
+                f"{self.lease_duration:g} seconds."
+            )
+
+
 class LeaderElector:
     """One candidate for one Lease. Also the `Gate` of all writes."""
 
@@ -59,13 +110,8 @@ class LeaderElector:
         self,
         api: ApiServer,
         *,
-        namespace: str,
-        name: str,
-        identity: str,
-        lease_duration: float = 15.0,
-        renew_interval: float = 2.0,
-        request_timeout: float = 1.5,
-        renew_deadline: float | None = None,
+        candidate: Candidate,
+        times: ElectionTimes,
         clock: Callable[[], float] = uptime,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
         random: Random | None = None,
@@ -75,36 +121,14 @@ class LeaderElector:
 
         Args:
             api: the API server, not gated.
-            namespace: namespace of the Lease.
-            name: its name; it is created if absent.
-            identity: unique among all processes that ever ran, e.g. host name and a random part.
-            lease_duration: seconds for which an unrenewed Lease keeps others away.
-            renew_interval: seconds between renewals, and between attempts to acquire.
-            request_timeout: seconds for one request; less than `renew_interval`.
-            renew_deadline: seconds after the last renewal at which writing ends; less than
-                `lease_duration`, so that requests under way end before another leads. By
-                default two thirds of it, as in client-go.
+            candidate: who we are, and the Lease.
+            times: how long and how often.
             clock: seconds; must go on while the process or the machine is stopped.
             wall_clock: only for the timestamps that people read in the Lease.
             random: source of the jitter.
             sleep: waits for some seconds.
-
-        Raises:
-            SettingsError: the times contradict each other.
         """
-        renew_deadline = lease_duration * 2 / 3 if renew_deadline is None else renew_deadline
-        if not 0 < request_timeout < renew_interval < renew_deadline < lease_duration:
-            raise SettingsError(
-                "Leader election needs 0 < request timeout < renew interval < renew deadline < "
-                f"lease duration, but they are {request_timeout:g}, {renew_interval:g}, "
-                f"{renew_deadline:g} and {lease_duration:g} seconds."
-            )
-        self._api = api
-        self._namespace, self._name, self._identity = namespace, name, identity
-        self._lease_duration = lease_duration
-        self._renew_interval = renew_interval
-        self._renew_deadline = renew_deadline
-        self._request_timeout = request_timeout
+        self._api, self._candidate, self._times = api, candidate, times
         self._clock, self._wall_clock = clock, wall_clock
         self._random, self._sleep = random or Random(), sleep
         self._seen: _Seen | None = None
@@ -113,12 +137,12 @@ class LeaderElector:
         self._acquire_time = ""
         self._complaint = ""
         self._waits_for = ""
-        self._lease = f"{namespace}/{name}"
+        self._lease = f"{candidate.namespace}/{candidate.name}"
 
     @property
     def identity(self) -> str:
         """The name under which this candidate holds the Lease."""
-        return self._identity
+        return self._candidate.identity
 
     @property
     def holder(self) -> str:
@@ -142,7 +166,7 @@ class LeaderElector:
         if self._clock() >= self._valid_until:
             raise NotLeaderError(
                 f"The lease {self._lease} was not renewed for "
-                f"{self._renew_deadline:g} s; another instance may lead now."
+                f"{self._times.renew_deadline:g} s; another instance may lead now."
             )
 
     async def acquire(self) -> None:
@@ -154,9 +178,9 @@ class LeaderElector:
         if self._lost is not None:
             raise NotLeaderError(self._lost)
         while not await self._attempt(self._try_acquire):
-            await self._sleep(self._renew_interval * (1 + 0.2 * self._random.random()))
+            await self._sleep(self._times.renew_interval * (1 + 0.2 * self._random.random()))
         self.check()
-        _log.info("Lease %s is ours (%s)", self._lease, self._identity)
+        _log.info("Lease %s is ours (%s)", self._lease, self._candidate.identity)
 
     async def keep(self) -> None:
         """Renew the Lease for as long as it is ours; never returns.
@@ -166,7 +190,7 @@ class LeaderElector:
         """
         try:
             while True:
-                await self._sleep(self._renew_interval * (1 - 0.1 * self._random.random()))
+                await self._sleep(self._times.renew_interval * (1 - 0.1 * self._random.random()))
                 self.check()
                 await self._attempt(self._try_renew)
                 self.check()
@@ -184,9 +208,9 @@ class LeaderElector:
         if not held:
             return
         try:
-            async with asyncio.timeout(self._request_timeout):
+            async with asyncio.timeout(self._times.request_timeout):
                 seen = self._seen or await self._look()
-                if seen is not None and seen.holder == self._identity:
+                if seen is not None and seen.holder == self._candidate.identity:
                     await self._write(seen, holder="", duration=1)
         except (ApiError, TimeoutError) as error:
             _log.warning("The lease could not be given back and has to run out: %s", error)
@@ -194,13 +218,13 @@ class LeaderElector:
     async def _attempt(self, step: Callable[[], Awaitable[bool]]) -> bool:
         """Run one step within its time limit; a failure of the API server is "not yet"."""
         try:
-            async with asyncio.timeout(self._request_timeout):
+            async with asyncio.timeout(self._times.request_timeout):
                 succeeded = await step()
         except (ApiConflictError, ApiAlreadyExistsError, ApiNotFoundError) as error:
             _log.debug("Lease: %s", error)  # somebody else was faster; the next step looks
             return False
         except (ApiError, TimeoutError) as error:
-            text = str(error) or f"no answer within {self._request_timeout:g} s"
+            text = str(error) or f"no answer within {self._times.request_timeout:g} s"
             level = logging.DEBUG if text == self._complaint else logging.WARNING
             self._complaint = text
             _log.log(level, "Lease %s: %s", self._lease, text)
@@ -213,34 +237,40 @@ class LeaderElector:
         if seen is None:
             await self._create()
             return True
-        if seen.holder and seen.holder != self._identity:
+        if seen.holder and seen.holder != self._candidate.identity:
             wait = seen.since + seen.duration - self._clock()
             if wait > 0:
                 if seen.holder != self._waits_for:
                     self._waits_for = seen.holder
                     _log.info("Waiting: %s holds the lease %s", seen.holder, self._lease)
                 return False
-        await self._write(seen, holder=self._identity, duration=self._lease_duration)
+        await self._write(
+            seen, holder=self._candidate.identity, duration=self._times.lease_duration
+        )
         return True
 
     async def _try_renew(self) -> bool:
         """Renew by the version written last; after a failure look first whether it is still so."""
         seen = self._seen
-        if seen is None or seen.holder != self._identity:
+        if seen is None or seen.holder != self._candidate.identity:
             seen = await self._look()
         if seen is None:
             raise NotLeaderError(f"The lease {self._lease} was deleted.")
-        if seen.holder != self._identity:
+        if seen.holder != self._candidate.identity:
             raise NotLeaderError(f"The lease {self._lease} is held by {seen.holder or 'nobody'}.")
         try:
-            await self._write(seen, holder=self._identity, duration=self._lease_duration)
+            await self._write(
+                seen, holder=self._candidate.identity, duration=self._times.lease_duration
+            )
         except BaseException:
             self._seen = None  # the write may have been committed: the version is not known
             raise
         return True
 
     async def _look(self) -> _Seen | None:
-        lease = await self._api.get(LEASES, namespace=self._namespace, name=self._name)
+        lease = await self._api.get(
+            LEASES, namespace=self._candidate.namespace, name=self._candidate.name
+        )
         return None if lease is None else self._take_in(lease)
 
     def _take_in(self, lease: Object) -> _Seen:
@@ -252,7 +282,7 @@ class LeaderElector:
             holder=str(k8s.dig(lease, "spec", "holderIdentity", default="")),
             version=version,
             # A holder with a longer lease than ours counts on having it.
-            duration=max(float(stated), self._lease_duration),
+            duration=max(float(stated), self._times.lease_duration),
             transitions=k8s.number(k8s.dig(lease, "spec", "leaseTransitions")) or 0,
             since=self._clock(),
         )
@@ -261,16 +291,21 @@ class LeaderElector:
     async def _create(self) -> None:
         sent = self._clock()
         now = self._stamp()
-        spec = self._spec(self._identity, self._lease_duration, now)
+        spec = self._spec(self._candidate.identity, self._times.lease_duration, now)
         lease = await self._api.create(
             LEASES,
             {
-                "metadata": {"namespace": self._namespace, "name": self._name},
+                "metadata": {"namespace": self._candidate.namespace, "name": self._candidate.name},
                 "spec": spec | {"acquireTime": now, "leaseTransitions": 0},
             },
         )
         self._take_in(lease)
-        self._valid_until = sent + self._renew_deadline
+        self._valid_until = sent + self._times.renew_deadline
+
+    async def _hold(self, seen: _Seen) -> None:
+        await self._write(
+            seen, holder=self._candidate.identity, duration=self._times.lease_duration
+        )
 
     async def _write(self, seen: _Seen, *, holder: str, duration: float) -> None:
         sent = self._clock()
@@ -280,13 +315,13 @@ class LeaderElector:
             spec |= {"acquireTime": now, "leaseTransitions": seen.transitions + 1}
         lease = await self._api.patch(
             LEASES,
-            namespace=self._namespace,
-            name=self._name,
+            namespace=self._candidate.namespace,
+            name=self._candidate.name,
             patch={"metadata": {"resourceVersion": seen.version}, "spec": spec},
         )
         self._take_in(lease)
-        if holder == self._identity:
-            self._valid_until = sent + self._renew_deadline
+        if holder == self._candidate.identity:
+            self._valid_until = sent + self._times.renew_deadline
 
     def _spec(self, holder: str, duration: float, now: str) -> dict[str, object]:
         # Whole seconds are all a Lease can say; rounded up, so that others wait long enough.

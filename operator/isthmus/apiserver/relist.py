@@ -9,6 +9,7 @@ seen for absent.
 import asyncio
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from random import Random
 
 from isthmus.apiserver.client import ApiServer
@@ -17,6 +18,22 @@ from isthmus.apiserver.store import Store
 from isthmus.errors import ApiError
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelistTimes:
+    """Times of the periodic list, in seconds.
+
+    Attributes:
+        interval: between two complete rounds, spread by a tenth.
+        request_delay: between a request for a round and that round, so that many requests make
+            one round.
+        retry_interval: before a failed list is tried again in the first sync.
+    """
+
+    interval: float
+    request_delay: float = 5.0
+    retry_interval: float = 1.0
 
 
 class Relist:
@@ -29,9 +46,7 @@ class Relist:
         store: Store,
         watched: Sequence[tuple[Resource, str]],
         namespaces: Sequence[str] | None,
-        interval: float,
-        request_delay: float = 5.0,
-        retry_interval: float = 1.0,
+        times: RelistTimes,
         random: Random | None = None,
     ) -> None:
         """Prepare; no request is made.
@@ -41,17 +56,12 @@ class Relist:
             store: what to keep right.
             watched: (resource, label selector) pairs, the same that are watched.
             namespaces: where, None for the whole cluster.
-            interval: seconds between two complete rounds, spread by a tenth.
-            request_delay: seconds between a request for a round and that round, so that many
-                requests make one round.
-            retry_interval: seconds before a failed list is tried again in the first sync.
+            times: how often.
             random: source of the spread.
         """
         self._api, self._store = api, store
         self._watched, self._namespaces = tuple(watched), namespaces
-        self._interval, self._request_delay = interval, request_delay
-        self._retry_interval = retry_interval
-        self._random = random or Random()
+        self._times, self._random = times, random or Random()
         self._requested = asyncio.Event()
         self.last_complete_at: float | None = None
         """Loop time of the latest complete round, None before the first; for the metrics."""
@@ -75,12 +85,12 @@ class Relist:
                     await self._list(resource, selector)
                     break
                 except ApiError as error:
-                    if loop.time() + self._retry_interval >= end:
+                    if loop.time() + self._times.retry_interval >= end:
                         raise
                     if str(error) != said:
                         said = str(error)
                         _log.warning("First list: %s; trying again until it succeeds", error)
-                await asyncio.sleep(self._retry_interval)
+                await asyncio.sleep(self._times.retry_interval)
         self.last_complete_at = loop.time()
 
     async def run(self) -> None:
@@ -108,11 +118,11 @@ class Relist:
         return complete
 
     async def _wait(self) -> None:
-        interval = self._interval * (0.95 + 0.1 * self._random.random())
+        interval = self._times.interval * (0.95 + 0.1 * self._random.random())
         try:
             async with asyncio.timeout(interval):
                 await self._requested.wait()
-                await asyncio.sleep(self._request_delay)
+                await asyncio.sleep(self._times.request_delay)
         except TimeoutError:
             return
 

@@ -89,6 +89,34 @@ class Gaps:
     readings: float = 0.2
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterTimes:
+    """Times of the looks at routers, in seconds.
+
+    Attributes:
+        interval: between two looks at a router while nothing changes.
+        timeout: for one request to a router, with its answer.
+        gaps: how often it may look at all.
+    """
+
+    interval: float
+    timeout: float = 5.0
+    gaps: Gaps = field(default_factory=Gaps)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RouterClients:
+    """How routers are asked.
+
+    Attributes:
+        usual: for routers whose CA everybody believes, see `bounded_client`.
+        trusting: makes a client that believes other CAs, for routers that have theirs.
+    """
+
+    usual: httpx.AsyncClient
+    trusting: Callable[[ssl.SSLContext], httpx.AsyncClient] | None = None
+
+
 @dataclass(slots=True)
 class _Follower:
     """The task of one router, and what wakes it before its time."""
@@ -104,40 +132,31 @@ class ExternalRouters:
         self,
         *,
         store: Store,
-        client: httpx.AsyncClient,
+        clients: RouterClients,
         secrets: Secrets,
         check: Callable[[], None],
-        interval: float,
+        times: RouterTimes,
         operator_namespace: str,
         said: Callable[[str, str], None] = lambda namespace, name: None,
-        trusting: Callable[[ssl.SSLContext], httpx.AsyncClient] | None = None,
-        timeout: float = 5.0,
-        gaps: Gaps | None = None,
     ) -> None:
         """Prepare.
 
         Args:
             store: deployments and their slices.
-            client: for the routers, see `bounded_client`.
+            clients: for the routers.
             secrets: their tokens.
             check: raises where this process must not change anything.
-            interval: seconds between two looks at a router while nothing changes.
+            times: how often, and how long.
             operator_namespace: for derived defaults.
             said: called with the namespace and name of a deployment when `problem` has news of it.
-            trusting: makes a client that believes other CAs, for routers that have theirs.
-            timeout: seconds for one request to a router, with its answer.
-            gaps: how often it may look at all.
         """
-        self._gaps = gaps or Gaps()
-        self._trusting = trusting
         self._store = store
-        self._client = client
+        self._clients = clients
         self._secrets = secrets
         self._check = check
-        self._interval = interval
+        self._times = times
         self._operator_namespace = operator_namespace
         self._tell = said
-        self._timeout = timeout
         self._changed = asyncio.Event()
         self._known: dict[tuple[str, str], _Task] = {}
         self._followers: dict[tuple[str, str], _Follower] = {}
@@ -169,13 +188,13 @@ class ExternalRouters:
                 try:
                     await asyncio.wait(
                         [changed, *ended],
-                        timeout=self._interval,
+                        timeout=self._times.interval,
                         return_when=asyncio.FIRST_COMPLETED,
                     )
                 finally:
                     changed.cancel()
                 self._take_ends()
-                await asyncio.sleep(self._gaps.readings)
+                await asyncio.sleep(self._times.gaps.readings)
         finally:
             tasks = [one.task for one in self._followers.values()]
             self._followers.clear()
@@ -226,9 +245,9 @@ class ExternalRouters:
         while (task := self._known.get(key)) is not None:
             changed.clear()
             failures = 0 if await self._one(task) else failures + 1
-            await asyncio.sleep(self._gaps.looks)
-            rest = self._interval * min(2.0 ** max(0, failures - 1), _MOST_BACKOFF)
-            rest -= self._gaps.looks
+            await asyncio.sleep(self._times.gaps.looks)
+            rest = self._times.interval * min(2.0 ** max(0, failures - 1), _MOST_BACKOFF)
+            rest -= self._times.gaps.looks
             if failures > 1:
                 await asyncio.sleep(max(0.0, rest))  # changes wait, too
                 continue
@@ -271,11 +290,11 @@ class ExternalRouters:
             raise RouterError(task.problem)
         token = await self._token(task)
         async with contextlib.AsyncExitStack() as stack:
-            client = self._client
-            if task.ca is not None and self._trusting is not None:
+            client = self._clients.usual
+            if task.ca is not None and self._clients.trusting is not None:
                 context = await trust(self._secrets, task.ca)
-                client = await stack.enter_async_context(self._trusting(context))
-            router = HttpRouter(client, url=task.url, token=token, timeout=self._timeout)
+                client = await stack.enter_async_context(self._clients.trusting(context))
+            router = HttpRouter(client, url=task.url, token=token, timeout=self._times.timeout)
             wanted = await self._with_keys(task)
             await synchronize(
                 router, wanted=wanted, model=task.model, owner=task.owner, check=self._check

@@ -4,9 +4,11 @@ Apart from the planner because the reconciler makes one and executes the other.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from isthmus.backends.base import Load
 from isthmus.backends.slurm.records import JobRecord, UnreadableJob
+from isthmus.engines.questions import ProbeReason
 from isthmus.routing.tunnel_slice import TunnelSlice
 from isthmus.rules.drain import UNREADABLE
 from isthmus.slurmcluster.observation import ClusterObservation
@@ -118,7 +120,7 @@ class SlurmJobObservation:
     last_seen: float | None = None
     confirmed_gone: bool = False
     probe_healthy: bool | None = None
-    probe_reason: str = ""
+    probe_reason: ProbeReason | Literal[""] = ""
     probe_message: str = ""
     probe_age: float = 0.0
     slice_target: tuple[str, int] | None = None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.connection import Connection
 from isthmus.apiserver.gate import GatedApiServer, OpenGate
-from isthmus.apiserver.relist import Relist
+from isthmus.apiserver.relist import Relist, RelistTimes
 from isthmus.apiserver.resources import (
     ENDPOINT_SLICES,
     MANAGED_BY_SELECTOR,
@@ -68,7 +68,7 @@ async def run(settings: TunnelSettings) -> None:
         store=store,
         watched=WATCHED,
         namespaces=settings.watch_namespaces or None,
-        interval=settings.relist_interval,
+        times=RelistTimes(interval=settings.relist_interval),
     )
     try:
         await unless_asked(asked, relist.first_sync(deadline=settings.first_sync_deadline))

@@ -8,7 +8,7 @@ import pytest
 
 from isthmus.apiserver.client import KubernetesApiServer
 from isthmus.apiserver.objects import ObjectList
-from isthmus.apiserver.relist import Relist
+from isthmus.apiserver.relist import Relist, RelistTimes
 from isthmus.apiserver.resources import PODS, SERVICES, Resource
 from isthmus.apiserver.store import Store
 from isthmus.errors import ApiUnavailableError
@@ -48,7 +48,7 @@ def world(namespaces: Sequence[str] | None = None) -> tuple[Lists, Store, Relist
         store=store,
         watched=WATCHED,
         namespaces=namespaces,
-        interval=300,
+        times=RelistTimes(interval=300),
         random=Random(1),
     )
     return api, store, relist

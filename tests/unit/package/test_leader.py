@@ -8,7 +8,7 @@ from random import Random
 
 import pytest
 
-from isthmus.apiserver.election import LeaderElector
+from isthmus.apiserver.election import Candidate, ElectionTimes, LeaderElector
 from isthmus.apiserver.objects import Object, ObjectList, dig
 from isthmus.apiserver.resources import Resource
 from isthmus.errors import (
@@ -104,16 +104,16 @@ class LeaseServer:
 
 def elector(server: LeaseServer, identity: str, **changes: float) -> LeaderElector:
     times = {"lease_duration": LEASE, "renew_interval": RENEW, "request_timeout": TIMEOUT}
+    times |= changes
+    times.setdefault("renew_deadline", times["lease_duration"] * 2 / 3)
     loop = asyncio.get_running_loop()
     return LeaderElector(
         server,
-        namespace="isthmus-system",
-        name="isthmus",
-        identity=identity,
+        candidate=Candidate(namespace="isthmus-system", name="isthmus", identity=identity),
+        times=ElectionTimes(**times),
         clock=loop.time,
         wall_clock=lambda: datetime(2026, 1, 1, tzinfo=UTC),
         random=Random(1),
-        **(times | changes),  # type: ignore[arg-type]
     )
 
 
