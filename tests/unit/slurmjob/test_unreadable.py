@@ -217,7 +217,7 @@ class TestClusterState:
     def test_it_is_present(self) -> None:
         state = ClusterState(stale_after=90.0)
         state.take(snapshot(record(), at=NOW))
-        assert state.take(snapshot(unreadable=(STRANGE,), at=NOW + 30)) == {JOB_NAME}
+        assert state.take(snapshot(unreadable=(STRANGE,), at=NOW + 30)).jobs == {JOB_NAME}
         assert state.records(JOB_NAME) == ()
         assert state.unreadable(JOB_NAME) == (STRANGE,)
         assert state.last_seen(JOB_NAME) == NOW + 30
