@@ -89,8 +89,8 @@ images: ## Build both images from images.lock and the locks (REGISTRY=, TAG=, DO
 	done
 
 .PHONY: simulate
-simulate: $(VENV)/ready ## Run seeds of the simulation (SEEDS=how many), or replay one with its trace (SEED=number).
-	@$(HERMETIC) $(RUN) -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED))
+simulate: $(VENV)/ready ## Run seeds of the simulation (SEEDS=how many), or replay one with its trace (SEED=number); in a given world (SHAPE=name).
+	@$(HERMETIC) $(RUN) -m tests.simulation $(if $(SEEDS),--seeds $(SEEDS)) $(if $(SEED),--seed $(SEED)) $(if $(SHAPE),--shape "$(SHAPE)")
 
 .PHONY: mutations
 mutations: $(VENV)/ready ## Break each rule on purpose; the simulation must notice (SEEDS= at most); writes docs/reliability.md.

@@ -1,22 +1,25 @@
 """What users and administrators of the simulated world write."""
 
+from collections.abc import Sequence
 from random import Random
-from typing import Any
+from typing import Any, Final
 
 from isthmus.api import names
 from tests.simulation.apiserver import Json
 from tests.simulation.promises.ledger import INTRUDERS
+from tests.simulation.shape import FIRST
 
-CLUSTER = "hpc"
+CLUSTER: Final = FIRST
 OTHERS_JOB = "llama-isthmus9-0123456789-0-abcdef"
 """A job of another installation under the same account."""
 
 
-def slurm_cluster(*, namespace: str, teams: list[str], random: Random) -> Json:
-    return {
+def slurm_cluster(*, namespace: str, teams: list[str], random: Random, name: str = CLUSTER) -> Json:
+    """Its commands lie in a folder of its own, by which the simulated login host knows it."""
+    found: Json = {
         "apiVersion": names.API_VERSION,
         "kind": "SlurmCluster",
-        "metadata": {"namespace": namespace, "name": CLUSTER},
+        "metadata": {"namespace": namespace, "name": name},
         "spec": {
             "login": {"local": {}},
             "commands": {"pollInterval": random.choice(["15s", "30s", "30s", "60s"])},
@@ -25,10 +28,31 @@ def slurm_cluster(*, namespace: str, teams: list[str], random: Random) -> Json:
             "access": {"allowedNamespaces": {"names": [*teams, INTRUDERS]}},
         },
     }
+    if name != CLUSTER:
+        found["spec"]["commands"]["binDir"] = commands_of(name)
+    return found
+
+
+def commands_of(cluster: str) -> str:
+    """Where the commands of a further cluster lie."""
+    return f"/opt/{cluster}/bin"
 
 
 def slurm_pool(**changes: Any) -> Json:
     return {"name": "hpc", "slurm": {"clusterRef": {"name": CLUSTER}}, **changes}
+
+
+def spread(wanted: Json, clusters: Sequence[str], *, random: Random) -> Json:
+    """The same deployment with each of its pools on SLURM on further clusters too."""
+    pools: list[Json] = []
+    for pool in wanted["spec"]["pools"]:
+        pools.append(pool)
+        for name in clusters if "slurm" in pool else ():
+            placed = {"slurm": {"clusterRef": {"name": name}}, "priority": random.choice([0, 0, 5])}
+            room = {"maxReplicas": random.choice([1, 2, 3])}
+            other = {**pool, "name": f"{pool['name']}-{name}", **placed, **room}
+            pools.append({key: value for key, value in other.items() if key != "minReplicas"})
+    return {**wanted, "spec": {**wanted["spec"], "pools": pools}}
 
 
 def kubernetes_pool(**changes: Any) -> Json:

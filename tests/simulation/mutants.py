@@ -19,6 +19,8 @@ from unittest.mock import patch
 from isthmus.loop.loop import Loop
 from tests.simulation import mutations, runner
 from tests.simulation.faults.plan import plan
+from tests.simulation.shape import Shape
+from tests.simulation.shapes import OPEN, SHAPES
 
 PATCHES = str(Path(mutations.__file__).parent)
 """In a traceback: the error was raised by a patch."""
@@ -46,15 +48,21 @@ def run(task: tuple[str, int]) -> runner.Result:
     """One seed with one rule broken; without a failure where the patch itself failed."""
     name, seed = task
     with broken(name) as crashes:
-        result = runner.run(seed)
+        result = runner.run(seed, shape=_shape(name))
     return replace(result, failure="") if crashes else result
+
+
+def _shape(name: str) -> Shape | None:
+    return SHAPES.get(mutations.MUTATIONS[name].shape)
 
 
 def seeds_for(name: str, *, seeds: int) -> Iterator[int]:
     """The seeds whose runs can show that a rule is broken, in their order."""
     needs = mutations.MUTATIONS[name].needs
     for seed in range(seeds):
-        if needs <= {happening.name for happening in plan(seed)}:
+        if (mutations.MUTATIONS[name].shape, seed) in OPEN:
+            continue  # it fails without a broken rule too
+        if needs <= {happening.name for happening in plan(seed, _shape(name))}:
             yield seed
 
 

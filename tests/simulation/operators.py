@@ -220,7 +220,7 @@ def _reach(access: ClusterAccess, *, secrets: object) -> ClusterHandle:
     process = _process()
     process.world.oracle.stale_after = access.stale_after
     return SimulatedSlurmClient(
-        process.world.slurm,
+        process.world.behind(access.bin_directory),
         process=process,
         oracle=process.world.oracle,
         submit_timeout=access.submit_timeout,

@@ -25,6 +25,7 @@ from tests.simulation.promises.counts import CountRules
 from tests.simulation.promises.desired import startup_timeout
 from tests.simulation.promises.fairness import FairnessRules
 from tests.simulation.promises.ledger import INTRUDERS, Attempt, over
+from tests.simulation.promises.node_states import NodeStateRules
 from tests.simulation.promises.numbers import NumberRules
 from tests.simulation.promises.object_names import ObjectNameRules
 from tests.simulation.promises.pods import PodRules
@@ -49,6 +50,7 @@ class Oracle(
     FairnessRules,
     ObjectNameRules,
     ToldOnceRules,
+    NodeStateRules,
 ):
     """Collects violations; the first one ends a run."""
 
@@ -63,6 +65,11 @@ class Oracle(
         super().__init__(api=api, slurm=slurm, machines=machines, shape=shape)
         self.secrecy = Secrecy(api=api, machines=machines, require=self.require)
         api.listeners.append(self.changed)
+        slurm.on_claim.append(self.claimed)
+
+    def joined_by(self, slurm: Slurm) -> None:
+        """A further cluster of this world."""
+        self._clusters[slurm.name] = slurm
         slurm.on_claim.append(self.claimed)
 
     def lost(self, job_name: str) -> None:
@@ -107,6 +114,10 @@ class Oracle(
                 known.append((self.now, wanted))
             if ours and event == "MODIFIED":
                 self._counts(obj, place)
+                self._displaced_rightly(obj)
+        elif resource is SLURM_CLUSTERS:
+            if ours:
+                self._counts_nodes(obj)
         elif resource is SLURM_JOBS and k8s.namespace(obj) != INTRUDERS:
             self._slurm_job(event, obj, by=by)
         elif resource is ENDPOINT_SLICES:
@@ -131,6 +142,7 @@ class Oracle(
                 uid=k8s.uid(obj),
                 deployment=str(obj["spec"]["deployment"]),
                 job_name=job_name,
+                cluster=str(obj["spec"]["clusterRef"]["name"]),
                 made_at=self.now,
             )
             if attempt is not None:
@@ -145,12 +157,12 @@ class Oracle(
                 return
             running = [e for e in self._machines.running(job_name) if not e.lost_by_slurm]
             # Two complete snapshots that both lie, and a job that nobody has ever seen.
-            lied = self.now - self._slurm.lied_at < 150
+            lied = self.now - self.cluster_of(job_name).lied_at < 150
             attempt.forsaken = lied and k8s.dig(obj, "status", "state") is None
             good = attempt.forsaken or attempt.lost or not running
             self.require(good, f"SlurmJob of {job_name} let go while its engine runs")
             # Nobody can close a gate on a cluster whose object is deleted: what is late starts.
-            attempt.forsaken |= not self._api.all(SLURM_CLUSTERS)
+            attempt.forsaken |= self._its_object(attempt.cluster) is None
             return
         if k8s.deletion_timestamp(obj) and attempt.deleted_at is None:
             attempt.deleted_at = self.now

@@ -10,7 +10,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from random import Random
 
 from isthmus.apiserver import objects as k8s
@@ -44,6 +44,7 @@ class Result:
     happenings: tuple[Planned, ...]
     trace: tuple[str, ...]
     settled_after: float = 0.0
+    shape: Shape | None = None  # where it is another than the seed's own
 
     @property
     def fingerprint(self) -> str:
@@ -54,10 +55,10 @@ def run(
     seed: int, happenings: Sequence[Planned] | None = None, *, shape: Shape | None = None
 ) -> Result:
     """Run one seed, with all that happens in it or with a part of that, in its world or another."""
-    chosen = plan(seed) if happenings is None else tuple(happenings)
     random = Random(f"{seed}/start")
     own = drawn(str(seed), operators=random.choice([1, 1, 2]))
     made = own if shape is None else shape
+    chosen = plan(seed, made) if happenings is None else tuple(happenings)
     seed_everything(f"{seed}/global")
     with (
         simulated_edges(surge=made.surge),
@@ -67,7 +68,7 @@ def run(
         asyncio.Runner(loop_factory=SimulationLoop) as runner,
     ):
         runner.get_loop().set_exception_handler(lambda loop, context: None)
-        return runner.run(_live(seed, chosen, made, random))
+        return replace(runner.run(_live(seed, chosen, made, random)), shape=shape)
 
 
 async def _live(seed: int, happenings: tuple[Planned, ...], shape: Shape, random: Random) -> Result:
@@ -135,11 +136,15 @@ async def _give_back_the_cluster(world: World) -> None:
 
 async def _settle(world: World) -> float:
     begin = world.now
-    while world.slurm.ghosts or world.now < world.keys_noticed_at or unsettled(world):
+    while _ghosts(world) or world.now < world.keys_noticed_at or unsettled(world):
         if world.now - begin > SETTLING_SECONDS:
             raise _Failed("\n".join(["not settled:", *unsettled(world)]))
         await _until(world, world.now + 10)
     return world.now - begin
+
+
+def _ghosts(world: World) -> int:
+    return sum(slurm.ghosts for slurm in world.clusters.values())
 
 
 async def _stay_quiet(world: World) -> None:
@@ -158,14 +163,15 @@ async def _stay_quiet(world: World) -> None:
 
 
 def _first_objects(world: World, random: Random) -> None:
-    ensure_cluster(world, random)
+    for cluster in world.clusters:
+        ensure_cluster(world, random, cluster)
     for name in random.choice([["llama"], ["llama"], ["llama", "qwen"]]):
         wanted = manifests.model_deployment(namespace=NAMESPACE, name=name, random=random)
         if world.shape.front:
             wanted["spec"]["endpoint"] = {"type": "Managed"}
         if world.shape.drain is not None:
             wanted["spec"]["drain"] = {"timeout": world.shape.drain}
-        world.api.create(MODEL_DEPLOYMENTS, wanted, by="user")
+        world.api.create(MODEL_DEPLOYMENTS, world.spread(wanted), by="user")
     others = Job(
         id=999,
         name=manifests.OTHERS_JOB,
@@ -210,7 +216,7 @@ def shrink(result: Result) -> Result:
         index = 0
         while index < len(best.happenings):
             fewer = best.happenings[:index] + best.happenings[index + size :]
-            tried = run(best.seed, fewer)
+            tried = run(best.seed, fewer, shape=best.shape)
             if _kind(tried.failure) == _kind(best.failure):
                 best = tried
             else:

@@ -10,6 +10,9 @@ from typing import Final
 
 from tests.simulation.draws import one_in
 
+FIRST: Final = "hpc"
+"""Name of the cluster of SLURM that every world has."""
+
 DAY: Final = 8 * 3600.0
 """Seconds that a site grants a job where nothing else is said."""
 
@@ -25,13 +28,15 @@ class ClusterShape:
     """One cluster of SLURM.
 
     Attributes:
-        nodes: how many there are.
+        name: of its SlurmCluster.
+        nodes: how many there are; they have the same names in every cluster.
         gpus_per_node: more than these no job can have.
         places: jobs that run at a time until the faults stop.
         walltime: seconds that a job is granted until the faults stop.
         drained: how many nodes are drained from the beginning until the faults stop.
     """
 
+    name: str = FIRST
     nodes: int = 4
     gpus_per_node: int = 8
     places: int = 6
@@ -46,6 +51,8 @@ class Shape:
     Attributes:
         operators: replicas of the operator.
         cluster: the cluster of SLURM.
+        others: further clusters; each deployment has its pools on SLURM on all of them.
+        node_states: whether nodes go down, fall silent and are maintained.
         pods: places for pods on the nodes of Kubernetes.
         tunnels: whether pods cannot reach the compute nodes.
         keys_apart: whether who sends requests to workers can give each its own key, as a front can.
@@ -57,6 +64,8 @@ class Shape:
 
     operators: int = 1
     cluster: ClusterShape = field(default_factory=ClusterShape)
+    others: tuple[ClusterShape, ...] = ()
+    node_states: bool = False
     pods: int = 8
     tunnels: bool = False
     keys_apart: bool = True

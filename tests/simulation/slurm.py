@@ -14,6 +14,7 @@ from random import Random
 from typing import Any
 
 from isthmus.backends.slurm.records import JobRecord, NodeRecord, SubmitRequest
+from tests.simulation import slurm_nodes
 from tests.simulation.batch_scripts import BatchScript
 from tests.simulation.clock import EPOCH, outside
 from tests.simulation.engines import Engine, Machines
@@ -34,16 +35,18 @@ class Slurm:
         random: Random,
         tell: Callable[[str], None],
         shape: ClusterShape | None = None,
+        number: int = 0,
     ) -> None:
         self.machines, self.random, self.tell = machines, random, tell
         self.shape = shape or ClusterShape()
+        self.name = self.shape.name
         self.site = self.usual_site()
         self.mode = "up"  # or "down", "hung"
         self.jobs: dict[int, Job] = {}
         self.claims: dict[tuple[str, str], str] = {}  # (work directory, job name) → who has it
         self.secrets: dict[tuple[str, str], str] = {}  # the same → its API key
         self.port_files: dict[tuple[str, int], int] = {}  # job name and id → port
-        self.nodes = {f"gpu{n:02}": f"10.10.0.{n}" for n in range(1, self.shape.nodes + 1)}
+        self.nodes = slurm_nodes.addresses(self.shape.nodes, network=number)
         first = sorted(self.nodes)[: self.shape.drained]
         self.site.drained.update(dict.fromkeys(first, "it has been drained for long"))
         self.waiting: list[Callable[[], None]] = []  # requests that a hung slurmctld will serve
@@ -166,26 +169,12 @@ class Slurm:
 
     def _start(self, job: Job) -> None:
         job.state, job.reason, job.started_at = "RUNNING", "None", self.now
-        job.node = self._place(job)
+        job.nodes = slurm_nodes.placed(job, nodes=self.nodes, site=self.site, random=self.random)
+        job.node = job.nodes[0]
         job.walltime = self.site.walltime
         self.grant(job, job.walltime)
         if job.request is not None:
             self.later(0.3 + self.chance(1.0), self._batch, job, job.started_at)
-
-    def _place(self, job: Job) -> str:
-        """A node that the job may get; one where everything fails is always idle."""
-        options = () if job.request is None else job.request.options
-        excluded = {
-            name
-            for option in options
-            if option.startswith("--exclude=")
-            for name in option.partition("=")[2].split(",")
-        }
-        free = self.nodes.keys() - excluded
-        drawn = self.random.choice(sorted(free - self.site.drained.keys() or free))
-        bad = self.site.bad_node
-        gone = excluded | self.site.drained.keys()
-        return bad if bad and bad not in gone and job.request is not None else drawn
 
     def grant(self, job: Job, seconds: float) -> None:
         """A started job ends in so many seconds, by its limit, unless that is moved again."""
@@ -348,7 +337,7 @@ class Slurm:
             state=job.state,
             restart_count=job.restarts,
             batch_host=job.node,
-            nodes=job.node,
+            nodes=slurm_nodes.hostlist(job.nodes or (job.node,)) if job.node else "",
             submit_time=wall(job.submitted_at),
             # One that was put back into the queue tells when it is expected to start.
             start_time=wall(job.eligible_at if job.restarts and not job.node else job.started_at),
@@ -361,20 +350,16 @@ class Slurm:
             comment=job.comment,
         )
 
+    def node_count(self) -> str:
+        """How many nodes can be used, of how many, as a status tells it."""
+        free = slurm_nodes.usable(self.nodes, site=self.site)
+        return "hidden" if self.site.nodes_hidden else f"{free}/{len(self.nodes)}"
+
     def node_records(self) -> dict[str, NodeRecord]:
         self.nodes_told = not self.site.nodes_hidden
         if not self.nodes_told:
             return {}
-        return {
-            name: NodeRecord(
-                name=name,
-                address=address,
-                states=frozenset({"MIXED", "DRAIN"} if name in self.site.drained else {"MIXED"}),
-                reason=self.site.drained.get(name, ""),
-                partitions=frozenset({"gpu"}),
-            )
-            for name, address in self.nodes.items()
-        }
+        return slurm_nodes.shown(self.nodes, site=self.site)
 
 
 def as_old(records: tuple[JobRecord, ...]) -> tuple[JobRecord, ...]:

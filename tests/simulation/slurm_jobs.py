@@ -24,7 +24,8 @@ class Job:
     held: bool = False
     started_at: float | None = None
     ended_at: float | None = None
-    node: str = ""
+    node: str = ""  # of its script
+    nodes: tuple[str, ...] = ()
     restarts: int = 0
     exit_code: int = 0
     engine: Engine | None = None
@@ -55,3 +56,5 @@ class Site:
     walltime: float = DAY
     bad_node: str = ""  # engines that start there fail
     drained: dict[str, str] = field(default_factory=dict)  # node → the administrator's reason
+    states: dict[str, frozenset[str]] = field(default_factory=dict)  # node → words that close it
+    reasons: dict[str, str] = field(default_factory=dict)  # node → why, where somebody said so

@@ -65,13 +65,16 @@ class SimulatedSlurmClient:
             records = await self._child(self._look())
             found = slurm.strange.read(records)
         except (SlurmUnavailableError, OutputError) as error:
-            self._oracle.looked(self._process, shown=None)
+            self._oracle.looked(self._process, cluster=slurm.name, shown=None)
             if isinstance(error, OutputError):
                 raise SlurmUnavailableError(str(error), reason="UnknownFormat") from error
             raise
         shown = frozenset(record.name for record in records)
-        self._oracle.looked(self._process, shown=shown, nameless=bool(found.nameless))
+        self._oracle.looked(
+            self._process, cluster=slurm.name, shown=shown, nameless=bool(found.nameless)
+        )
         nodes = slurm.node_records()
+        self._oracle.nodes_shown(slurm)
         hosts = unlisted_hosts(found.jobs, nodes=nodes)
         return Snapshot(
             jobs=found.jobs,
@@ -161,7 +164,7 @@ class SimulatedSlurmClient:
     # ---- changes
 
     async def submit(self, request: SubmitRequest) -> SubmitOutcome:
-        self._oracle.submits(self._process, request)
+        self._oracle.submits(self._process, request, at=self._slurm)
         if self._slurm.unsent_until > self._slurm.now:
             self._oracle.nothing_sent(request.job_name)
             return NotSent("login1: Connection refused")
@@ -219,11 +222,11 @@ class SimulatedSlurmClient:
         self._slurm.accept(request)
 
     async def terminate(self, *, job_id: int, job_name: str) -> None:
-        self._oracle.terminates(self._process, job_id, job_name)
+        self._oracle.terminates(self._process, job_id, job_name, at=self._slurm)
         await self._change(job_id, job_name, command="terminate", do=self._slurm.terminate)
 
     async def cancel(self, *, job_id: int, job_name: str) -> None:
-        self._oracle.cancels(self._process, job_id, job_name)
+        self._oracle.cancels(self._process, job_id, job_name, at=self._slurm)
         await self._change(job_id, job_name, command="cancel", do=self._slurm.cancel)
 
     async def _change(

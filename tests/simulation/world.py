@@ -16,10 +16,11 @@ from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.clock import EPOCH, Process
 from tests.simulation.controllers import Controllers, Nodes
 from tests.simulation.engines import Machines
+from tests.simulation.manifests import commands_of, spread
 from tests.simulation.operators import Replica
 from tests.simulation.oracle import Oracle
 from tests.simulation.promises.tunnels import TunnelOracle
-from tests.simulation.shape import Shape, usual
+from tests.simulation.shape import FIRST, ClusterShape, Shape, usual
 from tests.simulation.slurm import Slurm
 from tests.simulation.supervisors import TunnelHost, TunnelHosts
 from tests.simulation.traffic import Traffic
@@ -66,14 +67,12 @@ class World:
         self.neighbours: list[World] = []  # installations on the same SLURM account
         if beside is None:
             self.machines = Machines(random=Random(f"{seed}/machines"))
-            self.slurm = Slurm(
-                machines=self.machines,
-                random=Random(f"{seed}/slurm"),
-                tell=self.tell,
-                shape=self.shape.cluster,
-            )
+            self.slurm = self._cluster(self.shape.cluster, number=0)
+            further = [self._cluster(one, number=n) for n, one in enumerate(self.shape.others, 1)]
+            self.clusters = {one.name: one for one in (self.slurm, *further)}
         else:
             self.machines, self.slurm = beside.machines, beside.slurm
+            self.clusters = beside.clusters
         self.controllers = Controllers(
             self.api,
             nodes=Nodes(gpus=self.shape.pods, room=self.shape.pods),
@@ -83,6 +82,9 @@ class World:
         self.oracle = Oracle(
             api=self.api, slurm=self.slurm, machines=self.machines, shape=self.shape
         )
+        for one in self.clusters.values():
+            if one is not self.slurm:
+                self.oracle.joined_by(one)
         self.oracle.secrecy.keys_apart = lambda: self.keys_apart and self.now > self.keys_noticed_at
         self.oracle.engine_of_pod = self.controllers.engine
         self.api.listeners.append(self._told)
@@ -92,6 +94,38 @@ class World:
             self.tunnels = TunnelHosts(self, Random(f"{seed}/tunnel hosts"))
         self.traffic = Traffic(self)
         self.operators = [Replica(self, number) for number in range(1, self.shape.operators + 1)]
+
+    def _cluster(self, shape: ClusterShape, *, number: int) -> Slurm:
+        def tell(text: str) -> None:
+            self.tell(f"{shape.name}: {text}" if number else text)
+
+        stream = f"slurm {shape.name}" if number else "slurm"
+        random = Random(f"{self.seed}/{stream}")
+        return Slurm(machines=self.machines, random=random, tell=tell, shape=shape, number=number)
+
+    @contextlib.contextmanager
+    def at(self, cluster: Slurm) -> Iterator[None]:
+        """What happens meanwhile to the cluster of SLURM happens to this one."""
+        before, self.slurm = self.slurm, cluster
+        try:
+            yield
+        finally:
+            self.slurm = before
+
+    def behind(self, commands: str) -> Slurm:
+        """The cluster whose commands lie in that folder, the first one for any other."""
+        found = (one for name, one in self.clusters.items() if commands_of(name) == commands)
+        return next(found, self.slurm)
+
+    def is_node(self, address: str) -> bool:
+        """Whether it is one of a compute node."""
+        return any(address in slurm.nodes.values() for slurm in self.clusters.values())
+
+    def spread(self, wanted: Json) -> Json:
+        """A deployment with pools on every cluster of this world."""
+        further = [name for name in self.clusters if name != FIRST]
+        random = Random(f"{self.seed}/{k8s.name(wanted)}/pools")
+        return spread(wanted, further, random=random) if further else wanted
 
     @property
     def now(self) -> float:

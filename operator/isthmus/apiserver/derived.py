@@ -6,11 +6,16 @@ have not changed since the last pass. Apart from the store, which knows no kind.
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Final, TypeAlias, TypeVar
 
 from isthmus.apiserver.objects import Object, uid
 
+R = TypeVar("R")
 T = TypeVar("T")
+
+_Made: TypeAlias = dict[object, tuple[Object, object]]
+"""What was made from one object, by what made it, with the version that it was made from."""
+_NOTHING: Final[_Made] = {}
 
 
 class Derived:
@@ -38,7 +43,8 @@ class Derived:
         """
         key = uid(obj)
         made = self._known.setdefault(key, {})
-        self._known.move_to_end(key)
+        if self._most is not None:
+            self._known.move_to_end(key)
         known = made.get(make)
         if known is not None and known[0] is obj:
             return known[1]  # type: ignore[return-value]  # `make` is in the key
@@ -47,6 +53,22 @@ class Derived:
             self._known.popitem(last=False)
         value = make(obj)
         made[make] = obj, value
+        return value
+
+    def of_read(self, obj: Object, *, read: Callable[[Object], R], make: Callable[[R], T]) -> T:
+        """Return `make(read(obj))`, each made once for each version of the object.
+
+        Args:
+            obj: as it lies in the store.
+            read: as for `of`.
+            make: a function that depends on nothing but what was read.
+        """
+        key = uid(obj)
+        known = self._known.get(key, _NOTHING).get(make)
+        if known is not None and known[0] is obj:
+            return known[1]  # type: ignore[return-value]  # `make` is in the key
+        value = make(self.of(obj, read))
+        self._known[key][make] = obj, value
         return value
 
     def forget(self, obj: Object) -> None:

@@ -31,9 +31,7 @@ async def write_status(
     Raises:
         ApiError: as the API server answers; ApiInvalidError only for what is no sentence.
     """
-    wanted = written(status)
-    found = dig(obj, "status", default={})
-    current = dict(found) if isinstance(found, Mapping) else {}
+    wanted, current = written(status), _current(obj)
     known = status_schema(type(status))
     changed = _difference(current, wanted, known)
     if not changed:
@@ -50,6 +48,16 @@ async def write_status(
         where = f"{resource.kind} {namespace(obj)}/{name(obj)}"
         _log.warning("%s: status refused, written without its messages: %s", where, error)
         return await _patch(api, resource, obj=obj, status=changed)
+
+
+def has_status(obj: Object, status: StatusModel) -> bool:
+    """Whether an object has this status already, so that `write_status` would write nothing."""
+    return not _difference(_current(obj), written(status), status_schema(type(status)))
+
+
+def _current(obj: Object) -> Mapping[str, object]:
+    found = dig(obj, "status", default={})
+    return found if isinstance(found, Mapping) else {}
 
 
 def _difference(

@@ -9,7 +9,7 @@ import math
 import sys
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, TypeAlias, TypeVar, cast
 
 from isthmus.api.names import LABEL_DEPLOYMENT
 from isthmus.apiserver import objects as k8s
@@ -19,6 +19,9 @@ from isthmus.apiserver.resources import Resource
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _LONGEST_SHARED = 128
+
+_Labelled: TypeAlias = tuple[Resource, str, str]
+"""What is labelled as of one ModelDeployment: a resource, its namespace and its name."""
 
 _K = TypeVar("_K")
 _E = TypeVar("_E")
@@ -59,8 +62,9 @@ class Store:
         self._objects: dict[StoreKey, Object] = {}
         self._places: dict[Resource, dict[str, set[str]]] = {}  # → namespace → names
         self._lists: dict[Resource, tuple[Object, ...]] = {}  # of all namespaces, until a change
+        self._of_deployment: dict[_Labelled, tuple[Object, ...]] = {}  # until a change
         self._by_owner: dict[tuple[Resource, str], set[StoreKey]] = {}
-        self._by_deployment: dict[tuple[Resource, str, str], set[StoreKey]] = {}
+        self._by_deployment: dict[_Labelled, set[StoreKey]] = {}
         # Of each resource: uid → revision of its end. Many pods that end must not have a late word
         # about a SlurmJob believed, nor a list of one resource that went back one about another.
         self._tombstones: dict[Resource, OrderedDict[str, float]] = {}
@@ -162,8 +166,17 @@ class Store:
         return self._of(self._by_owner.get((resource, owner_uid), ()))
 
     def labelled(self, resource: Resource, namespace: str, deployment: str) -> tuple[Object, ...]:
-        """Return the objects labelled as belonging to that ModelDeployment, by name."""
-        return self._of(self._by_deployment.get((resource, namespace, deployment), ()))
+        """Return the objects labelled as belonging to that ModelDeployment, by name.
+
+        It is the same tuple until one of its objects changes.
+        """
+        place = resource, namespace, deployment
+        known = self._of_deployment.get(place)
+        if known is None:
+            known = self._of(self._by_deployment.get(place, ()))
+            if known:
+                self._of_deployment[place] = known
+        return known
 
     def count_labelled(self, resource: Resource, namespace: str, deployment: str) -> int:
         """Return how many objects are labelled as belonging to that ModelDeployment."""
@@ -303,6 +316,7 @@ class Store:
         if deployment is not None:
             place = (key.resource, key.namespace, deployment)
             self._by_deployment.setdefault(place, set()).add(key)
+            self._of_deployment.pop(place, None)
 
     def _unindex(self, key: StoreKey, obj: Object) -> None:
         del self._objects[key]
@@ -311,7 +325,9 @@ class Store:
             _discard(self._by_owner, (key.resource, owner), key)
         deployment = k8s.labels(obj).get(LABEL_DEPLOYMENT)
         if deployment is not None:
-            _discard(self._by_deployment, (key.resource, key.namespace, deployment), key)
+            place = (key.resource, key.namespace, deployment)
+            _discard(self._by_deployment, place, key)
+            self._of_deployment.pop(place, None)
 
 
 def _discard(index: dict[_K, set[_E]], place: _K, entry: _E) -> None:

@@ -20,6 +20,7 @@ from isthmus.backends.slurm.frozen import FrozenJob
 from isthmus.errors import ApiError, SecretMissingError, SlurmError
 from isthmus.slurmcluster.running import Clusters
 from isthmus.slurmjob.attempt_keys import AttemptKeys
+from isthmus.slurmjob.record import AttemptStatus
 
 _log = logging.getLogger(__name__)
 
@@ -92,13 +93,13 @@ class KeyStaging:
         job: SlurmJob,
         frozen: FrozenJob | None,
         cluster: SlurmCluster | None,
-        status: SlurmJobStatus,
+        status: AttemptStatus,
     ) -> None:
         """See to the file of a job that waits, where that was long ago; a failure can wait."""
         if status.phase != Phase.PENDING or job.metadata.deleting:
             if status.phase not in UNCLEAR:
                 self._staged.pop(job.spec.job_name, None)
-            if status.start_time is not None:
+            if status.job.start_time is not None:
                 self._touched.discard(job.spec.job_name)
             return
         age = self._clock() - self._staged.get(job.spec.job_name, 0.0)
@@ -107,7 +108,7 @@ class KeyStaging:
         if frozen.template.key is None:
             return
         try:
-            folder = job.work_directory or status.work_directory
+            folder = job.work_directory or status.submission.work_directory
             folder = folder or cluster.spec.files.work_directory
             placed = await self._placed(job.spec.cluster, folder)
             if placed is None:

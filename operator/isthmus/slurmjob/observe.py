@@ -32,6 +32,7 @@ from isthmus.slurmjob.observation import EndpointRules, SlurmJobObservation
 from isthmus.slurmjob.probes import ProbedAttempt, WorkerProbes
 from isthmus.slurmjob.record import AttemptStatus
 from isthmus.slurmjob.sides import Installation, SlurmSide
+from isthmus.slurmjob.stored_status import stored_status
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +127,7 @@ class SlurmJobObserver:
         return Parts(
             raw=raw,
             job=job,
-            status=AttemptStatus.read(job.status),
+            status=stored_status(raw, store=self._store),
             unread=unread,
             cluster=None if cluster is None else cluster.value,
             cluster_unread="" if cluster is None else cluster.problem,

@@ -33,19 +33,17 @@ def ownership(raw: Object, *, store: Store, installation_id: str = "") -> Owners
 
     Args:
         raw: as stored.
-        store: where its owner is.
+        store: where it lies, and its owner.
         installation_id: ours, in the names of our jobs; "" where it is not known.
     """
-    owner = _controller_uid(raw)
+    claim = store.derived.of(raw, _claim)
+    owner, parts = claim.owner, claim.parts
     if not owner:
         return Ownership(
             "no ModelDeployment of the name spec.deployment controls it (metadata.ownerReferences):"
             " the operator alone makes SlurmJobs, from ModelDeployments; delete it"
         )
-    parts = names.parse_slurm_job_name(_text(raw, "spec", "jobName"))
-    if parts is None or _meant(raw, owner=owner, installation_id=parts.installation_id) != (
-        _text(raw, "spec", "jobName")
-    ):
+    if parts is None:
         return Ownership(
             "spec.jobName is not the name that follows from its owner, slot and attempt, so no job "
             "is taken for its own and none is cancelled for it; delete it"
@@ -64,6 +62,28 @@ def ownership(raw: Object, *, store: Store, installation_id: str = "") -> Owners
             "SlurmJob; delete it",
         )
     return Ownership(owner_is_there=False)
+
+
+@dataclass(frozen=True, slots=True)
+class _Claim:
+    """What a SlurmJob itself says of whose it is.
+
+    Attributes:
+        owner: uid of the ModelDeployment that controls it, "" for none.
+        parts: of the name of its job; None where that does not follow from the rest.
+    """
+
+    owner: str
+    parts: names.SlurmJobName | None
+
+
+def _claim(raw: Object) -> _Claim:
+    owner, job_name = _controller_uid(raw), _text(raw, "spec", "jobName")
+    parts = names.parse_slurm_job_name(job_name)
+    if parts is not None:
+        meant = _meant(raw, owner=owner, installation_id=parts.installation_id)
+        parts = parts if meant == job_name else None
+    return _Claim(owner=owner, parts=parts)
 
 
 def _controller_uid(raw: Object) -> str:

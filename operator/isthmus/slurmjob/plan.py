@@ -69,7 +69,9 @@ def plan_slurm_job(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan
         observed: everything known of it.
         now: wall clock of the operator, epoch seconds.
     """
-    observed = replace(observed, status=not_in_the_future(observed.status, now=now))
+    status = not_in_the_future(observed.status, now=now)
+    if status is not observed.status:
+        observed = replace(observed, status=status)
     plan = with_forward(observed, _plan(observed, now=now), now=now)
     conditions = with_problem(
         plan.status.conditions,
@@ -78,6 +80,8 @@ def plan_slurm_job(observed: SlurmJobObservation, *, now: float) -> SlurmJobPlan
         problem=observed.unread,
         now=now,
     )
+    if conditions is plan.status.conditions:
+        return plan
     return replace(plan, status=replace(plan.status, conditions=conditions))
 
 

@@ -7,7 +7,7 @@ in its order, by `execute.py` and `submit.py`.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
+from isthmus.api.slurmjob import SlurmJob
 from isthmus.apiserver.clusters import cluster_of
 from isthmus.apiserver.forgetting import when_gone
 from isthmus.apiserver.key import Key, spread
@@ -34,6 +34,7 @@ from isthmus.slurmjob.record import AttemptStatus
 from isthmus.slurmjob.refused_jobs import refuse
 from isthmus.slurmjob.sides import ApiSide, Installation, SlurmSide
 from isthmus.slurmjob.start_gate import waits_for
+from isthmus.slurmjob.stored_status import is_stored, stored_status
 from isthmus.slurmjob.submit import Submissions
 from isthmus.telemetry.report import report
 
@@ -120,7 +121,7 @@ class SlurmJobReconciler:
         job = None if raw is None else self._api.store.derived.of(raw, read_job).value
         if raw is None or job is None:
             return
-        status = AttemptStatus.read(job.status)
+        status = stored_status(raw, store=self._api.store)
         told = self._failures.told(key, status, error, now=self._clock())
         await self._write(raw, told, before=job)
 
@@ -144,9 +145,10 @@ class SlurmJobReconciler:
         if done.status is None:
             return done.again
         status = self._failures.settled(key, done.status, done=plan.actions, now=self._clock())
-        told = await self._write(done.raw, status, before=parts.job)
+        if done.raw is not raw or not is_stored(raw, status, store=store):
+            await self._write(done.raw, status, before=parts.job)
         await self._staging.keep(
-            job=parts.job, frozen=parts.frozen, cluster=parts.cluster, status=told
+            job=parts.job, frozen=parts.frozen, cluster=parts.cluster, status=status
         )
         again = self._again(parts, observed, status=status, requeue_after=plan.requeue_after)
         # Not everything that makes a difference is a change: a snapshot only grows old.
@@ -198,13 +200,12 @@ class SlurmJobReconciler:
 
     async def _write(
         self, raw: Object, status: AttemptStatus, *, before: SlurmJob | None = None
-    ) -> SlurmJobStatus:
-        """Write a status; what was written. `before` has the one against which changes are told."""
+    ) -> None:
+        """Write a status. `before` has the one against which changes are told."""
         told = status.write()
         raw = await write_status(self._api.api, SLURM_JOBS, obj=raw, status=told)
         if before is not None:
             report(self._api.events, raw, before=before.status, after=told)
-        return told
 
     def _again(
         self,

@@ -40,10 +40,10 @@ def delete_cluster(world: World, random: Random) -> None:
     later(world, random.random() * 300, lambda: ensure_cluster(world, random))
 
 
-def ensure_cluster(world: World, random: Random) -> None:
-    if world.api.get(SLURM_CLUSTERS, SYSTEM, manifests.CLUSTER) is None:
+def ensure_cluster(world: World, random: Random, name: str = manifests.CLUSTER) -> None:
+    if world.api.get(SLURM_CLUSTERS, SYSTEM, name) is None:
         wanted = manifests.slurm_cluster(
-            namespace=SYSTEM, teams=[NAMESPACE, HOSTILE], random=random
+            namespace=SYSTEM, teams=[NAMESPACE, HOSTILE], random=random, name=name
         )
         if world.tunnels is not None:
             wanted = merged(wanted, {"spec": world.tunnels.cluster_spec()})

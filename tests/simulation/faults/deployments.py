@@ -34,7 +34,9 @@ def update(world: World, random: Random) -> None:
 def change_pools(world: World, random: Random) -> None:
     found = some_deployment(world, random)
     if found is not None:
-        other = manifests.model_deployment(namespace=NAMESPACE, name=k8s.name(found), random=random)
+        other = world.spread(
+            manifests.model_deployment(namespace=NAMESPACE, name=k8s.name(found), random=random)
+        )
         edit(world, found, {"spec": {"pools": other["spec"]["pools"]}})
 
 
@@ -62,7 +64,7 @@ def delete_deployment(world: World, random: Random) -> None:
 def create_deployment(world: World, random: Random) -> None:
     """Also again: as soon as the old object of the name is gone."""
     name = random.choice(["llama", "qwen"])
-    wanted = manifests.model_deployment(namespace=NAMESPACE, name=name, random=random)
+    wanted = world.spread(manifests.model_deployment(namespace=NAMESPACE, name=name, random=random))
     with world.may_fail():
         world.api.create(MODEL_DEPLOYMENTS, wanted, by="user")
 

@@ -10,26 +10,17 @@ from tests.simulation.faults.clusters import ensure_cluster
 from tests.simulation.faults.jobs import release, woken
 from tests.simulation.faults.pods import recovered, refit
 from tests.simulation.shape import DAY
+from tests.simulation.slurm import Slurm
 from tests.simulation.world import World
 
 
 def heal(world: World, random: Random) -> None:
     """All faults stop, and so do the clients; what users did stays."""
     world.traffic.stopped = True
-    slurm = world.slurm
-    slurm.submission_faults.clear()
-    slurm.failing.clear()
     tenants.leave(world)
-    slurm.snapshot_faults.clear()
-    slurm.strange.clear()
     world.api.refused.clear()
-    slurm.site = type(slurm.site)(gpus=40)
-    slurm.resume()
-    for job in list(slurm.jobs.values()):
-        woken(world, job)
-        release(world, job)
-        if job.ends_at is not None:
-            slurm.grant(job, DAY)
+    for slurm in world.clusters.values():
+        _heal_cluster(slurm)
     # Over now, and not forgotten: the oracle asks since when an engine has answered well.
     away, now = world.machines.unreachable_until, world.now
     away.update({address: min(until, now) for address, until in away.items()})
@@ -52,5 +43,20 @@ def heal(world: World, random: Random) -> None:
         if not k8s.deletion_timestamp(pod) and k8s.dig(pod, "status", "podIP"):
             recovered(world, k8s.name(pod))
     refit(world)
-    ensure_cluster(world, random)
+    for name in world.clusters:
+        ensure_cluster(world, random, name)
     world.tell("---- faults stop here ----")
+
+
+def _heal_cluster(slurm: Slurm) -> None:
+    slurm.submission_faults.clear()
+    slurm.failing.clear()
+    slurm.snapshot_faults.clear()
+    slurm.strange.clear()
+    slurm.site = type(slurm.site)(gpus=40)
+    slurm.resume()
+    for job in list(slurm.jobs.values()):
+        woken(slurm, job)
+        release(slurm, job)
+        if job.ends_at is not None:
+            slurm.grant(job, DAY)

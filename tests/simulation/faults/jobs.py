@@ -4,6 +4,7 @@ from random import Random
 
 from tests.simulation.engines import Engine
 from tests.simulation.faults.register import happens, later, some_job
+from tests.simulation.slurm import Slurm
 from tests.simulation.slurm_jobs import Job
 from tests.simulation.world import World
 
@@ -71,27 +72,28 @@ def held(world: World, random: Random) -> None:
     job = some_job(world, random, "PENDING")
     if job is not None:
         job.held, job.reason = True, random.choice(["JobHeldUser", "JobHeldAdmin"])
-        later(world, random.random() * 200, lambda: release(world, job))
+        slurm = world.slurm
+        later(world, random.random() * 200, lambda: release(slurm, job))
 
 
-def release(world: World, job: Job) -> None:
+def release(slurm: Slurm, job: Job) -> None:
     job.held = False
     if job.state == "PENDING":
         job.reason = "Priority"
-    world.slurm.schedule()
+    slurm.schedule()
 
 
 @happens(0.7)
 def suspended(world: World, random: Random) -> None:
     job = some_job(world, random, "RUNNING")
     if job is not None:
-        job.state = "SUSPENDED"
-        later(world, random.random() * 100, lambda: woken(world, job))
+        job.state, slurm = "SUSPENDED", world.slurm
+        later(world, random.random() * 100, lambda: woken(slurm, job))
 
 
-def woken(world: World, job: Job) -> None:
+def woken(slurm: Slurm, job: Job) -> None:
     if job.state == "SUSPENDED":
-        job.state, job.woken_at = "RUNNING", world.now
+        job.state, job.woken_at = "RUNNING", slurm.now
 
 
 @happens(1.0)

@@ -9,7 +9,8 @@ from tests.simulation.world import World
 @happens(1.0)
 def site_changes(world: World, random: Random) -> None:
     """For some minutes the site is slow, full, or strange."""
-    site = world.slurm.site
+    slurm = world.slurm
+    site = slurm.site
     name, value = random.choice(
         [
             ("gpus", random.randrange(0, 3)),
@@ -27,12 +28,12 @@ def site_changes(world: World, random: Random) -> None:
             ("clock_skew", random.choice([-600.0, 600.0])),
         ]
     )
-    before = getattr(world.slurm.usual_site(), name)
+    before = getattr(slurm.usual_site(), name)
     world.tell(f"fault: site.{name} = {value}")
     setattr(site, name, value)
 
     def back() -> None:
         setattr(site, name, before)
-        world.slurm.schedule()
+        slurm.schedule()
 
     later(world, random.random() * 500, back)

@@ -8,12 +8,11 @@ from random import Random
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import SLURM_JOBS
 from tests.simulation.faults.register import Register, later
-from tests.simulation.shape import tunnelled
 from tests.simulation.supervisors import TunnelHost
 from tests.simulation.ways import LOGIN_HOSTS
 from tests.simulation.world import World
 
-TUNNELS = Register(stream="tunnel plan", counts=(1, 3, 6, 10), within=tunnelled)
+TUNNELS = Register(stream="tunnel plan", counts=(1, 3, 6, 10))
 
 
 @TUNNELS.happens(2.0)

@@ -5,6 +5,7 @@ Each patches the project's own code in this process, in a file of its subject; `
 
 from tests.simulation.mutations import (
     api_keys,
+    clusters,
     deployments,
     jobs,
     object_names,
@@ -14,7 +15,7 @@ from tests.simulation.mutations import (
 )
 from tests.simulation.mutations.register import MUTATIONS, Mutation, Patches
 
-SUBJECTS = (api_keys, deployments, jobs, object_names, submissions, telling, tunnels)
+SUBJECTS = (api_keys, clusters, deployments, jobs, object_names, submissions, telling, tunnels)
 """Each takes its mutations into the register."""
 
 __all__ = ["MUTATIONS", "SUBJECTS", "Mutation", "Patches"]

@@ -17,18 +17,22 @@ class Mutation:
     Attributes:
         make: the patches that break it.
         needs: happenings without which a run cannot show it; seeds without them are passed over.
+        shape: name of the shape of world that shows it (`shapes.SHAPES`), "" for each seed's own.
     """
 
     make: Callable[[], Patches]
     needs: frozenset[str]
+    shape: str = ""
 
 
 MUTATIONS: dict[str, Mutation] = {}
 
 
-def mutation(*needs: str) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
+def mutation(
+    *needs: str, shape: str = ""
+) -> Callable[[Callable[[], Patches]], Callable[[], Patches]]:
     def register(make: Callable[[], Patches]) -> Callable[[], Patches]:
-        MUTATIONS[make.__name__] = Mutation(make, frozenset(needs))
+        MUTATIONS[make.__name__] = Mutation(make, frozenset(needs), shape)
         return make
 
     return register

@@ -21,10 +21,10 @@ class BadNodeRules(Ledger):
 
         As far as the statuses of its SlurmJobs have said so for long, and only one node has.
         """
-        site, own = self._slurm.site, self._spec(attempt)
+        slurm, own = self._clusters[attempt.cluster], self._spec(attempt)
         if own is None or self.clocks_jumped or self.caches_late:
             return
-        if not self._slurm.nodes_told:  # none that it knows of is left
+        if not slurm.nodes_told:  # none that it knows of is left
             return
         failed: dict[str, list[float]] = {}
         for other in self.attempts.values():
@@ -38,12 +38,12 @@ class BadNodeRules(Ledger):
                 failed.setdefault(status.get("nodes", ""), []).append(
                     epoch(status["finishedAt"]) or 0.0
                 )
-        if len(failed) != 1 or site.clock_skew:
+        if len(failed) != 1 or slurm.site.clock_skew:
             return
         ((node, times),) = failed.items()
         close = sorted(times)[-2:]
         if len(close) == 2 and close[1] - close[0] < 500:
-            recent = self._slurm.wall_clock() - close[1] < 1500
+            recent = slurm.wall_clock() - close[1] < 1500
             spared = f"--exclude={node}" in request.options
             self.require(
                 spared or not recent, f"sbatch of {attempt.job_name} may run on {node} again"

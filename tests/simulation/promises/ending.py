@@ -114,12 +114,13 @@ def _owned(world: World, obj: Json) -> list[Json]:
 def _jobs(world: World) -> Iterator[str]:
     """In SLURM exactly the jobs of live attempts."""
     live = {
-        job.name
-        for job in world.slurm.jobs.values()
+        (cluster, job.name)
+        for cluster, slurm in world.clusters.items()
+        for job in slurm.jobs.values()
         if job.state in LIVE and names.parse_slurm_job_name(job.name) is not None
     }
     mine, anothers = f"-{world.installation}-", world.oracle.is_anothers
-    ours = {name for name in live if mine in name and not anothers(name)}
+    ours = {found for found in live if mine in found[1] and not anothers(found[1])}
     wanted = set()
     for job in world.api.all(SLURM_JOBS):
         if k8s.deletion_timestamp(job):
@@ -128,11 +129,11 @@ def _jobs(world: World) -> Iterator[str]:
             yield f"SlurmJob {k8s.name(job)} is still said to fail"
         phase = k8s.dig(job, "status", "phase")
         if phase is None or not Phase(str(phase)).terminal:
-            wanted.add(str(job["spec"]["jobName"]))
-    for name in sorted(ours - wanted):
-        yield f"job {name} has no SlurmJob"
-    for name in sorted(wanted - ours):
-        yield f"SlurmJob of {name} has no job"
+            wanted.add((str(job["spec"]["clusterRef"]["name"]), str(job["spec"]["jobName"])))
+    for cluster, name in sorted(ours - wanted):
+        yield f"job {name} of {cluster} has no SlurmJob"
+    for cluster, name in sorted(wanted - ours):
+        yield f"SlurmJob of {name} has no job on {cluster}"
 
 
 def _leftovers(world: World) -> Iterator[str]:

@@ -4,23 +4,30 @@ from isthmus.api import names
 from isthmus.apiserver import objects as k8s
 from isthmus.apiserver.resources import LEASES
 from tests.simulation.clock import Process
-from tests.simulation.promises.ledger import Ledger, View
+from tests.simulation.promises.ledger import Attempt, Ledger, View
+from tests.simulation.slurm import Slurm
 
 
 class LeadershipRules(Ledger):
     """Judges who gives a command, and what it has seen."""
 
     def looked(
-        self, process: Process, *, shown: frozenset[str] | None, nameless: bool = False
+        self,
+        process: Process,
+        *,
+        cluster: str,
+        shown: frozenset[str] | None,
+        nameless: bool = False,
     ) -> None:
         """What one answer of SLURM showed, readable or not.
 
         Args:
             process: whose look it was.
+            cluster: at which one.
             shown: names of jobs, None where the answer was none.
             nameless: it held a record that may be any job's.
         """
-        view = self.views.setdefault(process.name, View())
+        view = self.views.setdefault((process.name, cluster), View())
         if shown is None:
             view.failed = self.now
             return
@@ -34,8 +41,14 @@ class LeadershipRules(Ledger):
         holder = k8s.dig(leases[0], "spec", "holderIdentity") if leases else None
         self.require(holder == process.name, f"{what} by {process.name}, but {holder} leads")
 
-    def _sees(self, process: Process, what: str, *, slack: float) -> None:
-        view = self.views.get(process.name, View())
+    def _at_home(self, what: str, attempt: Attempt | None, *, at: Slurm) -> None:
+        """A command is given to the cluster that the attempt names."""
+        if attempt is not None:
+            said = f"{what} of {attempt.job_name}, which is of {attempt.cluster}, to {at.name}"
+            self.require(attempt.cluster == at.name, said)
+
+    def _sees(self, process: Process, what: str, *, cluster: str, slack: float) -> None:
+        view = self.views.get((process.name, cluster), View())
         if view.complete is None:
             self.require(False, f"{what} before {process.name} has seen the cluster")
             return

@@ -12,7 +12,7 @@ from isthmus.apiserver.resources import SLURM_CLUSTERS
 from tests.simulation.apiserver import ApiSimulator, Json
 from tests.simulation.engines import Engine, Machines
 from tests.simulation.promises.desired import Place, drain_timeout
-from tests.simulation.shape import Shape
+from tests.simulation.shape import FIRST, Shape
 from tests.simulation.slurm import Slurm
 from tests.simulation.slurm_jobs import Job
 
@@ -44,6 +44,7 @@ class Attempt:
     uid: str
     deployment: str
     job_name: str
+    cluster: str = FIRST  # name of the SlurmCluster
     intents: int = 0  # writes that made the phase Submitting
     phase: str | None = None
     submissions: list[float] = field(default_factory=list)
@@ -86,11 +87,12 @@ class Ledger:
         shape: Shape | None = None,
     ) -> None:
         self._api, self._slurm, self._machines = api, slurm, machines
+        self._clusters = {slurm.name: slurm}
         self.shape = shape or Shape()
         self.violations: list[str] = []
         self.off = False
         self.attempts: dict[str, Attempt] = {}  # job name → attempt
-        self.views: dict[str, View] = {}
+        self.views: dict[tuple[str, str], View] = {}  # process and cluster → view
         self.clocks_jumped = False
         self.stale_after = 120.0
         self.caches_late_until = 0.0
@@ -111,6 +113,16 @@ class Ledger:
     def is_anothers(self, job_name: str) -> bool:
         """Whether a job is of another installation, whatever id stands in its name."""
         return any(job_name in other.attempts for other in self.others)
+
+    def cluster_of(self, job_name: str) -> Slurm:
+        """Where the attempt of a job is, the first cluster for a job of no attempt."""
+        attempt = self.attempts.get(job_name)
+        return self._slurm if attempt is None else self._clusters[attempt.cluster]
+
+    def _its_object(self, cluster: str) -> Json | None:
+        """The SlurmCluster of that name."""
+        found = (obj for obj in self._api.all(SLURM_CLUSTERS) if k8s.name(obj) == cluster)
+        return next(found, None)
 
     def patience(self, place: Place) -> float:
         """Seconds after which a worker that does not serve may be given up."""
@@ -154,8 +166,8 @@ class Ledger:
         engine = job.engine
         if engine is None or not job.comment.endswith(f"{engine.attempt}:port={engine.port}"):
             return False
-        found = self._api.all(SLURM_CLUSTERS)
-        ports = k8s.dig(found[0], "spec", "network", "ports", default={}) if found else {}
+        found = self._its_object(self.cluster_of(job.name).name)
+        ports = k8s.dig(found, "spec", "network", "ports")
         allowed = isinstance(ports, dict) and ports["from"] <= engine.port <= ports["to"]
         long_enough = self.now - self._machines.good_since(engine) > 100  # three probes
         return allowed and long_enough and self._machines.serves(engine, now=self.now)

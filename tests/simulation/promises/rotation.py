@@ -46,7 +46,7 @@ class RotationRules(Ledger):
         ends = attempt.deleted_at is not None or attempt.over_at is not None
         if ends or attempt.wiped or attempt.lost or self.caches_late or self.clocks_jumped:
             return
-        for job in self._slurm.jobs.values():
+        for job in self._clusters[attempt.cluster].jobs.values():
             steady = job.state == "RUNNING" and self.now - job.woken_at > 100
             if job.name == attempt.job_name and steady and self.tells(job):
                 self.require(False, f"{job.name} is well and leaves the membership")

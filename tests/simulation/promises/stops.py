@@ -7,6 +7,7 @@ from tests.simulation.promises.failing_actions import FailingActionRules
 from tests.simulation.promises.leadership import LeadershipRules
 from tests.simulation.promises.ledger import WAITING, Attempt
 from tests.simulation.promises.tunnels import in_tunnels
+from tests.simulation.slurm import Slurm
 
 FRESH_PROBE = 25.0
 """Most seconds since a probe began that a decision calls fresh: 10, its limit, and the way here."""
@@ -15,9 +16,9 @@ FRESH_PROBE = 25.0
 class StopRules(LeadershipRules, FailingActionRules):
     """Judges each command that ends a job."""
 
-    def terminates(self, process: Process, job_id: int, job_name: str) -> None:
-        self._slurm.tell(f"{process.name}: TERM to job {job_id} {job_name}")
-        attempt = self._stops(process, "TERM", job_id, job_name)
+    def terminates(self, process: Process, job_id: int, job_name: str, *, at: Slurm) -> None:
+        at.tell(f"{process.name}: TERM to job {job_id} {job_name}")
+        attempt = self._stops(process, "TERM", job_id, job_name, at=at)
         if attempt is None:
             return
         self.require(attempt.deleted_at is not None, f"TERM to {job_name}, which is wanted")
@@ -28,10 +29,10 @@ class StopRules(LeadershipRules, FailingActionRules):
         for engine in self._machines.running(job_name):
             self._in_time("TERM to", attempt, engine)
 
-    def cancels(self, process: Process, job_id: int, job_name: str) -> None:
-        self._slurm.tell(f"{process.name}: scancel job {job_id} {job_name}")
-        attempt = self._stops(process, "scancel", job_id, job_name)
-        job = self._slurm.jobs.get(job_id)
+    def cancels(self, process: Process, job_id: int, job_name: str, *, at: Slurm) -> None:
+        at.tell(f"{process.name}: scancel job {job_id} {job_name}")
+        attempt = self._stops(process, "scancel", job_id, job_name, at=at)
+        job = at.jobs.get(job_id)
         if attempt is None or job is None or job.name != job_name or job.engine is None:
             return
         self.require(
@@ -47,7 +48,7 @@ class StopRules(LeadershipRules, FailingActionRules):
             good = (
                 unknown
                 or not job.engine.checked
-                or self._unwell(job.engine, self.patience(attempt.place))
+                or self._unwell(job.engine, self.patience(attempt.place), at=at)
             )
             self.require(good, f"scancel of {job_name}, which serves")
             if not unknown:
@@ -68,21 +69,23 @@ class StopRules(LeadershipRules, FailingActionRules):
         since, place = attempt.slice_left, attempt.place
         self.not_cut(what, attempt.job_name, engine, place=place, since=since, attempt=attempt)
 
-    def _unwell(self, engine: Engine, patience: float) -> bool:
+    def _unwell(self, engine: Engine, patience: float, *, at: Slurm) -> bool:
         """Whether an engine that once served has not done so for its startupTimeout."""
         machines, now = self._machines, self.now
-        alone = any(
-            machines.unreachable_until.get(a, 0.0) <= now for a in self._slurm.nodes.values()
-        )
+        # Others of its own cluster: what leads to another one is another network.
+        alone = any(machines.unreachable_until.get(a, 0.0) <= now for a in at.nodes.values())
         long = now - engine.bad_since > patience - 2 or self.clocks_jumped
         # A probe that hangs says for its whole limit how the engine (not the network) was before.
         away = machines.unreachable_until.get(engine.address, 0.0)
         recent = now - max(engine.broken_until, engine.slow_until, away) < FRESH_PROBE
         return alone and long and (recent or not machines.serves(engine, now=now))
 
-    def _stops(self, process: Process, what: str, job_id: int, job_name: str) -> Attempt | None:
+    def _stops(
+        self, process: Process, what: str, job_id: int, job_name: str, *, at: Slurm
+    ) -> Attempt | None:
         self._leads(process, what)
-        self._sees(process, what, slack=40.0)
+        self._sees(process, what, cluster=at.name, slack=40.0)
         attempt = self.attempts.get(job_name)
         self.require(attempt is not None, f"{what} to job {job_id} {job_name}, which is not ours")
+        self._at_home(what, attempt, at=at)
         return attempt

@@ -291,7 +291,7 @@ class TunnelOracle:
         """Whether an operator can have asked an engine for a while what it holds."""
         if engine.job_name in self._rewritten:
             return False  # asked through a port at which nobody listens yet
-        if self._world.tunnels is None or engine.address not in self._world.slurm.nodes.values():
+        if self._world.tunnels is None or not self._world.is_node(engine.address):
             return True
         return any(
             not door.way.silent and self._world.now - door.opened_at > _STEADY

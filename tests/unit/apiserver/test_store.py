@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from hypothesis import given
 from hypothesis import strategies as st
 
+from isthmus.api.names import LABEL_DEPLOYMENT
 from isthmus.apiserver.objects import Object, ObjectList, name, resource_version
 from isthmus.apiserver.resources import DEPLOYMENTS, PODS, Resource
 from isthmus.apiserver.store import Store
@@ -284,6 +285,42 @@ def test_b9_what_was_read_from_an_object_is_kept_as_long_as_the_object_and_no_lo
     for item in held.list(PODS):
         held.remove(PODS, NS, name(item), f"uid-{name(item)}")
     assert len(held.derived) == 0
+
+
+def test_what_is_made_of_what_was_read_is_made_once_for_each_version() -> None:
+    held, made = store(), []
+
+    def read(item: Object) -> str:
+        made.append(f"read {resource_version(item)}")
+        return name(item)
+
+    def longer(text: str) -> str:
+        made.append(f"made of {text}")
+        return text * 2
+
+    for version in (1, 2):
+        held.put(PODS, obj("a", version))
+        for _ in range(2):
+            (item,) = held.list(PODS)
+            assert held.derived.of_read(item, read=read, make=longer) == "aa"
+    assert made == ["read 1", "made of a", "read 2", "made of a"]
+    held.remove(PODS, NS, "a", "uid-a")
+    assert len(held.derived) == 0
+
+
+def test_the_objects_of_a_deployment_are_the_same_tuple_until_one_of_them_changes() -> None:
+    held, labels = store(), {LABEL_DEPLOYMENT: "llama"}
+    held.put(PODS, obj("b", 1, labels=labels))
+    held.put(PODS, obj("a", 1, labels=labels))
+    before = held.labelled(PODS, NS, "llama")
+    held.put(PODS, obj("c", 1))
+    assert held.labelled(PODS, NS, "llama") is before
+    held.put(PODS, obj("b", 2, labels=labels))
+    assert [resource_version(item) for item in held.labelled(PODS, NS, "llama")] == [1, 2]
+    held.put(PODS, obj("b", 3))  # it has lost its label
+    assert [name(item) for item in held.labelled(PODS, NS, "llama")] == ["a"]
+    held.remove(PODS, NS, "a", "uid-a")
+    assert held.labelled(PODS, NS, "llama") == ()
 
 
 def test_b9_an_object_in_anothers_place_takes_its_memory_along() -> None:

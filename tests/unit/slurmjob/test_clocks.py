@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 
+import pytest
+
 from isthmus.api.conditions import Phase
 from isthmus.api.slurmjob import SlurmJobStatus
 from isthmus.api.times import rfc3339
@@ -49,6 +51,14 @@ def test_every_time_that_is_not_of_slurm_s_job_is_ours() -> None:
 def _is_time(name: str) -> bool:
     extra = SlurmJobStatus.model_fields[name].json_schema_extra
     return isinstance(extra, dict) and extra.get("format") == "date-time"
+
+
+@pytest.mark.parametrize("field", sorted(filter(_is_time, SlurmJobStatus.model_fields)))
+def test_one_moment_of_ours_in_the_future_is_enough(field: str) -> None:
+    late = AttemptStatus.read(SlurmJobStatus.model_validate({field: rfc3339(NOW + HOUR)}))
+    found = not_in_the_future(late, now=NOW)
+    ((part, moment),) = [(part, moment) for part, _, moment in _moments(found) if moment]
+    assert moment == (NOW + HOUR if part == "Job" else NOW)
 
 
 def test_an_unclear_submission_is_resolved_after_its_wait() -> None:

@@ -96,7 +96,6 @@ def test_what_is_no_time_counts_as_absent_and_stops_nothing(text: str) -> None:
 SLURM_JOB = Path(isthmus.__file__).parent / "slurmjob"
 EDGES = {
     "record.py": "the two forms",
-    "reconciler.py": "what is stored, and what changed in it",
     "submit.py": "what was acknowledged",
     "key_files.py": "what was written",
     "forward_ports.py": "what is stored",

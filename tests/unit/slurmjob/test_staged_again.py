@@ -14,7 +14,7 @@ from isthmus.backends.slurm.frozen import FrozenJob, freeze
 from isthmus.errors import SlurmUnavailableError
 from isthmus.slurmjob.key_files import STAGED_AGAIN_AFTER, KeyStaging
 from tests.unit.api.test_keys import Lab
-from tests.unit.builders import stored
+from tests.unit.builders import status
 
 CLUSTER = SlurmCluster.model_validate(
     {
@@ -70,7 +70,7 @@ class Waiting:
         await asyncio.gather(
             *(
                 self.staging.keep(
-                    job=job, frozen=self.frozen, cluster=CLUSTER, status=stored(Phase.PENDING)
+                    job=job, frozen=self.frozen, cluster=CLUSTER, status=status(Phase.PENDING)
                 )
                 for job in self.jobs
             )

@@ -105,6 +105,9 @@ def excluded(
         options: of sbatch, as the user gave them.
         now: epoch seconds.
     """
+    suspects = blamed(attempts, now=now)
+    if not suspects:
+        return ()  # nearly always, and a cluster may have thousands of nodes
     users = _users_choice(options)
     if users is None or any(_refused_without(attempt, now=now) for attempt in attempts):
         return ()
@@ -114,7 +117,7 @@ def excluded(
         for partition in node.partitions & partitions if partitions else node.partitions:
             left[partition] = left.get(partition, 0) + 1
     found: list[str] = []
-    for name in blamed(attempts, now=now):
+    for name in suspects:
         its = usable[name].partitions & left.keys() if name in usable else frozenset()
         if its and len(found) < MOST and all(left[partition] > 1 for partition in its):
             found.append(name)

@@ -16,6 +16,20 @@ def not_in_the_future(status: AttemptStatus, *, now: float) -> AttemptStatus:
         return at_most_now(moment, now=now)
 
     submission, gate, ending = status.submission, status.gate, status.ending
+    ours = (
+        status.degraded_since,
+        submission.started_at,
+        submission.unsent_at,
+        submission.unknown_since,
+        gate.claimed_at,
+        gate.failed_at,
+        ending.draining_since,
+        ending.terminated_at,
+        ending.cancelled_at,
+        ending.finished_at,
+    )
+    if all(past(moment) == moment for moment in ours):
+        return status
     return replace(
         status,
         degraded_since=past(status.degraded_since),

@@ -92,7 +92,8 @@ def routed(observed: SlurmJobObservation, status: AttemptStatus) -> AttemptStatu
     if not forwarded(observed, status):
         return status
     tunnel = best_tunnel(observed, url=status.url)
-    return replace(status, url=None if tunnel is None else tunnel_url(tunnel))
+    url = None if tunnel is None else tunnel_url(tunnel)
+    return status if url == status.url else replace(status, url=url)
 
 
 def detours(observed: SlurmJobObservation, status: AttemptStatus) -> tuple[str, ...]:
@@ -196,7 +197,9 @@ def cut_off(
 
 def with_forward(observed: SlurmJobObservation, plan: SlurmJobPlan, *, now: float) -> SlurmJobPlan:
     """Add the forward that the worker wants, and the condition that says how it is."""
-    status = replace(plan.status, forward=_forward(observed, plan.status))
+    status, forward = plan.status, _forward(observed, plan.status)
+    if forward != status.forward:
+        status = replace(status, forward=forward)
     if status.phase == Phase.DRAINING:
         status = routed(observed, status)  # its metrics are read until it is idle
     actions = tuple(
@@ -256,11 +259,11 @@ def _in_traffic(observed: SlurmJobObservation, status: AttemptStatus) -> bool:
 def _with_condition(
     observed: SlurmJobObservation, status: AttemptStatus, *, now: float
 ) -> AttemptStatus:
-    before = tuple(typed(condition) for condition in status.conditions)
+    before = status.conditions
     needed = status.forward is not None and status.phase in _NEEDED and status.port is not None
     if not needed:
-        kept = tuple(c for c in before if c["type"] != ConditionType.TUNNEL_UP)
-        return status if kept == before else replace(status, conditions=models(kept))
+        kept = tuple(c for c in before if c.type != ConditionType.TUNNEL_UP)
+        return status if len(kept) == len(before) else replace(status, conditions=kept)
     tunnel = best_tunnel(observed, url=status.url)
     problem = broken(observed, status)
     reason, message = problem or (
@@ -271,7 +274,7 @@ def _with_condition(
     if not up and beginning(observed, now=now):
         up, reason = None, Reason.JOB_STARTING
     conditions = set_condition(
-        before,
+        map(typed, before),
         type=ConditionType.TUNNEL_UP,
         status=up,
         reason=reason,

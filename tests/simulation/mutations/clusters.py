@@ -1,0 +1,45 @@
+"""What is known of one cluster of SLURM, and of its nodes, taken for more than it says."""
+
+from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
+
+from isthmus.backends.slurm.records import NodeRecord
+from isthmus.backends.slurm.states import node_draining, node_maintenance, node_suspect
+from isthmus.modeldeployment import observe as deployment_observation
+from isthmus.modeldeployment.policy.displacement import node_drain
+from isthmus.slurmcluster import plan as cluster_plan
+from tests.simulation.mutations.register import Patches, mutation
+
+
+@mutation("something_happens_elsewhere", shape="two clusters")
+def a_drained_node_is_one_of_every_cluster() -> Patches:
+    displaced = node_drain.displaced
+
+    def everywhere(observed: Any) -> Any:
+        views = observed.clusters
+        drained: dict[str, str] = {}
+        for view in views.values():
+            drained |= view.draining
+        together = {name: replace(view, draining=drained) for name, view in views.items()}
+        return displaced(replace(observed, clusters=together))
+
+    return [patch.object(node_drain, "displaced", everywhere)]
+
+
+@mutation("node_is_maintained", shape="nodes in trouble")
+def workers_leave_a_node_in_maintenance() -> Patches:
+    def either(node: NodeRecord) -> bool:
+        return node_draining(node) or node_maintenance(node)
+
+    return [patch.object(deployment_observation, "node_draining", either)]
+
+
+@mutation("node_does_not_respond", shape="nodes in trouble")
+def a_silent_node_counts_as_usable() -> Patches:
+    usable = cluster_plan.node_usable
+
+    def suspected_too(node: NodeRecord) -> bool:
+        return usable(node) or node_suspect(node)
+
+    return [patch.object(cluster_plan, "node_usable", suspected_too)]
