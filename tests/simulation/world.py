@@ -71,12 +71,8 @@ class World:
             further = [self._cluster(one, number=n) for n, one in enumerate(self.shape.others, 1)]
             self.clusters = {one.name: one for one in (self.slurm, *further)}
         else:
-            self.machines, self.slurm, self.clusters = (
-                beside.machines,
-                beside.slurm,
-                beside.clusters,
-            )
-            further = [one for one in self.clusters.values() if one is not self.slurm]
+            self.machines, self.slurm = beside.machines, beside.slurm
+            self.clusters = beside.clusters
         self.controllers = Controllers(
             self.api,
             nodes=Nodes(gpus=self.shape.pods, room=self.shape.pods),
@@ -86,8 +82,9 @@ class World:
         self.oracle = Oracle(
             api=self.api, slurm=self.slurm, machines=self.machines, shape=self.shape
         )
-        for one in further:
-            self.oracle.joined_by(one)
+        for one in self.clusters.values():
+            if one is not self.slurm:
+                self.oracle.joined_by(one)
         self.oracle.secrecy.keys_apart = lambda: self.keys_apart and self.now > self.keys_noticed_at
         self.oracle.engine_of_pod = self.controllers.engine
         self.api.listeners.append(self._told)

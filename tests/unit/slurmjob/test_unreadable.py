@@ -222,7 +222,7 @@ class TestClusterState:
         assert state.unreadable(JOB_NAME) == (STRANGE,)
         assert state.last_seen(JOB_NAME) == NOW + 30
         assert state.snapshot_starts == (NOW, NOW + 30)
-        assert state.take(snapshot(unreadable=(STRANGE,), at=NOW + 60)) == frozenset()
+        assert state.take(snapshot(unreadable=(STRANGE,), at=NOW + 60)).jobs == frozenset()
         state.confirmed_gone.add((101, JOB_NAME))
         state.take(snapshot(unreadable=(STRANGE,), at=NOW + 90))
         assert not state.confirmed_gone
