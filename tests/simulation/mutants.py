@@ -20,7 +20,7 @@ from isthmus.loop.loop import Loop
 from tests.simulation import mutations, runner
 from tests.simulation.faults.plan import plan
 from tests.simulation.shape import Shape
-from tests.simulation.shapes import OPEN, SHAPES
+from tests.simulation.shapes import SHAPES
 
 PATCHES = str(Path(mutations.__file__).parent)
 """In a traceback: the error was raised by a patch."""
@@ -60,8 +60,6 @@ def seeds_for(name: str, *, seeds: int) -> Iterator[int]:
     """The seeds whose runs can show that a rule is broken, in their order."""
     needs = mutations.MUTATIONS[name].needs
     for seed in range(seeds):
-        if (mutations.MUTATIONS[name].shape, seed) in OPEN:
-            continue  # it fails without a broken rule too
         if needs <= {happening.name for happening in plan(seed, _shape(name))}:
             yield seed
 

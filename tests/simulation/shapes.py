@@ -11,13 +11,6 @@ from tests.simulation.shape import ClusterShape, Shape
 _SECOND = ClusterShape(name="hpc2", nodes=3, places=4)
 _THIRD = ClusterShape(name="hpc3", nodes=2, places=3, walltime=1800.0)
 
-OPEN: Final = {
-    ("two clusters", 63),
-    ("nodes in trouble on two clusters", 63),
-}
-"""Seeds that still fail: what stands in line before sbatch goes out though the cluster's last look
-failed meanwhile."""
-
 SHAPES: Final[Mapping[str, Shape]] = {
     "one node, short time limits": Shape(cluster=ClusterShape(nodes=1, places=4, walltime=600.0)),
     "many nodes, three drained": Shape(cluster=ClusterShape(nodes=12, places=12, drained=3)),

@@ -173,7 +173,7 @@ class Submissions:
             cluster=parts.cluster,
             clusters=self._slurm.clusters,
             installation_id=self._installation.identity,
-            check=lambda: self._unwanted(raw),
+            check=lambda: self._unwanted(raw, parts.job.spec.cluster),
         )
         if isinstance(outcome, NotSent):  # its deletion may be what was written last
             raw = self._api.store.get(SLURM_JOBS, namespace(raw), name(raw)) or raw
@@ -191,9 +191,13 @@ class Submissions:
             return str(error)
         return ""
 
-    def _unwanted(self, raw: Object) -> str:
+    def _unwanted(self, raw: Object, reference: ClusterReference) -> str:
         """Why an attempt must not be submitted after all: others' submissions took long."""
         self._api.gate.check()
         now = self._api.store.get(SLURM_JOBS, namespace(raw), name(raw))
-        gone = now is None or uid(now) != uid(raw) or deletion_timestamp(now) is not None
-        return "its SlurmJob is being deleted" if gone else ""
+        if now is None or uid(now) != uid(raw) or deletion_timestamp(now) is not None:
+            return "its SlurmJob is being deleted"
+        state = self._slurm.states.get(reference)
+        if state is None or not state.fresh(now=self._clock()):
+            return "its cluster cannot be seen any more"
+        return ""
