@@ -22,8 +22,13 @@ from playground.progress import Progress
 GRACE = 0.0  # what a playground holds is thrown away: nothing needs to be saved
 
 
-def down(config: Config, progress: Progress) -> None:
+def down(config: Config, progress: Progress, *, patience: float = 5.0) -> None:
     """Remove the playground of `config.state`; nothing happens when there is none.
+
+    Args:
+        config: which one.
+        progress: told what is removed.
+        patience: seconds to wait for another start or stop of it.
 
     Raises:
         PlaygroundError: something could not be removed; it is named.
@@ -32,7 +37,7 @@ def down(config: Config, progress: Progress) -> None:
     state, instance = config.state, config.instance
     there = state.exists()
     # a folder that is gone cannot be locked, and must not come back
-    with state_lock(state, patience=5.0) if there else nullcontext():
+    with state_lock(state, patience=patience) if there else nullcontext():
         numbers = _instances(state, instance=instance)
         ended = _end_processes(state)
         for number in numbers:

@@ -17,6 +17,9 @@ from playground.progress import Progress
 
 RECORD = "owner"
 EMPTY_FOR = 3600.0  # seconds; a younger empty folder may be that of a start
+PATIENCE = (
+    180.0  # seconds; a run that was interrupted takes its playgrounds down by itself, if slowly
+)
 
 
 def record(state: Path, *, owned: bool) -> None:
@@ -72,6 +75,7 @@ def remove(state: Path, *, config: Config) -> None:
     cleanup.down(
         Config(state=state, instance=None, cache=config.cache, user=config.user),
         Progress(silent=True),
+        patience=PATIENCE,
     )
 
 

@@ -1,13 +1,16 @@
 """What comes before the first test: dead runs are removed, and what takes long is told."""
 
+import fcntl
 import os
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from playground import owners, preflight, prepare
+from playground import files, owners, preflight, prepare
 from playground.commands import MARKER
 from playground.config import Config
 from playground.errors import PlaygroundError
@@ -64,6 +67,33 @@ def test_playgrounds_of_dead_runs_are_removed_and_no_others(
     finally:
         for path in (living, of_a_person):
             owners.remove(path, config=Config())
+
+
+@needs_root
+def test_a_playground_that_its_run_takes_down_just_now_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`make test` right after a run that was interrupted failed: it was busy with its own end."""
+    dead, now = folder("busy"), 0.0
+    owner = ended()
+    (dead / "owner").write_text(f"{owner.pid} {owner.started}\n")
+    held = os.open(dead, os.O_RDONLY | os.O_DIRECTORY)
+    fcntl.flock(held, fcntl.LOCK_EX)
+
+    def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        if now > 60.0:
+            fcntl.flock(held, fcntl.LOCK_UN)
+
+    monkeypatch.setattr(files, "time", SimpleNamespace(monotonic=lambda: now, sleep=sleep))
+    try:
+        owners.remove_dead(Config(), Progress(silent=True))
+        assert not dead.exists()
+        assert now > 60.0
+    finally:
+        os.close(held)
+        shutil.rmtree(dead, ignore_errors=True)
 
 
 def test_all_that_is_missing_is_said_before_anything_is_done(
