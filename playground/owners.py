@@ -17,9 +17,7 @@ from playground.progress import Progress
 
 RECORD = "owner"
 EMPTY_FOR = 3600.0  # seconds; a younger empty folder may be that of a start
-PATIENCE = (
-    180.0  # seconds; a run that was interrupted takes its playgrounds down by itself, if slowly
-)
+PATIENCE = 180.0  # seconds; an interrupted run takes its playgrounds down by itself, if slowly
 
 
 def record(state: Path, *, owned: bool) -> None:
