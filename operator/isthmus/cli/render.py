@@ -27,6 +27,7 @@ from isthmus.backends.kubernetes import render as kubernetes
 from isthmus.backends.slurm import frozen as freezing
 from isthmus.backends.slurm.records import SubmitRequest
 from isthmus.backends.slurm.request import request_problem, sbatch_arguments, submit_request
+from isthmus.cli.manifest_files import HELP, texts
 from isthmus.cli.manifests import documents
 from isthmus.cli.masks import masked_object, masked_template, masked_text
 from isthmus.cli.process import EXIT_USAGE, pairs
@@ -50,7 +51,7 @@ def render(
     files: Annotated[
         list[Path],
         typer.Argument(
-            help="Manifests: a ModelDeployment, and for pools on SLURM their SlurmCluster."
+            help=f"{HELP} A ModelDeployment, and for pools on SLURM their SlurmCluster."
         ),
     ],
     operator_namespace: Annotated[
@@ -300,14 +301,10 @@ def _shown(request: SubmitRequest) -> str:
 
 def _objects(files: list[Path]) -> Iterator[Mapping[str, object]]:
     """All objects of valid files; problems are printed and end the command."""
-    for path in files:
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            _fail(f"{path} cannot be read: {error}")
+    for name, text in (found for path in files for found in texts(path)):
         problems = [finding for finding in findings(text) if finding.is_problem]
         for problem in problems:
-            typer.echo(f"{path}:{problem.line}: {problem.text}", err=True)
+            typer.echo(f"{name}:{problem.line}: {problem.text}", err=True)
         if problems:
             raise typer.Exit(1)
         for document in documents(text):

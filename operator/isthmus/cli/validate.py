@@ -1,26 +1,21 @@
 """`isthmus validate`: refuses offline what the API server would refuse."""
 
-import functools
-import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Final, TypeVar, cast
+from typing import Annotated, Final, cast
 
 import typer
 
 from isthmus.api.crd import KINDS, object_schema
 from isthmus.api.names import API_VERSION, GROUP
 from isthmus.api.texts import cut, one_line, printable
+from isthmus.cli.manifest_files import HELP, texts
 from isthmus.cli.manifests import Document, ManifestError, documents, path_text
 from isthmus.cli.schema_check import Problem, check
 
-T = TypeVar("T")
-
 _LONGEST: Final = 600
 """Characters of a message, and of a path: what is repeated in one may be anything."""
-
-_SUFFIXES: Final = (".yaml", ".yml", ".json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,41 +30,19 @@ class Finding:
 def validate(
     files: Annotated[
         list[Path],
-        typer.Argument(help="Manifests, folders of manifests, or - for standard input."),
+        typer.Argument(help=HELP),
     ],
 ) -> None:
     """Check manifests against the schema and rules of the kinds, without a cluster."""
     problems = 0
     for path in files:
-        for name, text in _texts(path):
+        for name, text in texts(path):
             for finding in findings(text):
                 problems += finding.is_problem
                 typer.echo(f"{name}:{finding.line}: {finding.text}", err=finding.is_problem)
     if problems:
         typer.echo(f"{problems} problem{'s' if problems > 1 else ''}", err=True)
         raise typer.Exit(1)
-
-
-def _texts(path: Path) -> Iterator[tuple[str, str]]:
-    """Yield name and content of each file that a path stands for."""
-    if str(path) == "-":
-        yield "<stdin>", _read(path, lambda: sys.stdin.buffer.read().decode())
-        return
-    names = [path]
-    if path.is_dir():
-        found = _read(path, lambda: list(path.iterdir()))
-        names = sorted(one for one in found if one.suffix in _SUFFIXES)
-        if not names:
-            raise typer.BadParameter(f"{path} holds no {', '.join(_SUFFIXES)} files")
-    for name in names:
-        yield str(name), _read(name, functools.partial(name.read_text, encoding="utf-8"))
-
-
-def _read(path: Path, read: Callable[[], T]) -> T:
-    try:
-        return read()
-    except (OSError, UnicodeDecodeError) as error:
-        raise typer.BadParameter(f"{path} cannot be read: {error}") from None
 
 
 def findings(text: str) -> Iterator[Finding]:
