@@ -199,5 +199,5 @@ class Submissions:
             return "its SlurmJob is being deleted"
         state = self._slurm.states.get(reference)
         if state is None or not state.fresh(now=self._clock()):
-            return "its cluster cannot be seen any more"
+            return "its cluster can no longer be seen"
         return ""
