@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import Any
 from unittest.mock import patch
 
-from isthmus.backends.slurm.records import NodeRecord
+from isthmus.backends.slurm.records import NodeRecord, Snapshot
 from isthmus.backends.slurm.states import node_draining, node_maintenance, node_suspect
 from isthmus.modeldeployment import observe as deployment_observation
 from isthmus.modeldeployment.policy.displacement import node_drain
@@ -29,10 +29,12 @@ def a_drained_node_is_one_of_every_cluster() -> Patches:
 
 @mutation("node_is_maintained", shape="nodes in trouble")
 def workers_leave_a_node_in_maintenance() -> Patches:
-    def either(node: NodeRecord) -> bool:
-        return node_draining(node) or node_maintenance(node)
+    def either(snapshot: Snapshot | None) -> dict[str, str]:
+        nodes = () if snapshot is None else snapshot.nodes.values()
+        found = (node for node in nodes if node_draining(node) or node_maintenance(node))
+        return {node.name: node.reason for node in found}
 
-    return [patch.object(deployment_observation, "node_draining", either)]
+    return [patch.object(deployment_observation, "draining_nodes", either)]
 
 
 @mutation("node_does_not_respond", shape="nodes in trouble")
