@@ -4,9 +4,8 @@ Both trees take turns in short rounds of one run, each measured by its own bench
 own; a row is the ratio of the two in the same round. The other tree is a worktree of git's that
 goes at the end.
 
-* front: its rate of requests and its median, ratios to the direct way, and the processor time that
-  Envoy takes for a request, before engines that answer at once, the same ones for both trees: what
-  Envoy itself does for a request is all there is to see then.
+* front: Envoy with the configuration of each tree, before engines that answer at once: what Envoy
+  itself does for a request is all there is to see then. Engines and clients are this tree's.
 * probes: processor time of the prober over 500 workers.
 * applies: from the POST of a ModelDeployment to its Deployment, one at a time, on a bare API server
   which both operators use, a namespace each.
@@ -16,6 +15,7 @@ goes at the end.
 """
 
 import argparse
+import asyncio
 import contextlib
 import json
 import os
@@ -32,7 +32,9 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.bare import Client
-from bench.front_candidates import instant_engines
+from bench.front_candidates import Envoy, instant_engines
+from bench.http_load import Address, Clients, Result
+from isthmus.front.envoy import Ports
 from playground.cluster import Config, Playground
 from playground.progress import Progress
 
@@ -41,37 +43,12 @@ REPOSITORY = Path(__file__).resolve().parents[1]
 LIMIT = 180.0
 """Seconds for one measurement of one tree."""
 
-_FRONT = """
-import asyncio, json, os, sys, tempfile
-from pathlib import Path
-from bench.front import Lab
-from bench.http_load import Clients
-workers = [tuple(each) for each in json.loads(sys.argv[1])]
-
-def used(pid):
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-async def load(targets, seconds):
-    return await Clients(lambda: targets, count=16, tokens=16, streams=False).run(seconds)
-
-async def figures(lab):
-    front = lab.front("envoy", workers)
-    await load(workers, 1.0)
-    direct = await load(workers, 4.0)
-    await load([front.address], 1.0)
-    before = used(front._process.pid)
-    mine = await load([front.address], 4.0)
-    spent = used(front._process.pid) - before
-    assert not mine.failed, mine.failures
-    return {
-        "front: p50 to direct": mine.percentile(0.5) / direct.percentile(0.5),
-        "front: rate to direct": mine.rate / direct.rate,
-        "front: processor time of a request, us": spent / len(mine.seconds) * 1e6,
-    }
-
-with tempfile.TemporaryDirectory() as folder, Lab(Path(folder)) as lab:
-    print(json.dumps(asyncio.run(figures(lab))))
+_BOOTSTRAP = """
+import sys
+from isthmus.front import envoy
+requests, health, admin = map(int, sys.argv[2:])
+ports = envoy.Ports(address="127.0.0.1", requests=requests, health=health, admin=admin)
+print(envoy.text(envoy.bootstrap(directory=sys.argv[1], ports=ports)))
 """
 _PROBES = """
 import json
@@ -101,7 +78,7 @@ _SCALE_LIMIT = 900.0
 APPLY = "apply to Deployment, median of 15, s"
 
 
-def measured(tree: Path, program: str, *arguments: str, limit: float = LIMIT) -> dict[str, float]:
+def printed(tree: Path, program: str, *arguments: str, limit: float = LIMIT) -> str:
     """What a program prints that runs with the code of a tree, within so many seconds.
 
     Raises:
@@ -120,8 +97,52 @@ def measured(tree: Path, program: str, *arguments: str, limit: float = LIMIT) ->
             timeout=limit,
             check=True,
         )
-    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return done.stdout
+
+
+def measured(tree: Path, program: str, *, limit: float = LIMIT) -> dict[str, float]:
+    """The figures in the last line of that."""
+    found: dict[str, float] = json.loads(printed(tree, program, limit=limit).splitlines()[-1])
     return found
+
+
+class EnvoyOf(Envoy):
+    """Envoy as the fronts of a tree have it."""
+
+    def __init__(self, folder: Path, tree: Path) -> None:
+        """Prepare."""
+        super().__init__(folder)
+        self._tree = tree
+
+    def bootstrap(self, ports: Ports) -> str:
+        """As that tree writes it."""
+        numbers = (str(each) for each in (ports.requests, ports.health, ports.admin))
+        return printed(self._tree, _BOOTSTRAP, str(self.folder), *numbers)
+
+
+def front(tree: Path, workers: Sequence[Address]) -> dict[str, float]:
+    """Figures of one round before these engines."""
+    with tempfile.TemporaryDirectory(prefix="isthmus-front-") as folder:
+        envoy = EnvoyOf(Path(folder), tree)
+        try:
+            envoy.start(workers)
+            asyncio.run(_load(envoy, 1.0))
+            before = envoy.processor_time()
+            found = asyncio.run(_load(envoy, 4.0))
+            spent = envoy.processor_time() - before
+        finally:
+            envoy.kill()
+    if found.failed:
+        raise RuntimeError(f"{tree}: requests failed: {dict(found.failures)}")
+    return {
+        "front: p50, us": found.percentile(0.5) * 1e6,
+        "front: answers a second": found.rate,
+        "front: processor time of a request, us": spent / len(found.seconds) * 1e6,
+    }
+
+
+async def _load(envoy: Envoy, seconds: float) -> Result:
+    return await Clients(lambda: [envoy.address], count=16, tokens=16, streams=False).run(seconds)
 
 
 def applies(playground: Playground, tree: Path, namespace: str) -> dict[str, float]:
@@ -202,12 +223,12 @@ def _git(*words: str) -> None:
 
 
 @contextlib.contextmanager
-def engines() -> Iterator[str]:
-    """Addresses of engines that answer at once, as JSON."""
+def engines() -> Iterator[Sequence[Address]]:
+    """Addresses of engines that answer at once."""
     with tempfile.TemporaryDirectory(prefix="isthmus-engines-") as folder:
         process, addresses = instant_engines(Path(folder), count=4)
         try:
-            yield json.dumps(addresses)
+            yield addresses
         finally:
             process.kill()
 
@@ -268,7 +289,7 @@ def main() -> int:
         measures: list[Measure] = []
         if "front" in options.only:
             addresses = stack.enter_context(engines())
-            measures.append(("front", lambda tree: measured(tree, _FRONT, addresses)))
+            measures.append(("front", lambda tree: front(tree, addresses)))
         if "probes" in options.only:
             measures.append(("probes", lambda tree: measured(tree, _PROBES)))
         if "applies" in options.only:

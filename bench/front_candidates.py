@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Protocol
 
 from bench.http_load import Address
+from bench.idle import processor_time
 from isthmus.front import drain, envoy
 from isthmus.front.files import write
 from isthmus.routing.members import Worker
@@ -121,8 +122,7 @@ class Envoy(Process):
             address="127.0.0.1", requests=self.address[1], health=free_port(), admin=free_port()
         )
         self._admin = f"http://127.0.0.1:{ports.admin}"
-        document = envoy.bootstrap(directory=str(self.folder), ports=ports)
-        write(self.folder / envoy.BOOTSTRAP_FILE, envoy.text(document))
+        write(self.folder / envoy.BOOTSTRAP_FILE, self.bootstrap(ports))
         self.set(workers)
         self.spawn(
             *(
@@ -134,6 +134,15 @@ class Envoy(Process):
             *("--drain-strategy", "immediate", "--drain-time-s", "60"),
         )
         self.wait(f"http://127.0.0.1:{ports.health}/ready")
+
+    def bootstrap(self, ports: envoy.Ports) -> str:
+        """The text of its configuration."""
+        return envoy.text(envoy.bootstrap(directory=str(self.folder), ports=ports))
+
+    def processor_time(self) -> float:
+        """Seconds that it has used so far."""
+        assert self._process is not None
+        return processor_time(self._process.pid)[0]
 
     def set(self, workers: Sequence[Address]) -> None:
         """See `Candidate`."""
