@@ -281,8 +281,6 @@ def main() -> int:
     """Measure and print."""
     options = _options()
     progress, numbers = Progress(), iter(range(10_000))
-    state = Path(tempfile.mkdtemp(prefix="isthmus-bench-", dir="/var/tmp"))
-    config = Config(state=state, instance=None, parts=frozenset({"apiserver"}))
     found: list[Rounds] = []
     with worktree(options.commit) as other, contextlib.ExitStack() as stack:
         trees = (other, REPOSITORY)
@@ -293,6 +291,8 @@ def main() -> int:
         if "probes" in options.only:
             measures.append(("probes", lambda tree: measured(tree, _PROBES)))
         if "applies" in options.only:
+            state = Path(tempfile.mkdtemp(prefix="isthmus-bench-", dir="/var/tmp"))
+            config = Config(state=state, instance=None, parts=frozenset({"apiserver"}))
             playground = stack.enter_context(Playground(config, progress=progress))
             space = "bench-{}".format
             measures.append(
