@@ -1,8 +1,8 @@
 """`python -m bench.against COMMIT`: the figures that must not get worse, this tree against another.
 
-Both trees take turns in short rounds of one run, each measured by its own bench in processes of its
-own; a row is the ratio of the two in the same round. The other tree is a worktree of git's that
-goes at the end.
+Both trees take turns in short rounds of one run; a row is the ratio of the two in the same round.
+Each is measured by its own bench in processes of its own where nothing else is said. The other tree
+is a worktree of git's that goes at the end.
 
 * front: Envoy with the configuration of each tree, before engines that answer at once: what Envoy
   itself does for a request is all there is to see then. Engines and clients are this tree's.
@@ -294,10 +294,11 @@ def main() -> int:
             state = Path(tempfile.mkdtemp(prefix="isthmus-bench-", dir="/var/tmp"))
             config = Config(state=state, instance=None, parts=frozenset({"apiserver"}))
             playground = stack.enter_context(Playground(config, progress=progress))
-            space = "bench-{}".format
-            measures.append(
-                ("applies", lambda tree: applies(playground, tree, space(next(numbers))))
-            )
+
+            def single(tree: Path) -> dict[str, float]:
+                return applies(playground, tree, f"bench-{next(numbers)}")
+
+            measures.append(("applies", single))
         if measures:
             found.append(take_turns(measures, trees, rounds=options.rounds, progress=progress))
         stack.close()

@@ -244,9 +244,7 @@ class LeaderElector:
                     self._waits_for = seen.holder
                     _log.info("Waiting: %s holds the lease %s", seen.holder, self._lease)
                 return False
-        await self._write(
-            seen, holder=self._candidate.identity, duration=self._times.lease_duration
-        )
+        await self._hold(seen)
         return True
 
     async def _try_renew(self) -> bool:
@@ -259,9 +257,7 @@ class LeaderElector:
         if seen.holder != self._candidate.identity:
             raise NotLeaderError(f"The lease {self._lease} is held by {seen.holder or 'nobody'}.")
         try:
-            await self._write(
-                seen, holder=self._candidate.identity, duration=self._times.lease_duration
-            )
+            await self._hold(seen)
         except BaseException:
             self._seen = None  # the write may have been committed: the version is not known
             raise
