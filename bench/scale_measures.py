@@ -7,7 +7,7 @@ the bench's own; populations are looked at from outside: /proc and the API serve
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field
 
 from bench.bare import (
@@ -183,6 +183,8 @@ def _raw_burst(site: Site, *, count: int) -> float:
     finally:
         os.kill(site.operator.pid, signal.SIGCONT)
     _settle(site)
+    # It found them in the watch and made what they ask for before it came to their end.
+    _clear_what_belonged(site, set(names))
     return raw
 
 
@@ -196,6 +198,10 @@ def clear(site: Site, names: Iterable[str]) -> None:
     for name in gone:
         site.client.call("DELETE", f"{PATHS['ModelDeployment']}/{name}")
     _until(lambda: not _count(site, "ModelDeployment"), "the ModelDeployments are gone")
+    _clear_what_belonged(site, gone)
+
+
+def _clear_what_belonged(site: Site, gone: Collection[str]) -> None:
     for kind in ("Deployment", "Service", "ControllerRevision", "EndpointSlice", "Pod"):
         found = site.client.call("GET", PATHS[kind])["items"]
         for item in found:

@@ -77,6 +77,13 @@ class TestVoluntary:
         assert found.retire == (Retire(key=KEY, worker="hpc-new-1"),)
         assert found.create == (Create(key=KEY, replaces="hpc-new-0"),)
 
+    def test_the_next_one_is_bound_too_where_the_successor_itself_has_to_go(self) -> None:
+        """Seed 1986: its own node was drained while it loaded, and its own was made for nobody."""
+        there = pool(1, "ready", "starting", replaces=["hpc-new-0"])
+        found = step(there, displaced("hpc-new-0"), displaced("hpc-new-1"))
+        assert found.retire == (Retire(key=KEY, worker="hpc-new-1"),)
+        assert found.create == (Create(key=KEY, replaces="hpc-new-0"),)
+
     def test_two_are_replaced_one_after_the_other(self) -> None:
         both = displaced("hpc-new-0"), displaced("hpc-new-1")
         assert len(step(pool(2, "ready", "ready"), *both).create) == 1

@@ -190,12 +190,12 @@ class _Course:
 
     def leaving(self, pool: PoolState) -> list[Worker]:
         """Displaced workers of the current revision that stay in this step."""
+        return [worker for worker in self.staying(pool) if worker.name in self.displaced]
+
+    def staying(self, pool: PoolState) -> list[Worker]:
+        """Workers of the current revision that stay in this step."""
         gone = {one.worker for one in self.retire}
-        return [
-            worker
-            for worker in pool.current.live_workers
-            if worker.name in self.displaced and worker.name not in gone
-        ]
+        return [worker for worker in pool.current.live_workers if worker.name not in gone]
 
 
 def next_step(
@@ -309,7 +309,8 @@ def _grow(pool: PoolState, course: _Course, *, room: int) -> int:
         course.hold(pool, Hold.ROOM if pool.startable else Hold.NOT_STARTABLE)
         return 0
     growth = min(wanted, room)
-    succeeded = {worker.replaces for worker in pool.current.live_workers}
+    # A successor that goes in this very step, since its own node is drained, is nobody's any more.
+    succeeded = {worker.replaces for worker in course.staying(pool)}
     bound = sorted(
         (course.displaced[w.name] for w in leaving if w.name not in succeeded),
         key=lambda one: (not one.involuntary, one.ready_by or 0.0, one.worker),
