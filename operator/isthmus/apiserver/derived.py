@@ -13,8 +13,8 @@ from isthmus.apiserver.objects import Object, uid
 R = TypeVar("R")
 T = TypeVar("T")
 
-_Made: TypeAlias = dict[object, tuple[Object, object]]
-"""What was made from one object, by what made it, with the version that it was made from."""
+_Made: TypeAlias = dict[object, tuple[object, object]]
+"""What was made from one object, by what made it, with the version or parts it was made from."""
 _NOTHING: Final[_Made] = {}
 
 
@@ -30,7 +30,7 @@ class Derived:
                 there: with one object more, each round of passes reads all of them anew.
         """
         self._most = most
-        self._known: OrderedDict[str, dict[object, tuple[Object, object]]] = OrderedDict()
+        self._known: OrderedDict[str, _Made] = OrderedDict()
 
     def of(self, obj: Object, make: Callable[[Object], T]) -> T:
         """Return `make(obj)`, the one from before if `obj` is the same object still.
@@ -69,6 +69,25 @@ class Derived:
             return known[1]  # type: ignore[return-value]  # `make` is in the key
         value = make(self.of(obj, read))
         self._known[key][make] = obj, value
+        return value
+
+    def of_parts(
+        self, obj: Object, *, parts: tuple[object, ...], make: Callable[[Object], T]
+    ) -> T:
+        """Return `make(obj)`, the one from before if these parts of the object are as they were.
+
+        Args:
+            obj: as it lies in the store.
+            parts: all of it that `make` reads, apart from what never changes (uid, names).
+            make: as for `of`.
+        """
+        made = self._known.setdefault(uid(obj), {})
+        known = made.get(make)
+        if known is not None and known[0] == parts:
+            return known[1]  # type: ignore[return-value]  # `make` is in the key
+        made.pop(make, None)
+        value = make(obj)
+        made[make] = parts, value
         return value
 
     def forget(self, obj: Object) -> None:

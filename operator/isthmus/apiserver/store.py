@@ -18,7 +18,8 @@ from isthmus.apiserver.objects import Object, ObjectList
 from isthmus.apiserver.resources import Resource
 
 _LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
-_LONGEST_SHARED = 128
+_LONGEST_SHARED = 16_384
+"""Characters: the scripts in the templates of pods are shared, whole documents are not."""
 
 _Labelled: TypeAlias = tuple[Resource, str, str]
 """What is labelled as of one ModelDeployment: a resource, its namespace and its name."""

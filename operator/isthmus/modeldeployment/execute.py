@@ -202,13 +202,9 @@ class DeploymentActions:
 
     async def _freeze_deployment(self, desired: Desired, action: FreezeDeployment) -> None:
         """From what is stored, not rendered again: an upgrade may have come in between."""
-        known = self._deployment(desired, action)
-        if known is None:
+        template = dig(self._deployment(desired, action), "spec", "template")
+        if not isinstance(template, dict):
             raise ApiNotFoundError(f"the Deployment of revision {action.revision} is gone")
-        found = await self._api.get(DEPLOYMENTS, namespace=desired.namespace, name=name(known))
-        template = dig(found, "spec", "template")
-        if found is None or desired.uid not in owner_uids(found) or not isinstance(template, dict):
-            raise ApiNotFoundError(f"Deployment {name(known)} is gone")
         await self._create_revision(desired, action, template=template)
 
     async def _create_deployment(self, desired: Desired, action: CreateDeployment) -> None:

@@ -67,10 +67,9 @@ def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontS
     workers = names.membership_service(desired.name, managed=True)
     service = _ours(store, SERVICES, desired, workers)
     found = _ours(store, DEPLOYMENTS, desired, names.front_name(desired.name))
-    accepted = front.accepted_revisions(desired=desired, **_made_from(settings))
     available = (number(dig(found, "status", "availableReplicas")) or 0) > 0
     pods = store.labelled(PODS, desired.namespace, desired.name)
-    current = found is not None and annotations(found).get(front.ANNOTATION_FRONT) in accepted
+    current = found is not None and _is_current(found, desired=desired, settings=settings)
     return FrontState(
         ok=current
         and service is not None
@@ -81,6 +80,11 @@ def front_state(store: Store, *, desired: Desired, settings: Settings) -> FrontS
         problem=None if available else front_problem(deployment=found, pods=pods),
         understands=front_version.understood(deployment=found, pods=pods),
     )
+
+
+def _is_current(deployment: Object, *, desired: Desired, settings: Settings) -> bool:
+    accepted = front.accepted_revisions(desired=desired, **_made_from(settings))
+    return annotations(deployment).get(front.ANNOTATION_FRONT) in accepted
 
 
 def _rolled_out(deployment: Object | None) -> bool:

@@ -18,6 +18,7 @@ from isthmus.api.times import epoch
 from isthmus.apiserver.key import Key
 from isthmus.apiserver.objects import (
     Object,
+    deletion_timestamp,
     dig,
     finalizers,
     labels,
@@ -70,6 +71,8 @@ class Meaning:
 
     def with_key(self, desired: Desired) -> "Meaning":
         """The same with the digest of its key, which is part of the revisions; made once each."""
+        if desired is self.desired:
+            return self
         key = desired.api_key
         if key not in self._keyed:
             self._keyed[key] = Meaning(
@@ -130,6 +133,12 @@ class DeploymentObserver:
         self._pod_watch.follow(observed.desired, _waiting_pods(observed))
 
     def _read(self, raw: Object) -> Meaning:
+        # A pass writes the status and the finalizer: the specification is not read again for these.
+        parts = (raw.get("spec"), metadata(raw).get("generation"), deletion_timestamp(raw))
+        desired, current = self._store.derived.of_parts(raw, parts=parts, make=self._wanted)
+        return Meaning(desired=desired, current=current, status=status_of(raw))
+
+    def _wanted(self, raw: Object) -> tuple[Desired, Mapping[str, str]]:
         # Its status is ours, and found again; what a newer release wrote there is not missed.
         deployment = ModelDeployment.model_validate({**raw, "status": None})
         desired = effective(
@@ -137,11 +146,7 @@ class DeploymentObserver:
             operator_namespace=self._settings.namespace,
             generate_api_keys=self._settings.generate_api_keys,
         )
-        return Meaning(
-            desired=desired,
-            current=_current(desired),
-            status=status_of(raw),
-        )
+        return desired, _current(desired)
 
     def _jobs(self, desired: Desired) -> Iterator[tuple[str, Reading[SlurmJob]]]:
         for obj in self._store.owned(SLURM_JOBS, desired.uid):  # whatever became of its labels

@@ -24,6 +24,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from isthmus.api.ip_family import IpFamily
+from isthmus.backends.kubernetes.script_text import script_text
 
 MISSING_PROGRAM = 127
 """Exit code for a program that the image does not have; a shell's, too."""
@@ -32,7 +33,7 @@ UNUSABLE_PROGRAM = 126
 PATIENCE_SECONDS = 3
 """A loading engine has as long to end by itself."""
 
-SCRIPT = """\
+SCRIPT = script_text("""\
 import os, signal, socket, sys, time
 host, port, path, patience = sys.argv[1], int(sys.argv[2]), sys.argv[3], float(sys.argv[4])
 engine = sys.argv[5:]
@@ -130,7 +131,7 @@ if child == 0:
     finally:
         os._exit(code)
 sys.exit(follow(child))
-"""
+""")
 
 _SHELL = (
     'if command -v python3 >/dev/null; then exec python3 -I -S -c "$0" "$@"; fi; shift 4; exec "$@"'

@@ -11,6 +11,7 @@ by one rule.
 import json
 from importlib.resources import files
 
+from isthmus.backends.kubernetes.script_text import script_text
 from isthmus.engines.metrics import LoadRule
 
 SILENCE_SECONDS = 15
@@ -69,7 +70,9 @@ while time.monotonic() - begun < budget:
     time.sleep(0.5)
 """
 
-SCRIPT = files("isthmus.engines").joinpath("metrics.py").read_text(encoding="utf-8") + _HOOK
+SCRIPT = script_text(
+    files("isthmus.engines").joinpath("metrics.py").read_text(encoding="utf-8") + _HOOK
+)
 """Waits the floor, then for an idle engine; ends when that shows, the budget is over, or the
 metrics say nothing for a while. Where nobody listens at the engine's port it ends at once: an
 engine that loads has no requests, and nobody was sent to it."""
