@@ -13,18 +13,15 @@ from rich.table import Table
 
 from bench.against import worktree
 from tests.before.answers import FOUND_IN, Answers, answers, problems
-from tests.before.questions import UNASKED
 
 
 def table(found: Iterable[Answers], *, commit: str) -> Table:
-    """A row for each question, and one for each finding that no question can be put for."""
+    """A row for each question."""
     made = Table(title=f"Findings on {commit} and here", title_justify="left")
     for head in ("finding", "fault", commit, "here"):
         made.add_column(head)
     for one in found:
         made.add_row(one.finding.id, one.finding.fault, one.before, one.here)
-    for id, why in UNASKED.items():
-        made.add_row(id, why, "cannot be asked", "cannot be asked")
     return made
 
 

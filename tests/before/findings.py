@@ -8,6 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+FOUND: Final = tuple(
+    f"{letter}{number}"
+    for letter, last in (("C", 2), ("H", 7), ("M", 9), ("L", 11), ("B", 9), ("F", 16))
+    for number in range(1, last + 1)
+)
+"""By an attack (C, H, M, L), by reading (B), in use (F)."""
+
 Question = Callable[[], bool | Awaitable[bool]]
 """Whether the fault is there, in the tree whose `isthmus` is imported."""
 

@@ -8,7 +8,7 @@ import yaml
 from isthmus.api.defaults import effective
 from isthmus.api.modeldeployment import ModelDeployment
 from isthmus.backends.kubernetes import front, render
-from tests.before.findings import finding, tree
+from tests.before.findings import any_of, finding, tree
 
 
 def _desired(*, name: str = "llama", pool: str = "k8s", **worker: Any) -> Any:
@@ -67,8 +67,19 @@ def pod_name_is_cut() -> bool:
     return len(replica_set) > _OF_A_PODS_NAME
 
 
-def _front() -> Any:
-    return front.front_deployment(desired=_desired(), image="front:1", drain_seconds=60)
+def _front(**more: Any) -> Any:
+    return front.front_deployment(desired=_desired(), image="front:1", drain_seconds=60, **more)
+
+
+@finding("F11", "fronts cannot be given the right to pull their image")
+def fronts_have_no_pull_secret() -> bool:
+    try:
+        read = any_of("isthmus.api.front_pods:read_front_pods")
+    except LookupError:
+        made = _front()  # there is no setting for them
+    else:
+        made = _front(pods=read('{"imagePullSecrets": [{"name": "regcred"}]}'))
+    return "imagePullSecrets" not in made["spec"]["template"]["spec"]
 
 
 @finding("M9", "the token that reads the workers' keys is mounted into Envoy's container")

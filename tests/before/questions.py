@@ -1,17 +1,19 @@
-"""All questions, and the findings that none can be put for."""
+"""All questions, in the order of the findings."""
 
 import importlib
 from typing import Final
 
-from tests.before.findings import ALL, Finding
+from tests.before.findings import ALL, FOUND
 
 MODULES: Final = (
+    "attempts",
     "engines",
     "front",
     "jobs",
     "passes",
     "pods",
     "routers",
+    "shared",
     "slurm",
     "specs",
     "tunnels",
@@ -20,13 +22,4 @@ MODULES: Final = (
 for _module in MODULES:
     importlib.import_module(f"tests.before.{_module}")
 
-
-def _order(one: Finding) -> tuple[int, int]:
-    """The critical ones first, and by number."""
-    return "CHMLBF".index(one.id[0]), int(one.id[1:])
-
-
-QUESTIONS: Final[tuple[Finding, ...]] = tuple(sorted(ALL, key=_order))
-
-UNASKED: Final[dict[str, str]] = {}
-"""Why, and where the fault was seen."""
+QUESTIONS: Final = tuple(sorted(ALL, key=lambda one: FOUND.index(one.id)))
