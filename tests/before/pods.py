@@ -56,7 +56,7 @@ _OF_A_PODS_NAME = 58
 @finding("B3", "the name of a pod of a long-named deployment does not say its revision")
 def pod_name_is_cut() -> bool:
     desired = _desired(name="mixture-of-experts-instruct-2026-11-fp8a", pool="kubernetes-h10a")
-    made = render.deployment(
+    made: Any = render.deployment(
         desired=desired,
         pool=desired.pools[0].name,
         revision="0123456789",

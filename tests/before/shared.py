@@ -9,11 +9,12 @@ import shlex
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from typer.testing import CliRunner
 
 from isthmus.api.conditions import Reason
 from isthmus.api.defaults import effective
@@ -237,8 +238,17 @@ def bad_node_is_chosen_again() -> bool:
 @finding("F16", "a second playground with a folder of its own asks for the number of the first")
 def second_playground_wants_the_first_number() -> bool:
     sys.path.insert(0, str(tree()))
-    config = importlib.import_module("playground.__main__")._config
-    return config(Path("/tmp/other"), None).instance == 0
+    module: Any = importlib.import_module("playground.__main__")
+    asked: list[Any] = []
+
+    def noted(config: Any) -> Any:
+        asked.append(config.instance)
+        raise SystemExit  # nothing is started
+
+    module.Playground = noted
+    CliRunner().invoke(module.app, ["up", "--state", "/tmp/other"], env={"INSTANCE": ""})
+    (instance,) = asked
+    return bool(instance == 0)
 
 
 @finding("M7", "what the images install, Envoy of a third party too, is not fixed by hash")
@@ -280,10 +290,13 @@ class _Unconnected:
 
     warning = ""
 
-    @asynccontextmanager
-    async def use(self, *, seconds: float) -> AsyncIterator[Any]:
+    def use(self, *, seconds: float) -> Any:
+        return self
+
+    async def __aenter__(self) -> Any:
         raise SshError("login: no route to host", reason=Reason.SSH_UNREACHABLE)
-        yield
+
+    async def __aexit__(self, *_: object) -> None: ...
 
 
 @finding("B9", "a submission is called unclear though there was no connection to send it by")

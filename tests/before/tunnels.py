@@ -13,7 +13,7 @@ from isthmus.backends.slurm import parsing
 from isthmus.backends.slurm.ssh import REMOTE_SHELL, remote_script
 from isthmus.routing.tunnel_slices import tunnel_of
 from isthmus.ssh.files import PrivateFolder
-from isthmus.ssh.options import Target, jump_command
+from isthmus.ssh.options import Target
 from isthmus.tunnels.bastion import authorized_keys, sshd_config
 from isthmus.tunnels.desired import parsed, wanted_forwards
 from isthmus.tunnels.rules import Health, Outcome, View
@@ -143,6 +143,7 @@ def bastion_waits_for_ever() -> bool:
 def jump_is_read_by_a_shell() -> bool:
     target = Target(host="login", port=22, user="u")
     host = "fe80::1%$(touch canary)"
+    jump_command = any_of("isthmus.ssh.options:jump_command")
     socket = Path("/tmp/s")
     if takes(jump_command, "to"):
         to = Target(host=host, port=22, user="u")
