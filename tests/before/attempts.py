@@ -11,7 +11,7 @@ from isthmus.apiserver.resources import MODEL_DEPLOYMENTS, SLURM_CLUSTERS, SLURM
 from isthmus.backends.slurm.records import JobRecord, NodeRecord
 from isthmus.errors import SlurmError, SlurmUnavailableError
 from tests.before.findings import any_of, built, finding
-from tests.before.memory import MemoryApi, Nothing
+from tests.before.memory import MemoryApi, Nothing, key
 
 _REFERENCE = ClusterReference(namespace="isthmus-system", name="hpc")
 _NAME = names.slurm_job_name(
@@ -172,7 +172,6 @@ class _Operator:
 
     async def passes(self, number: int) -> str:
         """Passes, each on a fresh look at SLURM; the status of the SlurmJob after them."""
-        key = any_of("isthmus.apiserver.key:Key", "isthmus.reconcile.queue:Key")
         for _ in range(number):
             self.now += 30.0
             self.seen.take(_snapshot(self.now))

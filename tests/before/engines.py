@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from tests.before.findings import any_of, built, finding
+from tests.before.memory import key
 
 _KEY = "isthmus-THE-DEPLOYMENTS-KEY"
 
@@ -25,34 +26,36 @@ class _Engine:
         return answer(self.health, b"")
 
 
-async def _probed(engine: _Engine) -> Any:
-    """The state of a worker after its first probe."""
-    target = built(
+def probe_target(url: str, *, timeout: float = 5.0) -> Any:
+    """A worker to probe, with an API key."""
+    return built(
         "isthmus.probing.verdict:ProbeTarget",
         "isthmus.health.prober:ProbeTarget",
         health_path="/health",
-        url_base="http://10.0.0.1:41000",
+        url_base=url,
         model="llama",
         attempt="abcdef",
         engine="vllm",
         interval=60.0,
-        timeout=5.0,
+        timeout=timeout,
         success_threshold=1,
         failure_threshold=1,
         api_key=_KEY,
     )
+
+
+async def _probed(engine: _Engine) -> Any:
+    """The state of a worker after its first probe."""
     told = asyncio.Event()
     prober = any_of("isthmus.probing.prober:Prober", "isthmus.health.prober:Prober")(
-        engine, on_change=lambda key: told.set()
+        engine, on_change=lambda _: told.set()
     )
-    key = any_of("isthmus.apiserver.key:Key", "isthmus.reconcile.queue:Key")(
-        "SlurmJob", "team-a", "llama-0"
-    )
-    prober.watch(key, target)
+    worker = key("SlurmJob", "team-a", "llama-0")
+    prober.watch(worker, probe_target("http://10.0.0.1:41000"))
     try:
         async with asyncio.timeout(10):
             await told.wait()
-        return prober.state(key)
+        return prober.state(worker)
     finally:
         await prober.close()
 

@@ -4,7 +4,12 @@ import copy
 from typing import Any
 
 from isthmus.errors import ApiNotFoundError
-from tests.before.findings import built
+from tests.before.findings import any_of, built
+
+
+def key(kind: str, namespace: str, name: str) -> Any:
+    """By which the parts of the operator name an object."""
+    return any_of("isthmus.apiserver.key:Key", "isthmus.reconcile.queue:Key")(kind, namespace, name)
 
 
 class Nothing:

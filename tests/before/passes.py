@@ -16,7 +16,7 @@ from isthmus.apiserver.resources import (
 from isthmus.errors import ApiForbiddenError, ApiInvalidError
 from isthmus.settings import Settings
 from tests.before.findings import any_of, built, finding, takes
-from tests.before.memory import MemoryApi, Nothing
+from tests.before.memory import MemoryApi, Nothing, key
 
 _WATCHED = (
     resources.CONTROLLER_REVISIONS,
@@ -32,10 +32,6 @@ _NOW = 1.8e9
 
 
 async def _no_own_key(desired: Any, **_: Any) -> None: ...
-
-
-def _key(kind: str, namespace: str, name: str) -> Any:
-    return any_of("isthmus.apiserver.key:Key", "isthmus.reconcile.queue:Key")(kind, namespace, name)
 
 
 def _reconciler(api: MemoryApi) -> Any:
@@ -85,7 +81,7 @@ async def _settled(api: MemoryApi) -> dict[str, Any]:
     """The deployment after passes until none asks for another."""
     reconciler = _reconciler(api)
     for _ in range(10):
-        if await reconciler.reconcile(_key("ModelDeployment", "team-a", "llama")) != 0.0:
+        if await reconciler.reconcile(key("ModelDeployment", "team-a", "llama")) != 0.0:
             break
     return api.objects[MODEL_DEPLOYMENTS, "team-a", "llama"]
 
@@ -214,7 +210,7 @@ async def any_namespace_runs_programs() -> bool:
         clock=lambda: _NOW,
         events=Nothing(),
     )
-    await reconciler.reconcile(_key("SlurmCluster", "team-a", "hpc"))
+    await reconciler.reconcile(key("SlurmCluster", "team-a", "hpc"))
     status = api.objects[SLURM_CLUSTERS, "team-a", "hpc"]["status"]
     assert status["conditions"], "it was read and looked at"
     return bool(clusters.run)

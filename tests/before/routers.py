@@ -9,10 +9,12 @@ from typing import Any
 import httpx
 import yaml
 
+from isthmus.api import names
 from isthmus.apiserver.resources import ENDPOINT_SLICES, MODEL_DEPLOYMENTS
 from isthmus.apiserver.secrets import Secrets
 from isthmus.cli.validate import findings as validated
 from isthmus.routing.external import HttpRouter, RouterError, parse_workers
+from isthmus.routing.worker_keys import held_keys
 from tests.before.findings import any_of, finding, takes
 
 Say = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -134,6 +136,33 @@ async def nested_answer_ends_the_operator() -> bool:
         return await _ends(url)
 
 
+@finding("C1", "an answer with `charset=hex` ends the process of the operator")
+async def odd_charset_ends_the_operator() -> bool:
+    odd = _answer(b"x", status="500 Error\r\nContent-Type: text/plain; charset=hex")
+    async with _listening(odd) as url:
+        return await _ends(url)
+
+
+@finding("C1", "a router is offered gzip, of which 600 kB fill the memory of the operator")
+async def gzip_is_offered() -> bool:
+    asked: list[bytes] = []
+    async with httpx.AsyncClient() as client, _listening(_answer(b"{}"), asked) as url:
+        with suppress(RouterError):
+            await HttpRouter(client, url=url).list()
+    (head,) = asked
+    return b"gzip" in head
+
+
+@finding("C1", "a deeply nested annotation of a Secret ends the operator and all fronts")
+def nested_annotation_ends_the_operator() -> bool:
+    notes = {names.ANNOTATION_DEPLOYMENT_KEYS: "[" * 100_000 + "]" * 100_000}
+    try:
+        held_keys({"metadata": {"annotations": notes}, "data": {}})
+    except RecursionError:
+        return True
+    return False
+
+
 @finding("B1", "`isthmus validate` lets `http://router:port` pass")
 def wrong_port_is_valid() -> bool:
     text = yaml.safe_dump(_deployment("a", "http://router:port"))
@@ -177,6 +206,24 @@ async def _refused(body: bytes) -> str:
 @finding("M5", "the page of any address stands in the status")
 async def page_in_the_status() -> bool:
     return "internal page" in await _refused(b"internal page of another service")
+
+
+@finding("M5", "the operator asks its own loopback for whoever names it as a router")
+async def loopback_is_asked() -> bool:
+    asked: list[bytes] = []
+    async with _operators_client() as client, _listening(_answer(b"{}"), asked) as url:
+        with suppress(RouterError):
+            await HttpRouter(client, url=url).list()
+    return bool(asked)
+
+
+def _operators_client() -> Any:
+    """The client for routers, as the operator makes it by default."""
+    try:
+        made = any_of("isthmus.bounded_http:bounded_client")
+    except LookupError:
+        return httpx.AsyncClient()
+    return made(any_of("isthmus.allow_list:allow_list")(any_of("isthmus.allow_list:DEFAULT")))
 
 
 @finding("L1", "line feeds and ESC of a router stand in status and log")

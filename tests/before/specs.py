@@ -6,7 +6,9 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from isthmus.api import names
 from isthmus.api.modeldeployment_status import ModelDeploymentStatus
+from isthmus.backends.kubernetes.observe import groups
 from isthmus.backends.slurm.reasons import classify
 from isthmus.cli.validate import findings as validated
 from tests.before.findings import finding
@@ -55,6 +57,25 @@ def real_files_are_refused() -> bool:
 @finding("F13", "`QOSMinGRES`, by which a job never starts, is told as a quota that gets free")
 def never_is_told_as_quota() -> bool:
     return str(classify("QOSMinGRES")) != "Never"
+
+
+@finding("F13", "what Pod Security refuses is told as a quota")
+def pod_security_is_told_as_quota() -> bool:
+    refused = {
+        "type": "ReplicaFailure",
+        "status": "True",
+        "reason": "FailedCreate",
+        "message": 'pods "llama-1" is forbidden: violates PodSecurity "restricted:latest"',
+    }
+    labels = {names.LABEL_POOL: "k8s", names.LABEL_REVISION: "0123456789"}
+    deployment = {
+        "metadata": {"namespace": "team-a", "name": "llama-k8s", "labels": labels},
+        "spec": {"replicas": 1},
+        "status": {"conditions": [refused]},
+    }
+    (group,) = groups(deployments=[deployment], pods=[], members=frozenset())
+    assert group.problem is not None
+    return str(group.problem.pending_class) == "Quota"
 
 
 @finding("L4", "`isthmus validate` ends with a traceback")

@@ -119,6 +119,28 @@ def slice_ends_the_supervisor() -> bool:
     return False
 
 
+@finding("M2", "a slice of Kubernetes' own is taken for a forward, and deleted for ever")
+def slice_of_a_service_is_a_forward() -> bool:
+    """The labels are copied from a Service, by whom anybody may write; the owner is not."""
+    labels = {
+        names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        names.LABEL_TUNNEL_HOST: "x",
+        "endpointslice.kubernetes.io/managed-by": "endpointslice-controller.k8s.io",
+    }
+    owner = {"apiVersion": "v1", "kind": "Service", "name": "s", "uid": "u"}
+    made = {
+        "metadata": {
+            "namespace": "team-b",
+            "name": "s-abcde",
+            "labels": labels,
+            "ownerReferences": [owner],
+        },
+        "endpoints": [{"addresses": ["10.0.0.9"]}],
+        "ports": [{"name": "http", "port": 8000}],
+    }
+    return tunnel_of(made) is not None
+
+
 @finding("F8", "a forward that sshd forbids is told as a way that works")
 def forbidden_way_works() -> bool:
     health = Health().after(Outcome.CLOSED)
