@@ -7,10 +7,15 @@ import sys
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
+from playground.config import default_cache
+from playground.progress import Progress
+from playground.routers import envoy_binary
 from tests.before.findings import Finding
+from tests.before.front import ENVOY
 from tests.before.questions import QUESTIONS
 from tests.workers import REPOSITORY
 
@@ -31,13 +36,18 @@ class Answers:
     here: str
 
 
+@cache
+def _envoy() -> str:
+    return str(envoy_binary(default_cache(), Progress(silent=True)))
+
+
 def answer(tree: Path, finding: Finding) -> str:
     """Ask one tree, in a process of its own: some faults end it."""
     question = finding.question.__name__
     try:
         done = subprocess.run(
             [sys.executable, "-m", "tests.before.ask", finding.module, question],
-            env=os.environ | {"PYTHONPATH": f"{tree / 'operator'}:{REPOSITORY}"},
+            env=os.environ | {"PYTHONPATH": f"{tree / 'operator'}:{REPOSITORY}", ENVOY: _envoy()},
             cwd=REPOSITORY,
             stdin=subprocess.DEVNULL,
             capture_output=True,

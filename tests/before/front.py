@@ -1,116 +1,175 @@
-"""What Envoy is told: of clients, of paths, of keys, of memory. Its configuration, interpreted."""
+"""Fronts: Envoy itself, with the configuration that a tree writes, between clients and workers."""
 
-import re
-from typing import Any
+import asyncio
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any, Final
 
 from isthmus.front import envoy
 from tests.before.findings import any_of, finding
+from tests.ports import free_port
+
+ENVOY: Final = "ISTHMUS_BEFORE_ENVOY"
+"""The environment variable that says where Envoy is."""
+
+_KEY: Final = "KEY-OF-A-WORKER"
+_SECONDS: Final = 20.0
 
 
-def _bootstrap() -> Any:
-    return envoy.bootstrap(directory="/tmp", ports=envoy.Ports())
+class _Worker:
+    """Answers 200, takes websockets, or resets each connection; keeps what it was asked."""
+
+    def __init__(self, *, resets: bool = False) -> None:
+        self.resets, self.port = resets, 0
+        self.asked: list[str] = []
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator["_Worker"]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        self.port = server.sockets[0].getsockname()[1]
+        try:
+            yield self
+        finally:
+            server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().lower()
+            self.asked.append(head)
+            if self.resets:
+                writer.transport.abort()
+                return
+            if "upgrade: websocket" in head:
+                status = "101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket"
+            else:
+                status = "200 OK\r\nContent-Length: 0\r\nConnection: close"
+            writer.write(f"HTTP/1.1 {status}\r\n\r\n".encode())
+            await writer.drain()
+        writer.close()
 
 
-def _manager() -> Any:
-    """The connection manager of requests."""
-    (chain,) = _bootstrap()["static_resources"]["listeners"][0]["filter_chains"]
-    return chain["filters"][0]["typed_config"]
-
-
-def _route(path: str, *, method: str = "GET") -> Any:
-    """The route that Envoy takes, which is the first that matches."""
-    policy = _policy()
-    manager = _manager() if policy is None else _manager_of(policy)
-    (host,) = manager["route_config"]["virtual_hosts"]
-    return next(one for one in host["routes"] if _matches(one["match"], path, method))
-
-
-def _policy() -> Any:
-    """What a front of SGLang workers lets through; None where a front knows no such thing."""
+def _bootstrap(folder: str, ports: envoy.Ports, *, engine: str) -> Any:
+    """As a front of such workers has it; older ones know nothing of engines."""
     try:
-        made = any_of("isthmus.front.policy:Policy")
+        policy = any_of("isthmus.front.policy:Policy")(engines=(engine,))
     except LookupError:
-        return None
-    return made(engines=("sglang",))
-
-
-def _manager_of(policy: Any) -> Any:
+        return envoy.bootstrap(directory=folder, ports=ports)
     behaviour = any_of("isthmus.front.envoy:Behaviour")(policy=policy)
-    made = any_of("isthmus.front.envoy:bootstrap")(
-        directory="/tmp", ports=envoy.Ports(), behaviour=behaviour
+    return any_of("isthmus.front.envoy:bootstrap")(
+        directory=folder, ports=ports, behaviour=behaviour
     )
-    (chain,) = made["static_resources"]["listeners"][0]["filter_chains"]
-    return chain["filters"][0]["typed_config"]
 
 
-def _matches(match: Any, path: str, method: str) -> bool:
-    for header in match.get("headers", []):
-        regex = header["string_match"]["safe_regex"]["regex"]
-        if header["name"] == ":method" and not re.fullmatch(regex, method):
-            return False
-    if "path" in match:
-        return bool(match["path"] == path)
-    if "prefix" in match:
-        return path.startswith(match["prefix"])
-    return re.fullmatch(match["safe_regex"]["regex"], path) is not None
+@asynccontextmanager
+async def _front(*workers: tuple[_Worker, str], engine: str) -> AsyncIterator[int]:
+    """The port of a front before workers, each with its key or ""."""
+    made = any_of("isthmus.routing.members:Worker", "isthmus.front.workers:Worker")
+    found = {made("127.0.0.1", worker.port): key for worker, key in workers}
+    ports = envoy.Ports(
+        address="127.0.0.1", requests=free_port(), health=free_port(), admin=free_port()
+    )
+    with tempfile.TemporaryDirectory(prefix="isthmus-before-") as folder:
+        config = Path(folder) / envoy.BOOTSTRAP_FILE
+        config.write_text(envoy.text(_bootstrap(folder, ports, engine=engine)), encoding="utf-8")
+        endpoints = envoy.endpoints(list(found), keys=found)
+        (Path(folder) / envoy.EDS_FILE).write_text(envoy.text(endpoints), encoding="utf-8")
+        process = await asyncio.create_subprocess_exec(
+            os.environ[ENVOY],
+            *("--config-path", str(config), "--use-dynamic-base-id"),
+            *("--log-level", "critical", "--concurrency", "1"),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        try:
+            await _ready(ports.health)
+            yield ports.requests
+        finally:
+            process.kill()
+            await process.wait()
+
+
+async def _ready(port: int) -> None:
+    for _ in range(400):
+        if await _status(port, "GET /ready HTTP/1.1") == 200:
+            return
+        await asyncio.sleep(0.05)
+    raise TimeoutError("Envoy does not get ready")
+
+
+async def _status(port: int, line: str, *headers: str) -> int:
+    """The status of an answer; 0 for none."""
+    head = "\r\n".join((line, "Host: front", *headers, "", ""))
+    with suppress(OSError, ValueError, IndexError):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(head.encode())
+            async with asyncio.timeout(_SECONDS):
+                return int((await reader.readline()).split()[1])
+        finally:
+            writer.close()
+    return 0
 
 
 @finding("F1", "HTTP/1.0 is refused with 426, an offer of TLS and a websocket with 403")
-def ordinary_clients_are_refused() -> bool:
-    manager = _manager()
-    protocol = manager.get("http_protocol_options", {})
-    upgrades = {one["upgrade_type"] for one in manager.get("upgrade_configs", [])}
-    return not (
-        protocol.get("accept_http_10")
-        and protocol.get("ignore_http_11_upgrade")
-        and "websocket" in upgrades
+async def ordinary_clients_are_refused() -> bool:
+    handshake = (
+        "Connection: Upgrade",
+        "Upgrade: websocket",
+        "Sec-WebSocket-Version: 13",
+        "Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==",
     )
+    async with _Worker().listening() as worker, _front((worker, ""), engine="vllm") as port:
+        assert await _status(port, "GET /v1/models HTTP/1.1") == 200
+        found = [
+            await _status(port, "GET /v1/models HTTP/1.0"),
+            await _status(
+                port, "GET /v1/models HTTP/1.1", "Connection: Upgrade", "Upgrade: TLS/1.2"
+            ),
+            await _status(port, "GET /v1/realtime HTTP/1.1", *handshake),
+        ]
+    return found != [200, 200, 101]
 
 
 @finding("F2", "a worker's key goes with requests for its settings and its administration")
-def administration_gets_the_key() -> bool:
-    assert "route" in _route("/v1/chat/completions", method="POST")
-    closed = [("/server_info", "GET"), ("/flush_cache", "POST"), ("/abort_request", "POST")]
-    return any("route" in _route(path, method=method) for path, method in closed)
+async def administration_gets_the_key() -> bool:
+    async with _Worker().listening() as worker, _front((worker, _KEY), engine="sglang") as port:
+        await _status(port, "GET /v1/models HTTP/1.1")
+        assert _KEY.lower() in worker.asked.pop()
+        await _status(port, "GET /server_info HTTP/1.1")
+        await _status(port, "POST /flush_cache HTTP/1.1", "Content-Length: 0")
+    return any(_KEY.lower() in head for head in worker.asked)
+
+
+@finding("M4", "on a retry a worker without a key is sent the key of the one before it")
+async def keyless_worker_gets_a_key() -> bool:
+    async with (
+        _Worker(resets=True).listening() as keyed,
+        _Worker().listening() as keyless,
+        _front((keyed, _KEY), (keyless, ""), engine="vllm") as port,
+    ):
+        for _ in range(32):
+            await _status(port, "GET /v1/models HTTP/1.1", "Authorization: Bearer clients-own")
+    assert any(_KEY.lower() in head for head in keyed.asked)
+    assert keyless.asked
+    return any(_KEY.lower() in head for head in keyless.asked)
 
 
 @finding("M3", "64 MiB are kept of each of a million requests, without a limit of memory")
 def memory_has_no_limit() -> bool:
-    (host,) = _manager()["route_config"]["virtual_hosts"]
-    kept = host["request_body_buffer_limit"]
-    return kept > 8 * 2**20 or "overload_manager" not in _bootstrap()
-
-
-@finding("M4", "on a retry a worker without a key is sent the key of the one before it")
-def keyless_worker_gets_a_key() -> bool:
-    """The mutations of a try, of a keyed worker and then of one without."""
-    (workers,) = (c for c in _bootstrap()["static_resources"]["clusters"] if c["name"] == "workers")
-    protocol = workers["typed_extension_protocol_options"]
-    filters = protocol["envoy.extensions.upstreams.http.v3.HttpProtocolOptions"]["http_filters"]
-    headers = {"authorization": "Bearer clients-own"}
-    for key in ("Bearer KEY", ""):
-        for one in filters:
-            for mutation in one["typed_config"].get("mutations", {}).get("request_mutations", []):
-                _mutate(headers, mutation, key=key)
-    return headers.get("authorization") == "Bearer KEY"
-
-
-def _mutate(headers: dict[str, str], mutation: Any, *, key: str) -> None:
-    """As Envoy does: what an empty value would add is left as it is."""
-    if "remove" in mutation:
-        headers.pop(mutation["remove"], None)
-        return
-    header = mutation["append"]["header"]
-    value = key if "UPSTREAM_METADATA" in header["value"] else ""
-    if value:
-        headers[header["key"]] = value
+    made: Any = envoy.bootstrap(directory="/tmp", ports=envoy.Ports())
+    (chain,) = made["static_resources"]["listeners"][0]["filter_chains"]
+    manager = chain["filters"][0]["typed_config"]
+    (host,) = manager["route_config"]["virtual_hosts"]
+    return host["request_body_buffer_limit"] > 8 * 2**20 or "overload_manager" not in made
 
 
 @finding("L8", "an address that is none is in the file of endpoints, which Envoy refuses whole")
 def odd_address_is_an_endpoint() -> bool:
     workers = any_of("isthmus.routing.members:workers", "isthmus.front.workers:workers")
-    slices = [_slice("not-an-address"), _slice("10.0.0.1")]
-    found = workers(slices)
+    found = workers([_slice("not-an-address"), _slice("10.0.0.1")])
     assert any(worker.address == "10.0.0.1" for worker in found)
     return any(worker.address == "not-an-address" for worker in found)
 
