@@ -1,27 +1,17 @@
-"""The installation: its images, its id, what it remembers, digests of keys, playgrounds."""
+"""The installation: its images, its id, what it remembers, playgrounds."""
 
-import base64
 import importlib
 import re
 import sys
-from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
 
-from isthmus.api.desired import ApiKey
-from isthmus.api.keys import key_digest
 from isthmus.apiserver.objects import ObjectList
-from isthmus.apiserver.resources import DEPLOYMENTS, PODS, SECRETS, SLURM_JOBS
-from isthmus.apiserver.secrets import Secrets
+from isthmus.apiserver.resources import DEPLOYMENTS, PODS
 from isthmus.settings import Settings
 from tests.before.findings import built, finding, tree
-from tests.before.memory import MemoryApi
-from tests.before.pods import desired_deployment
-
-_GUESSED = "a-common-password"
 
 
 @finding("M7", "what the images install, Envoy of a third party too, is not fixed by hash")
@@ -92,32 +82,3 @@ def ends_are_forgotten() -> bool:
         store.replace(PODS, ObjectList(items=(obj("a", version),), resource_version=version))
     store.put(DEPLOYMENTS, obj("d", 4))  # a late word about what has ended
     return store.get(DEPLOYMENTS, "team-a", "d") is not None
-
-
-@finding("L7", "the digest of a key is made with nothing but the key and a uid that all can see")
-async def digest_can_be_guessed() -> bool:
-    key = base64.b64encode(_GUESSED.encode()).decode()
-    api = MemoryApi(DEPLOYMENTS, PODS, SLURM_JOBS)
-    api.put(SECRETS, {"metadata": {"namespace": "team-a", "name": "mine"}, "data": {"key": key}})
-    secrets = Secrets(api, clock=lambda: 0.0)  # type: ignore[arg-type]
-    parts: dict[str, Any] = {"store": api.store, "api": api, "secrets": secrets}
-    with suppress(LookupError):  # then nothing but the key and the uid is in a digest
-        parts["seed"] = built(
-            "isthmus.slurmjob.attempt_keys:InstallationSeed",
-            namespace="isthmus-system",
-            draw=lambda: "a-seed-of-256-bits",
-            **parts,
-        )
-        parts["attempts"] = built("isthmus.slurmjob.attempt_keys:AttemptKeys", **parts)
-    keys = built(
-        "isthmus.modeldeployment.keys:DeploymentKeys",
-        "isthmus.reconcile.keys:DeploymentKeys",
-        new_key=lambda: "",
-        **parts,
-    )
-    desired = replace(
-        desired_deployment(), api_key=ApiKey(secret="mine", key="key", generated=False)
-    )
-    settled, wrong = await keys.settled(desired)
-    assert settled.api_key.digest, wrong
-    return bool(settled.api_key.digest == key_digest(_GUESSED, uid="uid-llama"))

@@ -11,7 +11,7 @@ from isthmus.backends.kubernetes import front, render
 from tests.before.findings import any_of, finding, tree
 
 
-def desired_deployment(*, name: str = "llama", pool: str = "k8s", **worker: Any) -> Any:
+def _desired(*, name: str = "llama", pool: str = "k8s", **worker: Any) -> Any:
     placed = {"name": pool, "kubernetes": {}}
     if worker:
         placed["worker"] = worker
@@ -41,7 +41,7 @@ def _template(desired: Any) -> Any:
 
 @finding("F3", "two GPUs share 64 MiB of memory, with which tensor parallelism fails")
 def no_shared_memory() -> bool:
-    spec = _template(desired_deployment(gpusPerNode=2))["spec"]
+    spec = _template(_desired(gpusPerNode=2))["spec"]
     (container,) = spec["containers"]
     assert "--tensor-parallel-size=2" in container["args"]
     in_memory = {v["name"] for v in spec.get("volumes", []) if "emptyDir" in v}
@@ -55,9 +55,7 @@ _OF_A_PODS_NAME = 58
 
 @finding("B3", "the name of a pod of a long-named deployment does not say its revision")
 def pod_name_is_cut() -> bool:
-    desired = desired_deployment(
-        name="mixture-of-experts-instruct-2026-11-fp8a", pool="kubernetes-h10a"
-    )
+    desired = _desired(name="mixture-of-experts-instruct-2026-11-fp8a", pool="kubernetes-h10a")
     made: Any = render.deployment(
         desired=desired,
         pool=desired.pools[0].name,
@@ -70,9 +68,7 @@ def pod_name_is_cut() -> bool:
 
 
 def _front(**more: Any) -> Any:
-    return front.front_deployment(
-        desired=desired_deployment(), image="front:1", drain_seconds=60, **more
-    )
+    return front.front_deployment(desired=_desired(), image="front:1", drain_seconds=60, **more)
 
 
 @finding("F11", "fronts cannot be given the right to pull their image")

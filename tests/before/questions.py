@@ -12,6 +12,7 @@ MODULES: Final = (
     "front",
     "installation",
     "jobs",
+    "keys",
     "passes",
     "pods",
     "routers",
