@@ -5,6 +5,7 @@ missing.
 """
 
 import argparse
+import subprocess
 import sys
 from collections.abc import Iterable
 
@@ -33,8 +34,13 @@ def main() -> int:
     parser.add_argument("--only", default="", metavar="ID,...", help="ids of findings (all)")
     options = parser.parse_args()
     only = frozenset(options.only.split(",")) - {""}
-    with worktree(options.commit) as other:
-        found = answers(other, only=only)
+    try:
+        with worktree(options.commit) as other:
+            found = answers(other, only=only)
+    except subprocess.CalledProcessError as error:
+        print(f"git gives no tree of {options.commit} (is this a clone with its history?)")
+        print(error.stderr.decode(errors="replace").strip())
+        return 2
     console = Console(width=None if sys.stdout.isatty() else 160)
     console.print(table(found, commit=options.commit))
     wrong = problems(found)
