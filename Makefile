@@ -51,6 +51,10 @@ prepare: $(VENV)/ready ## Build and fetch all that takes minutes the first time 
 acceptance: prepare ## Run what is shown before a release (2000 seeds, all mutations); writes docs/acceptance/.
 	@$(HERMETIC) $(RUN) -m tests.acceptance
 
+.PHONY: before
+before: $(VENV)/ready ## Show each finding on the commit it was found in, and that it is not here (COMMIT=another).
+	@$(HERMETIC) $(RUN) -m tests.before $(COMMIT)
+
 .PHONY: matrix
 matrix: $(VENV)/ready ## Run the core of the SLURM tests on 22.05, 24.11 and the newest at once; all three must be there.
 	@$(HERMETIC) MATRIX=required $(RUN) -m pytest tests/real/test_slurm_matrix.py

@@ -89,7 +89,10 @@ LANES = (
 )
 
 ACCEPTANCE = Lane(
-    "acceptance", "what is shown before a release", ("simulation",), select="acceptance"
+    "acceptance",
+    "what is shown before a release",
+    ("simulation", "unit/tests/test_before.py"),
+    select="acceptance",
 )
 """Run alone, by `make acceptance`."""
 

@@ -13,15 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.before.findings import FOUND
+
 ROOT = Path(__file__).parents[3]
 TESTS = ROOT / "tests"
-
-FOUND = tuple(
-    f"{letter}{number}"
-    for letter, last in (("C", 2), ("H", 7), ("M", 9), ("L", 11), ("B", 9), ("F", 16))
-    for number in range(1, last + 1)
-)
-"""By an attack (C, H, M, L), by reading (B), in use (F)."""
 
 _ID = re.compile(r"\b[CHMLBF][0-9]{1,2}\b")
 _TOKEN = re.compile(r"`([^`]+)`")

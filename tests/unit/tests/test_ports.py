@@ -21,6 +21,8 @@ def test_a_port_that_is_taken_is_passed_over() -> None:
     port = free_port()
     assert free_port() != port, "not the same one twice in a row"
     with socket.socket() as taken:
+        # As servers do: another process may have closed connections there a moment ago.
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         taken.bind(("127.0.0.1", port))
         taken.listen()
         assert port not in {free_port() for _ in range(SIZE)}
