@@ -71,9 +71,7 @@ class Derived:
         self._known[key][make] = obj, value
         return value
 
-    def of_parts(
-        self, obj: Object, *, parts: tuple[object, ...], make: Callable[[Object], T]
-    ) -> T:
+    def of_parts(self, obj: Object, *, parts: tuple[object, ...], make: Callable[[Object], T]) -> T:
         """Return `make(obj)`, the one from before if these parts of the object are as they were.
 
         Args:
