@@ -27,7 +27,7 @@ from isthmus.tunnels.admission import Admission
 from isthmus.tunnels.heartbeat import Heartbeat
 from isthmus.tunnels.publisher import Publisher
 from isthmus.tunnels.rules import Outcome
-from isthmus.tunnels.supervisor import Supervisor, Times
+from isthmus.tunnels.supervisor import Identity, Parts, Supervisor, Times
 from tests.unit.tunnels.test_tunnel_rules import slurm_job
 from tests.wrong_inputs import SSH_LOGIN
 
@@ -171,14 +171,15 @@ class Lab:
         self.publisher = Publisher(api=api, store=self.store, host=host)
         self.supervisor = Supervisor(
             store=self.store,
-            publisher=self.publisher,
-            heartbeat=self.heartbeat,
-            links=links,
-            checks=self._checks,
-            bastion=None,
-            admission=Admission(store=self.store, first=20000, last=24999),
-            host=host,
-            address="10.9.0.1",
+            parts=Parts(
+                publisher=self.publisher,
+                heartbeat=self.heartbeat,
+                links=links,
+                checks=self._checks,
+                bastion=None,
+                admission=Admission(store=self.store, first=20000, last=24999),
+            ),
+            identity=Identity(host=host, address="10.9.0.1"),
             times=Times(successor_wait=60.0, leave_floor=3.0, drain_budget=600.0),
             clock=lambda: self.now,
             connections=lambda address, ports: self.connections,

@@ -35,7 +35,7 @@ from isthmus.tunnels.publisher import Publisher
 from isthmus.tunnels.rules import Outcome
 from isthmus.tunnels.settings import TunnelSettings
 from isthmus.tunnels.status_server import StatusServer
-from isthmus.tunnels.supervisor import Supervisor, Times
+from isthmus.tunnels.supervisor import Identity, Parts, Supervisor, Times
 from isthmus.watch.operator import WatchSettings, run_watch
 
 _log = logging.getLogger(__name__)
@@ -121,14 +121,15 @@ def _supervisor(
     )
     supervisor = Supervisor(
         store=store,
-        publisher=Publisher(api=written, store=store, host=settings.host_id),
-        heartbeat=heartbeat,
-        links=links,
-        checks=checks,
-        bastion=Bastions(store=store, secrets=secrets, address=settings.address),
-        admission=Admission(store=store, first=settings.port_first, last=settings.port_last),
-        host=settings.host_id,
-        address=settings.address,
+        parts=Parts(
+            publisher=Publisher(api=written, store=store, host=settings.host_id),
+            heartbeat=heartbeat,
+            links=links,
+            checks=checks,
+            bastion=Bastions(store=store, secrets=secrets, address=settings.address),
+            admission=Admission(store=store, first=settings.port_first, last=settings.port_last),
+        ),
+        identity=Identity(host=settings.host_id, address=settings.address),
         times=Times(
             successor_wait=settings.successor_wait,
             leave_floor=settings.leave_floor,

@@ -7,7 +7,7 @@ view writes nothing. It goes on without the API server: what is held stays held.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from isthmus.api.ip_family import host_port
@@ -25,6 +25,8 @@ from isthmus.tunnels.checks import Checks
 from isthmus.tunnels.connections import open_connections
 from isthmus.tunnels.desired import Wanted, over, parsed, recalled, wanted_forwards
 from isthmus.tunnels.heartbeat import Heartbeat
+from isthmus.tunnels.held import Held
+from isthmus.tunnels.leftovers import Leftovers
 from isthmus.tunnels.links import LinkKey, Links
 from isthmus.tunnels.publisher import Publisher
 from isthmus.tunnels.rules import Health, Outcome, View, half_dead, may_leave, ready_forwards
@@ -61,15 +63,33 @@ class Times:
     drain_budget: float
 
 
-@dataclass(slots=True)
-class _Held:
-    wanted: Wanted
-    connection: tuple[int, Forward] | None = None
-    health: Health = field(default_factory=Health)
-    proven: bool = False
-    """It was ready here and was not found to be unwell since."""
-    moved: bool = False
-    """Its port or its engine's place is another one, of which nothing was shown yet."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identity:
+    """Who this supervisor is: the id that its slices bear, and the address its forwards have."""
+
+    host: str
+    address: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Parts:
+    """What a supervisor works with.
+
+    Attributes:
+        publisher: writes our slices.
+        heartbeat: our Lease and the others'.
+        links: connections to login hosts and nodes.
+        checks: makes the requests through forwards, given who is told their outcomes.
+        bastion: for mode Reverse, None where there is none.
+        admission: says which forwards may be held.
+    """
+
+    publisher: Publisher
+    heartbeat: Heartbeat
+    links: Links
+    checks: Callable[[Callable[[str, Outcome], None]], Checks]
+    bastion: Bastion | None
+    admission: Admission
 
 
 class Supervisor:
@@ -79,14 +99,8 @@ class Supervisor:
         self,
         *,
         store: Store,
-        publisher: Publisher,
-        heartbeat: Heartbeat,
-        links: Links,
-        checks: Callable[[Callable[[str, Outcome], None]], Checks],
-        bastion: Bastion | None,
-        admission: Admission,
-        host: str,
-        address: str,
+        parts: Parts,
+        identity: Identity,
         times: Times,
         clock: Callable[[], float],
         connections: Callable[[str, frozenset[int]], int] = open_connections,
@@ -96,27 +110,23 @@ class Supervisor:
 
         Args:
             store: SlurmJobs, SlurmClusters and EndpointSlices.
-            publisher: writes our slices.
-            heartbeat: our Lease and the others'.
-            links: connections to login hosts and nodes.
-            checks: makes the requests through forwards, given who is told their outcomes.
-            bastion: for mode Reverse, None where there is none.
-            admission: says which forwards may be held.
-            host: id of this supervisor.
-            address: on which forwards listen.
+            parts: what it works with.
+            identity: who it is.
             times: of the end.
             clock: seconds, monotonic.
             connections: counts the connections to some ports of an address.
             sleep: waits for some seconds.
         """
-        self._store, self._publisher, self._heartbeat = store, publisher, heartbeat
-        self._links, self._bastion, self._admission = links, bastion, admission
-        self._checks = checks(self._outcome)
-        self._host, self._address = host, address
+        self._store, self._publisher, self._heartbeat = store, parts.publisher, parts.heartbeat
+        self._links, self._bastion, self._admission = parts.links, parts.bastion, parts.admission
+        self._checks = parts.checks(self._outcome)
+        self._host, self._address = identity.host, identity.address
+        self._leftovers = Leftovers(
+            publisher=parts.publisher, heartbeat=parts.heartbeat, host=identity.host
+        )
         self._times, self._clock = times, clock
         self._connections, self._sleep = connections, sleep
-        self._held: dict[str, _Held] = {}
-        self._written: frozenset[tuple[str, str, int | None]] | None = None
+        self._held: dict[str, Held] = {}
         self._wake = asyncio.Event()
         self._leaving = False
         self._accepting = True
@@ -168,17 +178,22 @@ class Supervisor:
         self._take_wanted()
         self._set_links()
         if self._bastion is not None:
-            reverse = {k: h.wanted for k, h in self._held.items() if h.wanted.mode == "Reverse"}
+            reverse = {key: held.wanted for key, held in self._held.items() if held.reverse}
             await self._bastion.admit(reverse)
         self._checks.watch(
             {
                 key: self._url(held.wanted)
                 for key, held in self._held.items()
-                if self._established(held) and not self._leaving
+                if held.established and not self._leaving
             }
         )
         await self._publisher.publish(self._published())
-        await self._bury()
+        self._leftovers.listen()
+        # Not while we go: what we hold is out of rotation then, and a Service would be left without
+        # any endpoint.
+        if not self._leaving:
+            up = {view.key for view in self._views() if view.up}
+            await self._leftovers.remove(frozenset(up | over(self._store.list(SLURM_JOBS))))
 
     async def leave(self) -> None:
         """End without cutting anything, as far as that can be had.
@@ -250,18 +265,16 @@ class Supervisor:
             del self._held[key]
         for key, one in found.items():
             held = self._held.get(key)
-            if held is not None:
-                if _place(held.wanted) != _place(one):
-                    held.proven, held.moved = False, True  # what was shown of the old one
-                held.wanted = one
+            if held is None:
+                self._held[key] = Held(one)
             else:
-                self._held[key] = _Held(one)
+                held.want(one)
 
     def _set_links(self) -> None:
         by_link: dict[LinkKey, dict[str, Forward]] = {}
         for key, held in self._held.items():
-            if held.wanted.mode != "Reverse":
-                by_link.setdefault(_link_key(held.wanted), {})[key] = self._forward(held.wanted)
+            if not held.reverse:
+                by_link.setdefault(held.link, {})[key] = held.forward(self._address)
         clusters = {
             (namespace(obj), str(dig(obj, "metadata", "name"))): obj
             for obj in self._store.list(SLURM_CLUSTERS)
@@ -277,10 +290,8 @@ class Supervisor:
             held = self._held[key]
             # Not one to where it led before: that is still open for a moment.
             there = link is not None and link.established.get(key) == forward
-            connection = (link.connections, forward) if link is not None and there else None
-            if connection != held.connection:
-                held.connection, held.health = connection, Health()
-            if connection is not None:
+            held.connected((link.connections, forward) if link is not None and there else None)
+            if held.connection is not None:
                 healths.append(held.health)
         if link is not None and half_dead(healths):
             for key in forwards:
@@ -320,35 +331,6 @@ class Supervisor:
             for key, held in [(view.key, self._held[view.key])]
         ]
 
-    async def _bury(self) -> None:
-        """Take away what supervisors that are dead left behind.
-
-        Once we hold it ourselves, or where nobody wants it any more. Not while we go: what we hold
-        is out of rotation then, and a Service would be left without any endpoint.
-        """
-        self._listen()
-        if self._leaving:
-            return
-        mine = {view.key for view in self._views() if view.up} | over(self._store.list(SLURM_JOBS))
-        hosts = self._publisher.hosts() | self._heartbeat.known()
-        for host in sorted(self._heartbeat.dead(hosts)):
-            left = 0
-            for obj in self._publisher.slices(host):
-                if mine & set(owner_uids(obj)):
-                    _log.info("Removing a slice of %s, which is dead", host)
-                    await self._publisher.remove(obj)
-                else:
-                    left += 1
-            if not left:
-                await self._heartbeat.bury(host)
-
-    def _listen(self) -> None:
-        """Who writes slices lives; deleting those of one that has just come back empties a set."""
-        before, self._written = self._written, self._publisher.written()
-        if before is not None:
-            for host in {host for host, *_ in self._written - before} - {self._host}:
-                self._heartbeat.heard(host)
-
     # ---- what is seen
 
     def _outcome(self, key: str, outcome: Outcome) -> None:
@@ -361,9 +343,6 @@ class Supervisor:
         if not same or held.health.silences == 2:
             self.wake()
 
-    def _established(self, held: _Held) -> bool:
-        return held.wanted.mode == "Reverse" or held.connection is not None
-
     def _views(self) -> list[View]:
         ready = self._publisher.in_rotation()
         return [
@@ -371,7 +350,7 @@ class Supervisor:
                 key=key,
                 service=(held.wanted.namespace, held.wanted.service),
                 in_traffic=held.wanted.in_traffic,
-                established=self._established(held),
+                established=held.established,
                 health=held.health,
                 was_ready=held.proven or (not held.moved and ready.get(key, False)),
                 forbidden=self._forbidden(held),
@@ -379,27 +358,20 @@ class Supervisor:
             for key, held in self._held.items()
         ]
 
-    def _forbidden(self, held: _Held) -> bool:
-        link = None if held.wanted.mode == "Reverse" else self._links.get(_link_key(held.wanted))
+    def _forbidden(self, held: Held) -> bool:
+        link = None if held.reverse else self._links.get(held.link)
         return link is not None and rules.forbidden(held.health, forbids=link.forbids)
 
-    def _message(self, key: str, held: _Held, *, up: bool) -> str:
-        if held.wanted.mode == "Reverse":
+    def _message(self, key: str, held: Held, *, up: bool) -> str:
+        if held.reverse:
             return messages.of_call(held.health, up=up)
-        link_key = _link_key(held.wanted)
-        link = self._links.get(link_key)
+        link = self._links.get(held.link)
         if link is None:
-            return self._links.problem(link_key)
+            return self._links.problem(held.link)
         if link.through is None or key in link.problems:
             return link.problems.get(key, link.problem)
         return messages.of_forward(
             held.health, through=link.through, forbidden=self._forbidden(held)
-        )
-
-    def _forward(self, wanted: Wanted) -> Forward:
-        host = "127.0.0.1" if wanted.mode == "NodeSSH" else wanted.host
-        return Forward(
-            address=self._address, port=wanted.port, host=host, host_port=wanted.engine_port
         )
 
     def _url(self, wanted: Wanted) -> str:
@@ -407,11 +379,3 @@ class Supervisor:
 
     def _in_time(self, begun: float) -> bool:
         return self._clock() - begun < self._times.drain_budget
-
-
-def _place(wanted: Wanted) -> tuple[int, str, int]:
-    return wanted.port, wanted.host, wanted.engine_port
-
-
-def _link_key(wanted: Wanted) -> LinkKey:
-    return LinkKey(cluster=wanted.cluster, node=wanted.host if wanted.mode == "NodeSSH" else "")

@@ -9,8 +9,8 @@ from isthmus.backends.base import Worker
 from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.slurmjob.policy import stopping
 from isthmus.tunnels import supervisor as supervisors
+from isthmus.tunnels.leftovers import Leftovers
 from isthmus.tunnels.rules import Health, View
-from isthmus.tunnels.supervisor import Supervisor
 from tests.simulation.mutations.register import Patches, mutation
 
 
@@ -44,10 +44,10 @@ def a_supervisor_empties_a_service() -> Patches:
 
 @mutation("supervisor_lost")
 def slices_of_a_dead_supervisor_stay() -> Patches:
-    async def nothing(self: Supervisor) -> None:
+    async def nothing(self: Leftovers, mine: frozenset[str]) -> None:
         return
 
-    return [patch.object(Supervisor, "_bury", nothing)]
+    return [patch.object(Leftovers, "remove", nothing)]
 
 
 @mutation("supervisor_lost", "scale")
