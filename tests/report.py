@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 
 from tests import budgets
-from tests.workers import Failure, Module, Ran, Result
+from tests.outcomes import Failure, Module, Ran, Result
 
 SLOWEST = 40
 LINES = 40  # of each failure that are printed; the log has all

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tests import account
 from tests.budgets import LINT
 from tests.lanes import Lane
 from tests.measure import EVENTS, GROUP
+from tests.outcomes import Failure, Module, Ran, Result
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 MAXFAIL = 5
@@ -29,59 +29,6 @@ CALIBRATE_EVERY = 180.0
 CALIBRATE = [sys.executable, "-m", "tests.calibration"]
 WITH_PARENT = ["setpriv", "--pdeathsig", "INT"]
 """Also a runner that is ended by KILL takes its lanes along."""
-
-
-@dataclass(slots=True)
-class Module:
-    """What was seen of one module."""
-
-    name: str
-    expected: int = 0
-    passed: int = 0
-    failed: int = 0
-    skipped: int = 0
-    wall: float = 0.0
-    cpu: float = 0.0
-
-    @property
-    def done(self) -> int:
-        return self.passed + self.failed + self.skipped
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """A test that failed, or what ended a lane."""
-
-    id: str
-    text: str
-    log: Path
-
-
-@dataclass(frozen=True, slots=True)
-class Ran:
-    """One test that was run.
-
-    `figures` are what it recorded (pytest's record_property), `reason` is why it was skipped.
-    """
-
-    id: str
-    outcome: str
-    wall: float
-    cpu: float
-    figures: str
-    reason: str = ""
-
-
-@dataclass(slots=True)
-class Result:
-    """How a lane ended."""
-
-    lane: str
-    modules: dict[str, Module] = field(default_factory=dict)
-    failures: list[Failure] = field(default_factory=list)
-    tests: list[Ran] = field(default_factory=list)
-    start: float = 0.0  # processor seconds before the first test
-    counted: bool = True  # by a control group: with daemons
 
 
 class Worker:

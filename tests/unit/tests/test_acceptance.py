@@ -1,8 +1,8 @@
 """The report of `make acceptance`: date, commit, and the figures that tests record."""
 
 from tests import acceptance
+from tests.outcomes import Module, Ran, Result
 from tests.report import Report
-from tests.workers import Module, Ran, Result
 
 
 def test_a_report_names_the_commit_and_the_figures() -> None:

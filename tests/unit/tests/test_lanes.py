@@ -9,8 +9,9 @@ import pytest
 from tests import budgets, calibration, lanes
 from tests.budgets import Budgets, judge
 from tests.lanes import Lane, problems
+from tests.outcomes import Failure, Module, Result
 from tests.report import Report
-from tests.workers import REPOSITORY, Failure, Module, Result
+from tests.workers import REPOSITORY
 
 BUDGETS = Budgets(calibration=2.0, total=100.0, modules={"unit": 10.0, "real/test_a.py": 20.0})
 
