@@ -53,6 +53,7 @@ class Shape:
         cluster: the cluster of SLURM.
         others: further clusters; each deployment has its pools on SLURM on all of them.
         node_states: whether nodes go down, fall silent and are maintained.
+        old_queues: whether slurmctld shows old copies of the queue time and again.
         pods: places for pods on the nodes of Kubernetes.
         tunnels: whether pods cannot reach the compute nodes.
         keys_apart: whether who sends requests to workers can give each its own key, as a front can.
@@ -66,6 +67,7 @@ class Shape:
     cluster: ClusterShape = field(default_factory=ClusterShape)
     others: tuple[ClusterShape, ...] = ()
     node_states: bool = False
+    old_queues: bool = False
     pods: int = 8
     tunnels: bool = False
     keys_apart: bool = True

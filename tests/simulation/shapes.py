@@ -20,5 +20,6 @@ SHAPES: Final[Mapping[str, Shape]] = {
     "two clusters": Shape(others=(_SECOND,), operators=2),
     "three clusters behind tunnels": Shape(others=(_SECOND, _THIRD), tunnels=True),
     "nodes in trouble": Shape(node_states=True),
+    "old copies of the queue": Shape(old_queues=True),
     "nodes in trouble on two clusters": Shape(others=(_SECOND,), node_states=True),
 }

@@ -24,6 +24,7 @@ from tests.simulation.faults.failing_commands import FAILING_COMMANDS
 from tests.simulation.faults.intruders import INTRUSIONS
 from tests.simulation.faults.long_names import LONG_NAMES
 from tests.simulation.faults.node_states import NODE_STATES
+from tests.simulation.faults.old_queues import OLD_QUEUES
 from tests.simulation.faults.reading import READING
 from tests.simulation.faults.refusals import REFUSALS
 from tests.simulation.faults.register import COMMON, Happening, Planned, Register
@@ -59,7 +60,10 @@ _REGISTERS: tuple[Register, ...] = (
 """All but the one of tenants, which begins with one of its own, and those of some shapes."""
 
 HAPPENINGS: Mapping[str, tuple[float, Happening]] = ChainMap(
-    *(register.happenings for register in (*_REGISTERS, TUNNELS, ELSEWHERE, NODE_STATES, TENANTS))
+    *(
+        register.happenings
+        for register in (*_REGISTERS, TUNNELS, ELSEWHERE, NODE_STATES, OLD_QUEUES, TENANTS)
+    )
 )
 """Everything that can happen, by its name."""
 
@@ -80,6 +84,8 @@ def _of_shape(shape: Shape) -> Iterator[Register]:
         yield ELSEWHERE
     if shape.node_states:
         yield NODE_STATES
+    if shape.old_queues:
+        yield OLD_QUEUES
 
 
 def _of_tenants(seed: str) -> list[Planned]:

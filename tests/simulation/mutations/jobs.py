@@ -155,7 +155,7 @@ def believe_moments_of_the_future() -> Patches:
     return [patch.object(plan, "not_in_the_future", lambda status, *, now: status)]
 
 
-@mutation("snapshot_fault", "delete_slurm_job")
+@mutation("queue_from_before_the_start", shape="old copies of the queue")
 def believe_that_a_started_job_waits() -> Patches:
     never = lambda status, record: False  # noqa: E731
     return [
