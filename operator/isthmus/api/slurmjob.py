@@ -173,6 +173,8 @@ class SlurmJobStatus(StatusModel):
     """The work directory by which it was submitted."""
     degraded_since: Time = None
     """Since when a worker that was ready fails its probes while our view of it is good."""
+    probes_failed_since: Time = None
+    """Since when a worker that was ready fails its probes, whether or not our view is good."""
     finished_at: Time = None
     """When the end of the job was seen."""
     ever_ready: bool | None = None

@@ -88,6 +88,8 @@ class Worker:
         draining: it is on its way out, and how far.
         load: what its engine's metrics say, None where nobody asks.
         shares_key: an attempt that was started with the deployment's API key.
+        silent_since: epoch seconds since when a worker that was ready fails its probes; None where
+            it does not, or where nobody can ask it.
         problem: what is to be done about it and fails; "" for nothing.
         replaces: name of the displaced worker that it was made for, None for nobody in particular.
     """
@@ -116,6 +118,7 @@ class Worker:
     draining: Draining | None = None
     load: Load | None = None
     shares_key: bool = False
+    silent_since: float | None = None
     problem: str = ""
     replaces: str | None = None
 

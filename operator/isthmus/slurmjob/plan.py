@@ -226,6 +226,7 @@ def _follow(observed: SlurmJobObservation, *, record: JobRecord, now: float) -> 
                 phase=Phase.DEGRADED,
                 healthy=False,
                 degraded_since=None,
+                probes_failed_since=None,
                 reason=Reason.JOB_SUSPENDED,
                 message="SLURM suspended the job; it may come back",
             )

@@ -137,6 +137,7 @@ class AttemptStatus:
         healthy: whether its probes succeed.
         ever_ready: whether it was ready once.
         degraded_since: since when it fails its probes while our view of it is good.
+        probes_failed_since: since when it fails them, whether or not our view is good.
         forward: that it wants, where it is not reached directly.
         submission: how it came to its job.
         gate: what was found at its start gate.
@@ -154,6 +155,7 @@ class AttemptStatus:
     healthy: bool | None = None
     ever_ready: bool | None = None
     degraded_since: float | None = None
+    probes_failed_since: float | None = None
     forward: Forward | None = None
     submission: Submission = Submission()
     gate: Gate = Gate()
@@ -179,6 +181,7 @@ class AttemptStatus:
             healthy=status.healthy,
             ever_ready=status.ever_ready,
             degraded_since=_seconds(status.degraded_since),
+            probes_failed_since=_seconds(status.probes_failed_since),
             forward=_forward(status.forward),
             submission=_submission(status),
             gate=Gate(
@@ -228,6 +231,7 @@ class AttemptStatus:
             gate_failed_at=_text(gate.failed_at),
             work_directory=submission.work_directory,
             degraded_since=_text(self.degraded_since),
+            probes_failed_since=_text(self.probes_failed_since),
             finished_at=_text(ending.finished_at),
             ever_ready=self.ever_ready,
             healthy=self.healthy,

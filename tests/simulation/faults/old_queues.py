@@ -1,7 +1,7 @@
-"""Old copies of the queue, in which jobs that serve wait for a node still, while users delete workers.
+"""Old copies of the queue, in which jobs that serve still wait, while users take workers away.
 
-A slurmctld that came up with an older state, or a proxy that keeps answers, shows them. Drawn in worlds
-that ask for it (`Shape.old_queues`): seeds of every day hardly ever have both at once.
+A slurmctld that came up with an older state, or a proxy that keeps answers, shows them. Drawn in
+worlds that ask for it (`Shape.old_queues`): seeds of every day hardly ever have both at once.
 """
 
 from dataclasses import replace

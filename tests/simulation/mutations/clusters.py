@@ -9,6 +9,7 @@ from isthmus.backends.slurm.states import node_draining, node_maintenance, node_
 from isthmus.modeldeployment import observe as deployment_observation
 from isthmus.modeldeployment.policy.displacement import node_drain
 from isthmus.slurmcluster import plan as cluster_plan
+from isthmus.slurmjob import observe as job_observation
 from tests.simulation.mutations.register import Patches, mutation
 
 
@@ -25,6 +26,14 @@ def a_drained_node_is_one_of_every_cluster() -> Patches:
         return displaced(replace(observed, clusters=together))
 
     return [patch.object(node_drain, "displaced", everywhere)]
+
+
+@mutation("something_happens_elsewhere", shape="two clusters")
+def an_answer_of_another_cluster_shows_our_view_of_this_one() -> Patches:
+    def anywhere(key: Any, job: Any, *, probes: Any, store: Any) -> bool:
+        return any(other != key and state.last.ok for other, state in probes.states())
+
+    return [patch.object(job_observation, "others_answer", anywhere)]
 
 
 @mutation("node_is_maintained", shape="nodes in trouble")

@@ -98,6 +98,7 @@ def worker(job: SlurmJob, *, members: frozenset[str], load: Load | None = None) 
         load=load,
         shares_key=names.LABEL_KEY in job.metadata.labels
         and names.ANNOTATION_KEY_SOURCE not in job.metadata.annotations,
+        silent_since=epoch(status.probes_failed_since) if phase is Phase.DEGRADED else None,
         problem=_problem(status),
         replaces=job.metadata.annotations.get(names.ANNOTATION_REPLACES),
     )

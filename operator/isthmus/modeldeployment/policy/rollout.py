@@ -192,6 +192,11 @@ class _Course:
         """Displaced workers of the current revision that stay in this step."""
         return [worker for worker in self.staying(pool) if worker.name in self.displaced]
 
+    def goes(self, worker: Worker) -> bool:
+        """Whether it ends once its successor serves."""
+        found = self.displaced.get(worker.name)
+        return found is not None and not found.on_trial
+
     def staying(self, pool: PoolState) -> list[Worker]:
         """Workers of the current revision that stay in this step."""
         gone = {one.worker for one in self.retire}
@@ -260,9 +265,11 @@ def _shrink(pool: PoolState, course: _Course, budget: _Budget) -> None:
     for group in pool.others:
         _retire(pool, group, _standing(group), course, budget)
     standing = _standing(pool.current)
-    good = [w for w in standing if w is None or w.name not in course.displaced]
-    surplus = good[: max(0, len(good) - pool.target)]
-    leaving = [w for w in standing if w is not None and w.name in course.displaced]
+    good = [w for w in standing if w is None or not course.goes(w)]
+    beside = {w.replaces for w in standing if w is not None}
+    tried = sum(w is not None and w.name in course.displaced and w.name in beside for w in good)
+    surplus = good[: max(0, len(good) - tried - pool.target)]
+    leaving = [w for w in standing if w is not None and course.goes(w)]
     succeeded = {worker.replaces for worker in pool.current.workers if worker.available}
     leaving.sort(key=lambda worker: worker.name not in succeeded)
     _retire(pool, pool.current, [*_order(surplus, leaving)], course, budget)

@@ -18,6 +18,7 @@ def not_in_the_future(status: AttemptStatus, *, now: float) -> AttemptStatus:
     submission, gate, ending = status.submission, status.gate, status.ending
     ours = (
         status.degraded_since,
+        status.probes_failed_since,
         submission.started_at,
         submission.unsent_at,
         submission.unknown_since,
@@ -33,6 +34,7 @@ def not_in_the_future(status: AttemptStatus, *, now: float) -> AttemptStatus:
     return replace(
         status,
         degraded_since=past(status.degraded_since),
+        probes_failed_since=past(status.probes_failed_since),
         submission=replace(
             submission,
             started_at=past(submission.started_at),

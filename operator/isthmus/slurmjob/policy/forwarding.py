@@ -190,6 +190,7 @@ def cut_off(
         status,
         phase=Phase.DEGRADED if was_ready else Phase.STARTING,
         healthy=None,
+        probes_failed_since=None,
         reason=reason,
         message=message,
     )

@@ -147,6 +147,7 @@ def judged(observed: SlurmJobObservation, *, status: AttemptStatus, now: float) 
             ever_ready=True,
             healthy=True,
             degraded_since=None,
+            probes_failed_since=None,
             reason=Reason.HEALTHY,
             message="",
         )
@@ -157,6 +158,7 @@ def judged(observed: SlurmJobObservation, *, status: AttemptStatus, now: float) 
         status,
         phase=Phase.DEGRADED,
         healthy=False,
+        probes_failed_since=status.probes_failed_since or now,
         reason=Reason.IDENTITY_MISMATCH if identity else Reason.PROBE_FAILED,
         message=observed.probe_message,
     )

@@ -15,6 +15,7 @@ class Displacement:
         message: the same in a sentence.
         ready_by: epoch seconds from which on its successor is due; None: no hurry.
         involuntary: it ends anyway, so its successor comes beyond the surge once it is due.
+        on_trial: its successor shows whether it has to go; it does not go for that alone.
     """
 
     worker: str
@@ -22,6 +23,7 @@ class Displacement:
     message: str
     ready_by: float | None = None
     involuntary: bool = False
+    on_trial: bool = False
 
     def due(self, *, now: float) -> bool:
         """Whether its successor should exist; `now` in epoch seconds."""
