@@ -102,6 +102,11 @@ def _said(failure: str) -> str:
 _BEGIN, _END = "<!-- mutations: written by `make mutations` -->\n", "<!-- end of mutations -->"
 
 
+def written(page: str) -> str:
+    """What stands between the marks of a page."""
+    return page.partition(_BEGIN)[2].partition(_END)[0]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.simulation.mutants")
     parser.add_argument("--seeds", type=int, default=2000, help="at most, for each")

@@ -1,6 +1,8 @@
 """Would the simulation notice? Each rule is broken on purpose, and some seed has to fail."""
 
+import re
 from collections.abc import Callable
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
@@ -51,3 +53,9 @@ def test_a_patch_that_fails_itself_is_no_broken_promise(monkeypatch: pytest.Monk
     assert mutants.run(("fails", 1)).failure
     monkeypatch.setattr(mutants, "PATCHES", __file__)
     assert mutants.run(("fails", 1)).failure == ""
+
+
+def test_the_table_has_a_row_for_each() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = set(re.findall(r"^\| (.+?) \| \d+ \| .+ \|$", mutants.written(page), re.MULTILINE))
+    assert rows == {name.replace("_", " ") for name in mutations.MUTATIONS}

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from isthmus.backends.base import WorkerGroup
-from isthmus.modeldeployment.policy.rollout import WAITING_FOR_PLACE, PoolState
+from isthmus.backends.base import WAITING_FOR_PLACE, WorkerGroup
+from isthmus.modeldeployment.policy.rollout import PoolState
 
 SURGE = 1
 

@@ -10,6 +10,11 @@ from isthmus.api.conditions import PendingClass
 
 Backend = Literal["kubernetes", "slurm"]
 
+WAITING_FOR_PLACE = frozenset(
+    {PendingClass.UNSCHEDULABLE, PendingClass.RESOURCES, PendingClass.QUOTA, PendingClass.HELD}
+)
+"""Kinds of wait in which a worker has no place yet, so that another pool may serve meanwhile."""
+
 
 @dataclass(frozen=True, slots=True)
 class Pending:

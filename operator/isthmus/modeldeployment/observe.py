@@ -42,7 +42,7 @@ from isthmus.apiserver.store import Store
 from isthmus.backends.kubernetes import observe as pods
 from isthmus.backends.kubernetes.render import service_spec
 from isthmus.backends.slurm import workers as slurm_workers
-from isthmus.backends.slurm.states import draining_nodes
+from isthmus.backends.slurm.states import draining_nodes, has_a_place
 from isthmus.loop.triggers import SLURM_JOB
 from isthmus.modeldeployment.execute_front import front_state, service_waits
 from isthmus.modeldeployment.execute_pods import POD, PodWatch
@@ -189,6 +189,7 @@ class DeploymentObserver:
                 jobs=jobs,
                 members=in_rotation,
                 load=lambda name: self._prober.load(Key(SLURM_JOB, desired.namespace, name)),
+                started=self._has_a_place,
             ),
         )
         front = front_state(self._store, desired=desired, settings=self._settings)
@@ -220,6 +221,13 @@ class DeploymentObserver:
             floor=self._settings.deregister_delay,
             shutdown=self._settings.termination_grace,
         )
+
+    def _has_a_place(self, job: SlurmJob) -> bool:
+        """Whether its cluster shows so: after some time without a look, statuses are behind."""
+        state = self._states.get(job.spec.cluster)
+        if state is None or not state.fresh(now=self._clock()):
+            return False
+        return any(has_a_place(record) for record in state.records(job.spec.job_name))
 
     def _revisions(self, desired: Desired) -> tuple[FrozenRevision, ...]:
         return tuple(

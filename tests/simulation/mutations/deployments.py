@@ -10,6 +10,7 @@ from isthmus.backends.slurm import workers as slurm_workers
 from isthmus.modeldeployment import plan as planner
 from isthmus.modeldeployment.actions import ScaleDeployment
 from isthmus.modeldeployment.policy import rollout, scaledown
+from isthmus.modeldeployment.policy.displacement import silence
 from tests.simulation.mutations.register import Patches, mutation, without_waiting
 
 
@@ -58,6 +59,23 @@ def a_failed_probe_makes_a_worker_worthless() -> Patches:
 @mutation()
 def count_pods_that_are_terminating() -> Patches:
     return [patch.object(pod_observation, "deletion_timestamp", lambda pod: None)]
+
+
+@mutation("network_to_the_nodes_is_down")
+def a_silent_worker_goes_since_nobody_answers() -> Patches:
+    original = silence.displaced
+
+    def at_once(observed: Any) -> Any:
+        return tuple(replace(one, on_trial=False, involuntary=True) for one in original(observed))
+
+    def gone(self: Any, worker: Any, *, displaced: bool) -> bool:
+        return displaced or takes(self, worker, displaced=displaced)
+
+    takes = rollout._Budget.takes
+    return [
+        patch.object(silence, "displaced", at_once),
+        patch.object(rollout._Budget, "takes", gone),
+    ]
 
 
 @mutation("node_is_drained")

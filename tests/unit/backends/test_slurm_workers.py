@@ -10,8 +10,9 @@ from isthmus.api.base import ObjectMeta
 from isthmus.api.conditions import PendingClass, Phase, Reason
 from isthmus.api.slurmjob import JobClusterRef, SlurmJob, SlurmJobSpec, SlurmJobStatus
 from isthmus.api.times import epoch, rfc3339
+from isthmus.backends.slurm.states import has_a_place
 from isthmus.backends.slurm.workers import groups, worker
-from tests.unit.builders import ATTEMPT, JOB_NAME, NOW, stored
+from tests.unit.builders import ATTEMPT, JOB_NAME, NOW, record, stored
 
 
 def slurm_job(
@@ -163,3 +164,27 @@ def test_groups_by_pool_and_revision_count_what_is_live() -> None:
     ]
     assert [one.slot for one in found[0].workers] == [0, 1, 2, 3]
     assert all(one.exists for one in found)
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [
+        ("PENDING", PendingClass.RESOURCES),
+        ("CONFIGURING", PendingClass.STARTUP),
+        ("RUNNING", PendingClass.STARTUP),
+    ],
+)
+def test_seed_10093_who_has_a_place_is_not_counted_as_one_that_waits(
+    state: str, kind: PendingClass
+) -> None:
+    """After some time without a look the queue is ahead of the statuses, and counts for the surge."""
+    waits = slurm_job(found=stored(Phase.PENDING, reason=Reason.PENDING_RESOURCES, state="PENDING"))
+    shown = [record(state)]
+    (group,) = groups(
+        jobs=[waits],
+        members=frozenset(),
+        started=lambda job: any(map(has_a_place, shown)),
+    )
+    (found,) = group.workers
+    assert found.pending is not None
+    assert found.pending.pending_class is kind

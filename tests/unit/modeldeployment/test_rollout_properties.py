@@ -8,8 +8,8 @@ from dataclasses import replace
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from isthmus.backends.base import Worker, WorkerGroup
-from isthmus.modeldeployment.policy.rollout import WAITING_FOR_PLACE, PoolState, Strategy, key_of
+from isthmus.backends.base import WAITING_FOR_PLACE, Worker, WorkerGroup
+from isthmus.modeldeployment.policy.rollout import PoolState, Strategy, key_of
 from isthmus.modeldeployment.policy.rollout import next_step as next_named_step
 from isthmus.slurmjob.policy.removal import removal_order
 from tests.unit import reference_rollout

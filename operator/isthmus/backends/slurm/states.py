@@ -127,6 +127,11 @@ def observe(record: JobRecord) -> JobState:
     return state
 
 
+def has_a_place(record: JobRecord) -> bool:
+    """Whether nodes are given to a job, so that it waits no more."""
+    return observe(record) in {JobState.Starting, JobState.Running}
+
+
 def exit_status(record: JobRecord) -> int:
     """The exit code of the batch script, or 128 + signal as a shell would say it."""
     signal = record.exit_code & 0x7F

@@ -1,12 +1,20 @@
 """SlurmJob objects as the planner's workers. Pure: statuses in, records out."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 
 from isthmus.api import names
 from isthmus.api.conditions import ConditionType, PendingClass, Phase, Reason
 from isthmus.api.slurmjob import SlurmJob, SlurmJobStatus
 from isthmus.api.times import epoch
-from isthmus.backends.base import Draining, Load, Pending, Worker, WorkerGroup
+from isthmus.backends.base import (
+    WAITING_FOR_PLACE,
+    Draining,
+    Load,
+    Pending,
+    Worker,
+    WorkerGroup,
+)
 
 _CLASSES: Mapping[str, PendingClass] = {
     Reason.PENDING_RESOURCES: PendingClass.RESOURCES,
@@ -38,6 +46,7 @@ def groups(
     jobs: Iterable[SlurmJob],
     members: frozenset[str],
     load: Callable[[str], Load | None] = lambda _: None,
+    started: Callable[[SlurmJob], bool] = lambda _: False,
 ) -> tuple[WorkerGroup, ...]:
     """All worker groups of one ModelDeployment on SLURM.
 
@@ -45,11 +54,13 @@ def groups(
         jobs: its SlurmJobs.
         members: uids of the SlurmJobs that stand in the membership of its Service.
         load: what the metrics of the SlurmJob of a name say, None where nobody asks.
+        started: whether the last look at its cluster shows that its job has a place by now, which
+            its status need not have taken in yet.
     """
     found: dict[tuple[str, str], list[Worker]] = {}
     for job in jobs:
         found.setdefault((job.spec.pool, job.spec.revision), []).append(
-            worker(job, members=members, load=load(job.metadata.name))
+            _placed(worker(job, members=members, load=load(job.metadata.name)), job, started)
         )
     return tuple(
         WorkerGroup(
@@ -61,6 +72,14 @@ def groups(
         )
         for (pool, revision), workers in sorted(found.items())
     )
+
+
+def _placed(found: Worker, job: SlurmJob, started: Callable[[SlurmJob], bool]) -> Worker:
+    """The worker as one that starts, if its job has got the place that its status waits for."""
+    waits = found.pending is not None and found.pending.pending_class in WAITING_FOR_PLACE
+    if found.pending is None or not waits or not started(job):
+        return found
+    return replace(found, pending=replace(found.pending, pending_class=PendingClass.STARTUP))
 
 
 def worker(job: SlurmJob, *, members: frozenset[str], load: Load | None = None) -> Worker:

@@ -23,14 +23,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from isthmus.api.conditions import PendingClass
-from isthmus.backends.base import Worker, WorkerGroup
+from isthmus.backends.base import WAITING_FOR_PLACE, Worker, WorkerGroup
 from isthmus.modeldeployment.policy.displacement.base import Displacement
 from isthmus.slurmjob.policy.removal import removal_order
-
-WAITING_FOR_PLACE = frozenset(
-    {PendingClass.UNSCHEDULABLE, PendingClass.RESOURCES, PendingClass.QUOTA, PendingClass.HELD}
-)
 
 
 @dataclass(frozen=True, slots=True)
