@@ -177,7 +177,7 @@ def test_groups_by_pool_and_revision_count_what_is_live() -> None:
 def test_seed_10093_who_has_a_place_is_not_counted_as_one_that_waits(
     state: str, kind: PendingClass
 ) -> None:
-    """After some time without a look the queue is ahead of the statuses, and counts for the surge."""
+    """After some time without a look the queue is ahead of the statuses: it counts."""
     waits = slurm_job(found=stored(Phase.PENDING, reason=Reason.PENDING_RESOURCES, state="PENDING"))
     shown = [record(state)]
     (group,) = groups(
