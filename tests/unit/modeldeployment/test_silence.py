@@ -95,4 +95,7 @@ def test_the_status_says_who_and_why() -> None:
     (listed,) = plan_model_deployment(observed(silent(0), replicas=1), now=NOW).status.workers
     assert listed.displaced is not None
     assert listed.displaced.reason == Reason.PROBE_FAILED
-    assert "another one shows whether they fail or the way to them" in listed.displaced.message
+    assert (
+        "another one shows whether they fail or the connection to them does"
+        in listed.displaced.message
+    )

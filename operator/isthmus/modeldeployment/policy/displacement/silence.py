@@ -38,7 +38,7 @@ def displaced(observed: ModelDeploymentObservation) -> tuple[Displacement, ...]:
                     worker=name,
                     reason=Reason.PROBE_FAILED,
                     message=f"no worker of the pool has answered since {rfc3339(int(since))}; "
-                    "another one shows whether they fail or the way to them",
+                    "another one shows whether they fail or the connection to them does",
                     ready_by=since + observed.desired.health.startup_timeout,
                     on_trial=True,
                 )
