@@ -26,6 +26,7 @@ from tests.simulation import neighbours
 from tests.simulation.apiserver import Json
 from tests.simulation.differential import at_rest, difference, in_a_world, state, wish
 from tests.simulation.drawn import NAME, drawn_deployment
+from tests.simulation.faults.backups import restored_from_a_backup
 from tests.simulation.recovery import well
 from tests.simulation.world import NAMESPACE, World
 
@@ -217,7 +218,45 @@ def a_service_wears_our_labels(world: World, random: Random) -> None:
     spec = {"selector": {"app": "mine"}, "ports": [{"name": "x", "port": 1}]}
     meta = {"namespace": NAMESPACE, "name": "stranger", "labels": labels}
     world.api.create(SERVICES, {"metadata": meta, "spec": spec}, by="user")
-    world.slurm.later(600, lambda: world.api.delete(SERVICES, NAMESPACE, "stranger", by="user"))
+    world.slurm.later(600, _taken_away, world, SERVICES, "stranger")
+
+
+@hand()
+def slices_wear_our_labels(world: World, random: Random) -> None:
+    """One for each Service, as a worker's but for its owner: it counts for nothing, and stays."""
+    for _, service in list(_ours(world, SERVICES)):
+        worn = {
+            "kubernetes.io/service-name": k8s.name(service),
+            "endpointslice.kubernetes.io/managed-by": names.GROUP,
+            names.LABEL_DEPLOYMENT: NAME,
+            names.LABEL_MANAGED_BY: names.MANAGED_BY,
+        }
+        name = f"stranger-{k8s.name(service)}"
+        slice_ = {
+            "metadata": {"namespace": NAMESPACE, "name": name, "labels": worn},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": ["10.99.0.1"], "conditions": {"ready": True}}],
+            "ports": random.choice([[{"name": "http", "port": 41000}], [{"name": "http"}], []]),
+        }
+        world.api.create(ENDPOINT_SLICES, slice_, by="user")
+        world.slurm.later(600, _taken_away, world, ENDPOINT_SLICES, name)
+
+
+def _taken_away(world: World, resource: Resource, name: str) -> None:
+    """By whom it belongs to; we have left it alone."""
+    there = world.api.get(resource, NAMESPACE, name) is not None
+    world.oracle.require(there, f"{resource.kind} {name} is a stranger's, and was deleted")
+    if there:
+        world.api.delete(resource, NAMESPACE, name, by="user")
+
+
+# ---- an old backup
+
+
+@hand(ends_engines=True, seconds=2400.0)
+def restored(world: World, random: Random) -> None:
+    """With new uids and no status, some SlurmJobs not at all: what ran before are orphans."""
+    restored_from_a_backup(world, random)
 
 
 # ---- another installation on the same SLURM account

@@ -167,7 +167,8 @@ def _leftovers(world: World) -> Iterator[str]:
 def _membership(world: World) -> Iterator[str]:
     for obj in world.api.all(ENDPOINT_SLICES):
         labels = k8s.labels(obj)
-        if labels.get("endpointslice.kubernetes.io/managed-by") != names.GROUP:
+        strangers = not k8s.owner_uids(obj)  # ours have an owner: see `RotationRules`
+        if strangers or labels.get("endpointslice.kubernetes.io/managed-by") != names.GROUP:
             continue
         place = place_of(obj)
         engine = world.machines.behind(place)

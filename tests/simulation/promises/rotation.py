@@ -18,6 +18,8 @@ class RotationRules(Ledger):
             self._tunnel_slice(obj, members)
             return
         if k8s.labels(obj).get("endpointslice.kubernetes.io/managed-by") == names.GROUP:
+            if not ours and not k8s.owner_uids(obj):
+                return  # a stranger's that wears our labels: no worker is behind it
             owner = k8s.owner_uids(obj)[0]
             members[owner] = self.now if event == "DELETED" else None
             if event == "ADDED":
