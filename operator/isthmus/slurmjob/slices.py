@@ -58,7 +58,7 @@ def _may_be_written(found: Object, slurm_job: Object) -> bool:
     Without an owner it is ours by its label: the owner was taken away by hand.
     """
     references = dig(found, "metadata", "ownerReferences", default=[])
-    if not references:
+    if not isinstance(references, list) or not references:
         return labels(found).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
     return any(
         dig(one, "uid") == uid(slurm_job)
