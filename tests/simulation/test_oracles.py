@@ -16,7 +16,7 @@ Record = Callable[[str, object], None]
 SEEDS = (*range(10), 12, 47)
 RECOVERY_SEEDS = range(3)
 TURNS_SEEDS = range(6)
-ROUGH_SEEDS = range(1, 3)
+ROUGH_SEEDS = range(1, 4)
 ACCEPTANCE_SEEDS = range(600)
 ACCEPTANCE_RECOVERY_SEEDS = range(100)
 

@@ -13,12 +13,14 @@ from typing import Final
 from isthmus.api.conditions import ConditionType, Reason
 from isthmus.api.texts import one_line
 from isthmus.apiserver.key import Key
+from isthmus.errors import NameTakenError
 from isthmus.rules.actions import RemoveFinalizer
 from isthmus.rules.telling import problem_of, with_problem
 from isthmus.slurmjob.actions import (
     Cancel,
     CloseGate,
     ConfirmGone,
+    EnsureSlice,
     SlurmJobAction,
     Submit,
     Terminate,
@@ -33,6 +35,7 @@ _WORDS: Final[dict[type, str]] = {
     Cancel: "cancelling its job",
     ConfirmGone: "asking SLURM whether its job is gone",
     CloseGate: "closing its start gate",
+    EnsureSlice: "putting its worker into the Service",
     RemoveFinalizer: "removing its files",
 }
 
@@ -114,11 +117,15 @@ class ActionFailures:
         conditions = with_problem(
             status.conditions,
             ConditionType.ACTIONS_SUCCEED,
-            reason=Reason.ACTION_FAILED,
+            reason=_reason(error),
             problem=message,
             now=now,
         )
         return replace(status, conditions=conditions)
+
+
+def _reason(error: Exception) -> Reason:
+    return Reason.NAME_CONFLICT if isinstance(error, NameTakenError) else Reason.ACTION_FAILED
 
 
 def _words(action: SlurmJobAction | None) -> str:

@@ -52,6 +52,7 @@ class SlurmJobActions:
         """Execute one action whose outcome the next pass sees.
 
         Raises:
+            NameTakenError: an EndpointSlice of its name is not ours.
             ApiError: as the API server answers.
             SlurmError: as the cluster answers.
         """

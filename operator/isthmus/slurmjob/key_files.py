@@ -141,6 +141,7 @@ class KeyStaging:
     def forget(self, job_name: str) -> None:
         """Forget an attempt whose SlurmJob is gone."""
         self._staged.pop(job_name, None)
+        self._touched.discard(job_name)
 
     async def remove(
         self, *, job: SlurmJob, frozen: FrozenJob | None, cluster: SlurmCluster | None

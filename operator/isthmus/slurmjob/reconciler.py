@@ -15,7 +15,7 @@ from isthmus.apiserver.objects import Object, dig
 from isthmus.apiserver.reading import read_job
 from isthmus.apiserver.resources import SLURM_JOBS
 from isthmus.apiserver.statuses import tell_unreadable, write_status
-from isthmus.errors import SlurmError
+from isthmus.errors import NameTakenError, SlurmError
 from isthmus.rules.actions import AddFinalizer, RemoveFinalizer
 from isthmus.slurmcluster.submission_line import LOOK_AGAIN, Turn
 from isthmus.slurmjob.action_failures import ActionFailures
@@ -111,11 +111,11 @@ class SlurmJobReconciler:
             return None
         try:
             return await self._pass(key, raw)
-        except SlurmError as error:
+        except (SlurmError, NameTakenError) as error:
             await self._tell_failure(key, error)
             raise
 
-    async def _tell_failure(self, key: Key, error: SlurmError) -> None:
+    async def _tell_failure(self, key: Key, error: SlurmError | NameTakenError) -> None:
         """Say what is tried in vain, beside what is known of the attempt."""
         raw = self._api.store.get(SLURM_JOBS, key.namespace, key.name)
         job = None if raw is None else self._api.store.derived.of(raw, read_job).value

@@ -7,10 +7,15 @@ import logging
 
 from isthmus.api import names
 from isthmus.apiserver.client import ApiServer
-from isthmus.apiserver.objects import Object, labels, name, namespace, owner_uids, uid
+from isthmus.apiserver.objects import Object, dig, labels, name, namespace, owner_uids, uid
 from isthmus.apiserver.resources import ENDPOINT_SLICES
 from isthmus.apiserver.store import Store
-from isthmus.errors import ApiAlreadyExistsError, ApiConflictError, ApiNotFoundError
+from isthmus.errors import (
+    ApiAlreadyExistsError,
+    ApiConflictError,
+    ApiNotFoundError,
+    NameTakenError,
+)
 from isthmus.routing.slices import worker_slice
 from isthmus.routing.tunnel_slices import tunnel_of
 
@@ -20,7 +25,12 @@ _log = logging.getLogger(__name__)
 async def ensure_slice(
     api: ApiServer, slurm_job: Object, *, deployment: str, service: str, address: str, port: int
 ) -> None:
-    """Put a worker into the membership, or give its slice another address."""
+    """Put a worker into the membership, or give its slice another address.
+
+    Raises:
+        NameTakenError: an EndpointSlice of its name belongs to somebody else.
+        ApiError: as the API server answers.
+    """
     wanted = worker_slice(
         namespace=namespace(slurm_job),
         deployment=deployment,
@@ -33,7 +43,28 @@ async def ensure_slice(
     try:
         await api.create(ENDPOINT_SLICES, wanted)
     except ApiAlreadyExistsError:
+        found = await api.get(ENDPOINT_SLICES, namespace=namespace(slurm_job), name=name(slurm_job))
+        if found is not None and not _may_be_written(found, slurm_job):
+            raise NameTakenError(
+                f"EndpointSlice {namespace(found)}/{name(found)} exists and is not ours: remove "
+                "that object, or the SlurmJob of its name"
+            ) from None
         await api.apply(ENDPOINT_SLICES, wanted)
+
+
+def _may_be_written(found: Object, slurm_job: Object) -> bool:
+    """Ours is what the SlurmJob owns, or one of its name that is gone (it came from a backup).
+
+    Without an owner it is ours by its label: the owner was taken away by hand.
+    """
+    references = dig(found, "metadata", "ownerReferences", default=[])
+    if not isinstance(references, list) or not references:
+        return labels(found).get(names.LABEL_MANAGED_BY) == names.MANAGED_BY
+    return any(
+        dig(one, "uid") == uid(slurm_job)
+        or (dig(one, "kind") == "SlurmJob" and dig(one, "name") == name(slurm_job))
+        for one in references
+    )
 
 
 async def delete_slice(api: ApiServer, store: Store, slurm_job: Object) -> None:

@@ -6,12 +6,13 @@ import pytest
 
 from isthmus.api.conditions import Phase, Reason
 from isthmus.apiserver.key import Key
-from isthmus.errors import SlurmError
+from isthmus.errors import NameTakenError, SlurmError
 from isthmus.slurmjob.action_failures import ActionFailures
 from isthmus.slurmjob.actions import (
     Cancel,
     CloseGate,
     ConfirmGone,
+    EnsureSlice,
     ReadPort,
     SlurmJobAction,
     Submit,
@@ -41,6 +42,21 @@ def test_seed_406_a_worker_that_was_given_up_is_not_ready_though_scancel_fails()
     assert found.ending.cancelled_at is None, "or it would not be tried again"
     assert [one.message for one in found.conditions if one.type == "ActionsSucceed"] == [
         "cancelling its job fails; it is tried again: scancel: error"
+    ]
+
+
+def test_a_worker_whose_slice_has_a_taken_name_is_not_ready_and_says_why() -> None:
+    stored = status(Phase.STARTING)
+    failures = ActionFailures()
+    failures.begin(KEY, EnsureSlice(address="10.0.0.1", port=41000), planned=status(Phase.READY))
+    found = failures.told(KEY, stored, NameTakenError("EndpointSlice a/b is not ours"), now=NOW)
+    assert found.phase is Phase.STARTING
+    assert [(one.reason, one.message) for one in found.conditions] == [
+        (
+            Reason.NAME_CONFLICT,
+            "putting its worker into the Service fails; it is tried again: "
+            "EndpointSlice a/b is not ours",
+        )
     ]
 
 

@@ -92,3 +92,11 @@ async def test_l3_keys_of_an_attempt_that_broke_off_before_it_was_announced_are_
     with pytest.raises(SlurmUnavailableError):
         await world.staging.stage(job=world.job(), frozen=world.frozen, folder="/work")
     assert await world.remove() == ["/work/llama-1"]
+
+
+async def test_b9_an_attempt_whose_object_somebody_took_away_is_forgotten() -> None:
+    """No last pass sees it, so its name stayed in memory for ever."""
+    world = World(key="abc", bastion=False)
+    await world.staging.stage(job=world.job(), frozen=world.frozen, folder="/work")
+    world.staging.forget("llama-1")
+    assert await world.remove() == []
